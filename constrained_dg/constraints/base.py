@@ -1,0 +1,86 @@
+"""The constraint protocol: a judge, blame, allowed tokens and propagation, batched over rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+
+from constrained_dg.shapes import BoolTensor, IntTensor
+
+
+class Constraint(ABC):
+    """A rule on whole answers, one row for each problem of a batch.
+
+    Positions count over the whole answer (T), all canvases joined. Tokens are those of the alphabet (A); for puzzle
+    codecs A = V. A row of the constraint judges the same row of the answer; a constraint with `rows == 1` serves any B.
+
+    Attributes:
+        length: T.
+        alphabet: A.
+        rows: B, or 1 where the rule is the same for every row.
+    """
+
+    length: int
+    alphabet: int
+    rows: int
+
+    @abstractmethod
+    def is_satisfied(self, answer: IntTensor) -> BoolTensor:
+        """The judge: (B, T) -> (B). It alone decides what counts as solved."""
+
+    @abstractmethod
+    def violations(self, answer: IntTensor) -> BoolTensor:
+        """Blame: (B, T) -> (B, T), True where a position takes part in a broken rule.
+
+        No position is True exactly when `is_satisfied`.
+        """
+
+    @abstractmethod
+    def explain(self, answer: IntTensor) -> list[list[str]]:
+        """For each row one sentence per broken rule, e.g. "row 3 holds 7 twice, at columns 2 and 8"."""
+
+    @abstractmethod
+    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+        """What each position of the window may still be: (B, T), (B, T) -> (B, C, A).
+
+        Sound: every satisfying answer that agrees with `answer` wherever `known` is allowed at every position.
+        Monotone: knowing more never allows more. Each class states its strength.
+        """
+
+    def propagate(self, candidates: BoolTensor) -> BoolTensor:
+        """Shrink candidate sets (B, T, A) to a fixed point, for search. Sound; never grows a set.
+
+        Default: `allowed`, taking positions with one candidate as known, until nothing changes.
+        """
+        while True:
+            known = candidates.sum(-1) == 1
+            answer = candidates.to(torch.uint8).argmax(-1)
+            smaller = candidates & self.allowed(answer, known, slice(0, self.length))
+            if torch.equal(smaller, candidates):
+                return candidates
+            candidates = smaller
+
+    @abstractmethod
+    def select(self, rows: IntTensor) -> Self:
+        """The constraint of these rows (N) int64, in this order; rows may repeat."""
+
+    @classmethod
+    @abstractmethod
+    def stack(cls, constraints: Sequence[Self]) -> Self:
+        """Join constraints of equal length and alphabet along the rows."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> Self:
+        """The same constraint with its tensors on a device."""
+
+    def repeat(self, times: int) -> Self:
+        """Each row `times` times, neighbours together: rows (0, 0, ..., 1, 1, ...)."""
+        return self.select(torch.arange(self.rows).repeat_interleave(times))
+
+    def __and__(self, other: Constraint) -> Constraint:
+        from constrained_dg.constraints.combine import All
+
+        return All([self, other])

@@ -1,0 +1,21 @@
+"""Errors a user can act on: each says what was got and what would work."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Bad input, refused before any long work.
+
+    Args:
+        problem: what is wrong, naming the value.
+        hint: what would work instead; appended to the message.
+    """
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(f"{problem}; {hint}" if hint else problem)
+
+
+def check(condition: bool, problem: str, hint: str = "") -> None:
+    """Raise `InputError(problem, hint)` unless the condition holds."""
+    if not condition:
+        raise InputError(problem, hint)

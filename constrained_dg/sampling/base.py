@@ -1,0 +1,112 @@
+"""Protocols and records of the sampler: what the loop asks of a model, and what it hands back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+
+
+class Cache(Protocol):
+    """Committed keys and values. `length` is S."""
+
+    length: int
+
+    def select(self, rows: IntTensor) -> Cache:
+        """The cache of these rows (N), in this order."""
+
+    def fork(self, copies: int) -> Cache:
+        """Each row `copies` times, neighbours together, without a second prefill."""
+
+
+class Denoiser(Protocol):
+    """A block-diffusion language model, as the sampling loop sees it.
+
+    `relations` is (B or 1, R, S + C, S + C) bool over absolute positions, or None.
+    """
+
+    vocab_size: int
+
+    def prefill(self, prompt: IntTensor, mask: BoolTensor | None = None, relations: BoolTensor | None = None) -> Cache:
+        """Causal pass over the prompt (B, S); `mask` (B, S) is False at padding."""
+
+    def denoise(
+        self, canvas: IntTensor, cache: Cache, signal: Any = None, relations: BoolTensor | None = None
+    ) -> FloatTensor:
+        """Bidirectional pass over the canvas (B, C) -> fp32 logits (B, C, V). Never changes the cache."""
+
+    def self_condition(self, logits: FloatTensor, mask: BoolTensor | None = None) -> Any:
+        """Signal for the next pass from processed logits (B, C, V); rows whose mask (B) is False get none."""
+
+    def commit(self, canvas: IntTensor, cache: Cache, relations: BoolTensor | None = None) -> Cache:
+        """Causal pass over a finished canvas (B, C); returns the cache, C tokens longer."""
+
+    def next_token(self, tokens: IntTensor, cache: Cache, relations: BoolTensor | None = None) -> FloatTensor:
+        """Causal pass over new tokens (B, N), committed to the cache -> fp32 logits (B, V) of the token that follows."""
+
+
+class Status(StrEnum):
+    """How one answer ended. Without a constraint there is no status (None)."""
+
+    SOLVED = "solved"
+    UNSOLVED = "unsolved"
+    UNSATISFIABLE = "unsatisfiable"
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one pass saw and decided, for the rows that were still live.
+
+    Attributes:
+        pass_index: 0-based count of denoise calls in this canvas.
+        rows: (N) indices of the live rows in the caller's batch.
+        canvas: (N, C) the canvas that entered the pass.
+        best: (N, C) arg-max of the processed logits, pinned cells written in: the answer so far.
+        entropy: (N, C) in nats, of the processed distribution.
+        accepted: (N, C) bool, positions that keep their sample.
+        renoised: (N, C) bool, free positions that got fresh noise.
+        conflict: (N, C) bool, positions whose allowed set was empty, so that the mask was lifted there.
+        stopped: (N) bool, rows that stop after this pass.
+    """
+
+    pass_index: int
+    rows: IntTensor
+    canvas: IntTensor
+    best: IntTensor
+    entropy: FloatTensor
+    accepted: BoolTensor
+    renoised: BoolTensor
+    conflict: BoolTensor
+    stopped: BoolTensor
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Answers of a batch, in the caller's order.
+
+    Attributes:
+        tokens: (B, T) int64, the arg-max canvas of each row's last pass with pinned cells written in.
+        status: a `Status` for each row, or None without a constraint.
+        passes: (B) int64, denoise calls of each row (search nodes and commits are not passes).
+        free_tokens: (B) int64, tokens of the answer that were neither pinned nor padding.
+        search_nodes: (B) int64, branches the completer opened; 0 without one.
+        seeds: (B) int64, the seed of each row.
+        log_probability: (B) float32, mean-field log-probability of the answer in the last pass, over free positions.
+        trace: the step records when they were asked for, else empty.
+    """
+
+    tokens: IntTensor
+    status: list[Status | None]
+    passes: IntTensor
+    free_tokens: IntTensor
+    search_nodes: IntTensor
+    seeds: IntTensor
+    log_probability: FloatTensor
+    trace: list[StepRecord] = field(default_factory=list)
+
+    @property
+    def tokens_per_pass(self) -> FloatTensor:
+        """(B) free tokens over passes; 0 where no pass was made."""
+        return self.free_tokens / self.passes.clamp(min=1) * (self.passes > 0)

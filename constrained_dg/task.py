@@ -1,0 +1,115 @@
+"""What a task gives the library: problems, tokens, relations, rules and pictures.
+
+The library knows tasks through this protocol alone; `tasks/` implements it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.shapes import BoolTensor, IntTensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples of one shape, as tokens.
+
+    Attributes:
+        prompt: (B, S) int64, clean tokens of the prompt.
+        canvas: (B, C) int64, clean answer. Where the answer is unknown (evaluation) it holds the pinned tokens, and any
+            token of the noise range elsewhere.
+        pinned: (B, C) bool, positions of the canvas that are given: never corrupted, never re-noised, without loss.
+        relations: (B or 1, R, S + C, S + C) bool over absolute positions (prompt, then canvas), or None.
+        noise: (low, high), the half-open range of token ids that noise is drawn from.
+    """
+
+    prompt: IntTensor
+    canvas: IntTensor
+    pinned: BoolTensor
+    relations: BoolTensor | None
+    noise: tuple[int, int]
+
+    def to(self, device: torch.device | str) -> Batch:
+        moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), torch.Tensor)}
+        return replace(self, **moved)
+
+    def __len__(self) -> int:
+        return self.prompt.shape[0]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to solve. Tasks subclass it.
+
+    Attributes:
+        tier: the group it is reported under (a difficulty level, a clue count).
+        text: the problem as one line, as it stands in answers.csv.
+    """
+
+    tier: str
+    text: str
+
+
+class Task(ABC):
+    """A family of problems on the shared backbone.
+
+    Attributes:
+        name: as on the command line, `task=<name>`.
+        vocab_size: V. `pad_id` and `eos_id` lie in [0, V).
+        num_relations: R; 0 when the task has none.
+        max_prompt, max_canvas: longest S and C that `encode` returns.
+    """
+
+    name: str
+    vocab_size: int
+    pad_id: int
+    eos_id: int
+    num_relations: int
+    max_prompt: int
+    max_canvas: int
+
+    @abstractmethod
+    def train_batch(self, step: int, batch_size: int, rank: int = 0) -> Batch:
+        """The training batch of one optimiser step: a pure function of (task seed, step, batch_size, rank)."""
+
+    @abstractmethod
+    def held_out(self, per_tier: int, seed: int) -> list[Problem]:
+        """Problems that never equal a training problem up to symmetry; `per_tier` for each tier of the task."""
+
+    @abstractmethod
+    def encode(self, problems: Sequence[Problem]) -> Batch:
+        """Tokens of problems that share one shape (see `shape_of`)."""
+
+    @abstractmethod
+    def shape_of(self, problem: Problem) -> tuple[int, int]:
+        """(S, C) of a problem; problems with equal shapes can share a batch."""
+
+    @abstractmethod
+    def constraint(self, problems: Sequence[Problem]) -> Constraint:
+        """The rules of these problems, one row each, judged over the answer (T = C for one canvas)."""
+
+    @abstractmethod
+    def read(self, path: str) -> list[Problem]:
+        """Problems from a file. Raises InputError that names the file and the line."""
+
+    @abstractmethod
+    def parse(self, text: str) -> Problem:
+        """One problem from the command line. Raises InputError."""
+
+    @abstractmethod
+    def decode(self, problem: Problem, answer: IntTensor) -> str:
+        """The answer (T) as one line of text, as it stands in answers.csv."""
+
+    @abstractmethod
+    def draw(self, problem: Problem, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
+        """The problem and its answer (T) for a terminal, with violations (T) marked."""
+
+    @abstractmethod
+    def plot(self, axes: Any, problem: Problem, answer: IntTensor | None, violations: BoolTensor | None = None) -> None:
+        """The same on matplotlib axes."""
