@@ -8,7 +8,23 @@ from typing import Self
 
 import torch
 
+from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, IntTensor
+
+
+def one_hot(tokens: IntTensor, alphabet: int) -> BoolTensor:
+    """(..., T) -> (..., T, A) bool; tokens outside the alphabet give an empty set."""
+    return tokens[..., None] == torch.arange(alphabet, device=tokens.device)
+
+
+def candidates_of(answer: IntTensor, known: BoolTensor, alphabet: int) -> BoolTensor:
+    """(B, T, A): known positions hold their token alone, the others anything."""
+    return one_hot(answer, alphabet) | ~known[..., None]
+
+
+def contradictory(constraint: Constraint, answer: IntTensor, known: BoolTensor) -> BoolTensor:
+    """(B) True where propagation alone proves that no satisfying answer agrees with the known tokens."""
+    return ~constraint.propagate(candidates_of(answer, known, constraint.alphabet)).any(-1).all(-1)
 
 
 class Constraint(ABC):
@@ -16,6 +32,7 @@ class Constraint(ABC):
 
     Positions count over the whole answer (T), all canvases joined. Tokens are those of the alphabet (A); for puzzle
     codecs A = V. A row of the constraint judges the same row of the answer; a constraint with `rows == 1` serves any B.
+    Wrong shapes raise InputError (`check_answer`).
 
     Attributes:
         length: T.
@@ -26,6 +43,19 @@ class Constraint(ABC):
     length: int
     alphabet: int
     rows: int
+
+    def check_answer(self, answer: IntTensor) -> None:
+        """Raise InputError unless `answer` is (B, T) int64 with rows that match."""
+        check(
+            answer.dim() == 2 and answer.shape[1] == self.length and answer.dtype == torch.int64,
+            f"{type(self).__name__} got an answer of shape {tuple(answer.shape)} and type {answer.dtype}",
+            f"it judges (rows, {self.length}) of torch.int64",
+        )
+        check(
+            self.rows in (1, answer.shape[0]),
+            f"{type(self).__name__} of {self.rows} rows got an answer of {answer.shape[0]} rows",
+            "select, stack or repeat it to the rows of the answer",
+        )
 
     @abstractmethod
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:

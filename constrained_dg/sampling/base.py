@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from constrained_dg.constraints.base import Constraint
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+from constrained_dg.task import Batch
 
 
 class Cache(Protocol):
@@ -44,7 +47,7 @@ class Denoiser(Protocol):
         """Causal pass over a finished canvas (B, C); returns the cache, C tokens longer."""
 
     def next_token(self, tokens: IntTensor, cache: Cache, relations: BoolTensor | None = None) -> FloatTensor:
-        """Causal pass over new tokens (B, N), committed to the cache -> fp32 logits (B, V) of the token that follows."""
+        """Causal pass over new tokens (B, N), committed to the cache -> fp32 logits (B, V) of the one that follows."""
 
 
 class Status(StrEnum):
@@ -60,6 +63,7 @@ class StepRecord:
     """What one pass saw and decided, for the rows that were still live.
 
     Attributes:
+        start: position of the canvas in the answer.
         pass_index: 0-based count of denoise calls in this canvas.
         rows: (N) indices of the live rows in the caller's batch.
         canvas: (N, C) the canvas that entered the pass.
@@ -71,6 +75,7 @@ class StepRecord:
         stopped: (N) bool, rows that stop after this pass.
     """
 
+    start: int
     pass_index: int
     rows: IntTensor
     canvas: IntTensor
@@ -87,7 +92,8 @@ class Generation:
     """Answers of a batch, in the caller's order.
 
     Attributes:
-        tokens: (B, T) int64, the arg-max canvas of each row's last pass with pinned cells written in.
+        tokens: (B, T) int64, the arg-max canvas of each row's last pass with pinned cells written in. A row that made
+            no pass (contradictory clues) keeps the noise it started from.
         status: a `Status` for each row, or None without a constraint.
         passes: (B) int64, denoise calls of each row (search nodes and commits are not passes).
         free_tokens: (B) int64, tokens of the answer that were neither pinned nor padding.
@@ -110,3 +116,46 @@ class Generation:
     def tokens_per_pass(self) -> FloatTensor:
         """(B) free tokens over passes; 0 where no pass was made."""
         return self.free_tokens / self.passes.clamp(min=1) * (self.passes > 0)
+
+
+class Sampler(Protocol):
+    """A way to turn prompts into answers. `Diffusion`, `Autoregressive` and `Search` are the three kinds.
+
+    Attributes:
+        name: as on the command line; a yaml in conf/sampler.
+        needs_model: False where `run` never calls the model, so that None may be given.
+    """
+
+    name: str
+    needs_model: bool
+
+    def run(
+        self,
+        model: Denoiser | None,
+        batch: Batch,
+        constraint: Constraint | None = None,
+        seeds: IntTensor | int = 0,
+        *,
+        max_passes: int | None = None,
+        canvas_length: int | None = None,
+        eos: tuple[int, ...] = (),
+        pad: int = 0,
+        on_step: Callable[[StepRecord], None] | None = None,
+        trace: bool = False,
+    ) -> Generation:
+        """Answer every row of the batch. Only its prompt, pinned tokens, relations and noise range are read.
+
+        Args:
+            model: the denoiser.
+            batch: `batch.canvas` (B, T) may hold several canvases; free cells of it are not read.
+            constraint: over the whole answer, T long; of B rows or one.
+            seeds: (B) int64, or one number from which the seeds of the rows are drawn.
+            max_passes: instead of the sampler's own; a sampler that makes no denoising pass has no use for it.
+            canvas_length: C, which must divide T; None means T.
+            eos: tokens that end an answer; what follows becomes `pad`.
+            on_step: called with the record of every pass.
+            trace: keep the records in the result.
+
+        Raises:
+            InputError: shapes, ranges or values do not fit; before the first pass.
+        """

@@ -1,0 +1,193 @@
+"""Groups whose members all hold different tokens: rows, columns and boxes of a Sudoku."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+
+from constrained_dg.constraints.base import Constraint, candidates_of
+from constrained_dg.errors import check
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+
+
+def listing(words: Sequence[object]) -> str:
+    """ "2", "2 and 8", "2, 5 and 8"."""
+    *most, last = map(str, words)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _places(group: int, members: list[int]) -> str:
+    return f"position{'s' * (len(members) > 1)} {listing([member + 1 for member in members])}"
+
+
+@dataclass(frozen=True, eq=False)
+class AllDifferent(Constraint):
+    """Within each group every token is different, and is one of the permitted tokens. The same rule for every row.
+
+    Positions in no group are not bound. Strength of `allowed`: one step of elimination from the known members, and the
+    permitted tokens. Strength of `propagate`: naked singles to a fixed point; where a group has as many members as
+    there are permitted tokens also hidden singles, since each token then has to stand somewhere.
+
+    Args:
+        groups: (G, n) int64, positions of each group.
+        names: G names, such as "row 3".
+        tokens: (low, high), the half-open range of permitted tokens.
+        length: T.
+        alphabet: A.
+        show: a token as people write it.
+        where: (group, members of it) -> where they are, such as "columns 2 and 8".
+
+    Raises:
+        InputError: a position or the token range does not fit, a group holds a position twice or has more members than
+            there are tokens, or a name is missing.
+    """
+
+    groups: IntTensor
+    names: Sequence[str]
+    tokens: tuple[int, int]
+    length: int
+    alphabet: int
+    show: Callable[[int], str] = str
+    where: Callable[[int, list[int]], str] = _places
+    rows = 1
+
+    def __post_init__(self) -> None:
+        groups, (low, high) = self.groups, self.tokens
+        check(
+            groups.dim() == 2 and groups.numel() > 0,
+            f"groups have shape {tuple(groups.shape)}",
+            "give (G, n)",
+        )
+        check(
+            int(groups.min()) >= 0 and int(groups.max()) < self.length,
+            f"groups name positions {int(groups.min())} to {int(groups.max())}",
+            f"an answer of length {self.length} has positions 0 to {self.length - 1}",
+        )
+        check(
+            0 <= low < high <= self.alphabet,
+            f"permitted tokens [{low}, {high}) do not fit the alphabet of {self.alphabet}",
+            f"give 0 <= low < high <= {self.alphabet}",
+        )
+        check(
+            groups.shape[1] <= high - low,
+            f"groups of {groups.shape[1]} cannot all differ with {high - low} tokens",
+            "permit more tokens or make the groups smaller",
+        )
+        check(int(self._membership.max()) == 1, "a group holds the same position twice", "name each position once")
+        check(len(self.names) == len(groups), f"{len(self.names)} names for {len(groups)} groups", "name each group")
+
+    @cached_property
+    def _membership(self) -> FloatTensor:
+        """(G, T), 1 where the position is a member: float, since counting members is a matrix product."""
+        member = torch.zeros(len(self.groups), self.length, device=self.groups.device)
+        return member.scatter_add_(1, self.groups, torch.ones_like(self.groups, dtype=member.dtype))
+
+    @cached_property
+    def _bound(self) -> BoolTensor:
+        """(T) True where a position is in some group."""
+        return self._membership.any(0)
+
+    @cached_property
+    def _permitted(self) -> BoolTensor:
+        """(T, A) what a position may be by the range alone."""
+        ids = torch.arange(self.alphabet, device=self.groups.device)
+        return ((ids >= self.tokens[0]) & (ids < self.tokens[1])) | ~self._bound[:, None]
+
+    def is_satisfied(self, answer: IntTensor) -> BoolTensor:
+        return ~self.violations(answer).any(-1)
+
+    def violations(self, answer: IntTensor) -> BoolTensor:
+        self.check_answer(answer)
+        low, high = self.tokens
+        foreign = (answer < low) | (answer >= high)
+        # Foreign tokens share one more bin, which is never read.
+        values = torch.where(foreign, high - low, answer - low)[:, self.groups]
+        counts = values.new_zeros(len(answer), len(self.groups), high - low + 1)
+        counts.scatter_add_(2, values, torch.ones_like(values))
+        repeated = (counts.gather(2, values) > 1).flatten(1)
+        clash = torch.zeros_like(answer).index_add_(1, self.groups.flatten(), repeated.long()) > 0
+        return (clash | foreign) & self._bound
+
+    def explain(self, answer: IntTensor) -> list[list[str]]:
+        self.check_answer(answer)
+        return [self._sentences(row) for row in answer.tolist()]
+
+    def _sentences(self, row: list[int]) -> list[str]:
+        sentences, told = [], set()
+        for group, positions in enumerate(self.groups.tolist()):
+            holders: dict[int, list[int]] = {}
+            for member, position in enumerate(positions):
+                holders.setdefault(row[position], []).append(member)
+            for token, members in holders.items():
+                what = f"{self.names[group]} holds {self.show(token)}"
+                if not self.tokens[0] <= token < self.tokens[1]:
+                    members = [member for member in members if positions[member] not in told]
+                    told.update(positions[member] for member in members)
+                    if members:
+                        sentences.append(f"{what} at {self.where(group, members)}, which is not permitted there")
+                elif len(members) > 1:
+                    times = "twice" if len(members) == 2 else f"{len(members)} times"
+                    sentences.append(f"{what} {times}, at {self.where(group, members)}")
+        return sentences
+
+    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+        self.check_answer(answer)
+        low, high = self.tokens
+        ids = torch.arange(low, high, device=answer.device)
+        decided = ((answer[..., None] == ids) & known[..., None]).to(self._membership.dtype)
+        free = self._eliminate(decided, window)
+        may = candidates_of(answer[:, window], known[:, window], self.alphabet) & self._permitted[window]
+        may[..., low:high] &= free
+        return may
+
+    def _eliminate(self, decided: FloatTensor, window: slice = slice(None)) -> BoolTensor:
+        """(B, T, K) one-hot decided tokens -> (B, C, K), False where another member of a group has the token.
+
+        A member counts once for each group it is in, so that many counts of a position are its own.
+        """
+        member = self._membership
+        counts = member[:, window].T @ (member @ decided)
+        return counts <= member.sum(0)[window, None] * decided[:, window]
+
+    def propagate(self, candidates: BoolTensor) -> BoolTensor:
+        low, high = self.tokens
+        candidates = candidates & self._permitted
+        sets = candidates[..., low:high].to(self._membership.dtype)
+        size = None
+        while (new_size := int(sets.count_nonzero())) != size:
+            size = new_size
+            sets = sets * self._eliminate(sets * (sets.sum(-1, keepdim=True) == 1))
+            if self.groups.shape[1] == high - low:
+                sets = self._hidden_singles(sets)
+        # What lies outside the permitted range belongs to unbound positions, where nothing was eliminated.
+        return torch.cat([candidates[..., :low], sets > 0, candidates[..., high:]], -1)
+
+    def _hidden_singles(self, sets: FloatTensor) -> FloatTensor:
+        """A token with one place left in a group goes there; with no place left, the group's sets become empty."""
+        member = self._membership
+        homes = member @ sets
+        must = sets * (member.T @ (homes == 1).to(sets.dtype) > 0)
+        demands = must.sum(-1, keepdim=True)
+        homeless = member.T @ (homes == 0).any(-1, keepdim=True).to(sets.dtype)
+        # Two tokens that both have to stand at one position: a contradiction, so the set is empty.
+        return torch.where(demands == 0, sets, must * (demands == 1)) * (homeless == 0)
+
+    def select(self, rows: IntTensor) -> AllDifferent:
+        return self
+
+    @classmethod
+    def stack(cls, constraints: Sequence[AllDifferent]) -> AllDifferent:
+        first = constraints[0]
+        same = all(
+            torch.equal(part.groups, first.groups)
+            and (part.tokens, part.length, part.alphabet) == (first.tokens, first.length, first.alphabet)
+            for part in constraints
+        )
+        check(same, "cannot stack different all-different rules", "stack rows of one size only")
+        return first
+
+    def to(self, device: torch.device | str) -> AllDifferent:
+        return replace(self, groups=self.groups.to(device))

@@ -1,0 +1,100 @@
+"""The completer: a bounded depth-first search that ends with an answer, a proof that there is none, or neither."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from constrained_dg.constraints.base import Constraint, candidates_of
+from constrained_dg.errors import check
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+
+
+@dataclass(frozen=True)
+class Completion:
+    """How a search ended.
+
+    Attributes:
+        answer: (T) int64 that the judge accepts, or None.
+        exhausted: the whole space was searched without an answer: a proof that none exists.
+        nodes: branches opened; what propagation alone decides costs none.
+    """
+
+    answer: IntTensor | None
+    exhausted: bool
+    nodes: int
+
+
+def complete(
+    constraint: Constraint,
+    answer: IntTensor,
+    known: BoolTensor,
+    *,
+    log_probs: FloatTensor | None = None,
+    node_budget: int = 10_000,
+    time_limit: float | None = None,
+) -> Completion:
+    """Find a satisfying answer that keeps the known tokens.
+
+    The position with the fewest candidates is branched on, the surest by the model first among equals, its tokens in
+    the order of the model's log-probabilities; `propagate` prunes every branch and the judge has the last word.
+
+    Args:
+        constraint: of one row. Use one on the CPU: nodes are many and small.
+        answer: (T) int64; only known positions are read.
+        known: (T) bool, positions to keep.
+        log_probs: (T, A) of the model; None means that all tokens are equal.
+        node_budget: branches that may be opened.
+        time_limit: seconds, or None. With a limit the outcome depends on the machine.
+
+    Raises:
+        InputError: shapes do not fit, or a negative budget.
+    """
+    length, alphabet = constraint.length, constraint.alphabet
+    check(constraint.rows == 1, f"search got a constraint of {constraint.rows} rows", "select one row")
+    check(node_budget >= 0, f"node_budget is {node_budget}", "give 0 or more")
+    constraint.check_answer(answer[None])
+    check(known.shape == answer.shape, f"known has shape {tuple(known.shape)}", f"give ({length})")
+    log_probs = torch.zeros(length, alphabet) if log_probs is None else log_probs
+    got = tuple(log_probs.shape)
+    check(got == (length, alphabet), f"log_probs have shape {got}", f"give ({length}, {alphabet})")
+    # What the model rules out comes last but stays possible: only the rules can prove that nothing is left.
+    log_probs = log_probs.float().clamp(min=-1e6)
+
+    deadline = None if time_limit is None else time.monotonic() + time_limit
+    branches = [candidates_of(answer[None], known[None], alphabet)]  # last in, first out
+    nodes = -1  # the root is not a branch
+    while branches:
+        if nodes == node_budget or (deadline is not None and time.monotonic() > deadline):
+            return Completion(None, exhausted=False, nodes=max(nodes, 0))
+        candidates = constraint.propagate(branches.pop())
+        nodes += 1
+        sizes = candidates[0].sum(-1)
+        smallest, largest = torch.aminmax(sizes)
+        if smallest == 0:
+            continue
+        if largest == 1:
+            found = candidates.to(torch.uint8).argmax(-1)
+            if constraint.is_satisfied(found):
+                return Completion(found[0], exhausted=False, nodes=nodes)
+            continue
+        branches += _branch(candidates, sizes, log_probs)
+    return Completion(None, exhausted=True, nodes=nodes)
+
+
+def _branch(candidates: BoolTensor, sizes: IntTensor, log_probs: FloatTensor) -> list[BoolTensor]:
+    """One set of candidates for each token of the chosen position, the likeliest last."""
+    open_sizes = sizes.masked_fill(sizes == 1, candidates.shape[-1] + 1)
+    narrow = open_sizes == open_sizes.min()
+    scores = log_probs.masked_fill(~candidates[0], -torch.inf)
+    at = int(scores.amax(-1).masked_fill(~narrow, -torch.inf).argmax())
+    tokens = scores[at].sort(stable=True).indices[-int(sizes[at]) :]
+    branched = []
+    for token in tokens:
+        branch = candidates.clone()
+        branch[0, at] = False
+        branch[0, at, token] = True
+        branched.append(branch)
+    return branched

@@ -1,0 +1,43 @@
+"""When a row is finished before the passes run out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from constrained_dg.errors import check
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+
+
+@dataclass(frozen=True)
+class Stable:
+    """The arg-max canvas equals those of the last passes, and the mean entropy is low (DiffusionGemma, 2026).
+
+    Args:
+        stability_threshold: how many passes before this one must show the same canvas; with 0 only confidence counts.
+        confidence_threshold: mean entropy of the free positions in nats, to stay below.
+    """
+
+    stability_threshold: int = 1
+    confidence_threshold: float = 0.005
+
+    def __post_init__(self) -> None:
+        check(self.stability_threshold >= 0, f"stability_threshold is {self.stability_threshold}", "give 0 or more")
+        check(
+            self.confidence_threshold > 0,
+            f"confidence_threshold is {self.confidence_threshold}",
+            "give more than 0 nats",
+        )
+
+    def start(self, canvas: IntTensor) -> IntTensor:
+        """(N, C) -> (N, stability_threshold, C), a history that no canvas equals."""
+        return canvas.new_full((len(canvas), self.stability_threshold, canvas.shape[1]), -1)
+
+    def __call__(
+        self, best: IntTensor, entropy: FloatTensor, free: BoolTensor, history: IntTensor
+    ) -> tuple[BoolTensor, IntTensor]:
+        """(N, C), (N, C), (N, C), history -> rows that stop (N), and the history with this pass in it."""
+        stable = (best[:, None] == history).flatten(1).all(-1)
+        mean = entropy.masked_fill(~free, 0).sum(-1) / free.sum(-1).clamp(min=1)
+        return stable & (mean < self.confidence_threshold), torch.cat([history, best[:, None]], 1)[:, 1:]
