@@ -1,0 +1,190 @@
+"""Shape of the backbone, and the presets."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from constrained_dg.errors import InputError, check
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """DiffusionGemma's text backbone (Google, June 2026) and two extensions that are absent by default.
+
+    Field names follow the released configuration where it has the field. Layers repeat `sliding_layers_per_full`
+    sliding layers and one full layer; the last layer is always full.
+
+    Attributes:
+        intermediate_size: width of the dense MLP that runs beside the experts, and of the self-conditioning MLP.
+        moe_intermediate_size: width of one expert.
+        sliding_window: tokens a sliding layer sees in the causal passes, itself included; a canvas sees the last
+            `sliding_window - 1` committed tokens there. 1 means the canvas alone.
+        partial_rotary_factor: share of the channels of full layers that rotate.
+        canvas_length: longest canvas.
+        num_relations: R, extension: each layer adds a learned bias per head and relation to its attention scores.
+        loops: extension: the stack runs this many times in a canvas pass.
+        causal_loops: the same for prefill, commit and next-token passes. Loop i of a canvas reads the keys and values
+            of causal loop min(i, causal_loops - 1), so a prompt need not pay for the loops of the canvas.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    moe_intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    num_global_key_value_heads: int
+    global_head_dim: int
+    sliding_window: int
+    num_experts: int
+    top_k_experts: int
+    sliding_layers_per_full: int = 5
+    rms_norm_eps: float = 1e-6
+    rope_theta_sliding: float = 10_000.0
+    rope_theta_full: float = 1_000_000.0
+    partial_rotary_factor: float = 0.25
+    max_position_embeddings: int = 262_144
+    final_logit_softcapping: float = 30.0
+    canvas_length: int = 256
+    num_relations: int = 0
+    loops: int = 1
+    causal_loops: int = 1
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            low = 0 if f.name in ("num_relations", "sliding_layers_per_full") else 1
+            if f.type == "int":
+                check(
+                    isinstance(value, int) and not isinstance(value, bool) and value >= low,
+                    f"model.{f.name} is {value!r}",
+                    f"use an integer of at least {low}",
+                )
+            else:
+                check(value > 0, f"model.{f.name} is {value!r}", "use a number above 0")
+        check(
+            self.top_k_experts <= self.num_experts,
+            f"model.top_k_experts {self.top_k_experts} exceeds model.num_experts {self.num_experts}",
+        )
+        check(
+            self.causal_loops <= self.loops,
+            f"model.causal_loops {self.causal_loops} exceeds model.loops {self.loops}",
+            "a canvas reads one causal loop per loop at most",
+        )
+        for heads in (self.num_key_value_heads, self.num_global_key_value_heads):
+            check(
+                self.num_attention_heads % heads == 0,
+                f"{self.num_attention_heads} attention heads cannot share {heads} key/value heads",
+                "use a divisor of model.num_attention_heads",
+            )
+        for size in (self.head_dim, self.global_head_dim):
+            check(size % 2 == 0, f"head size {size} is odd", "rotary embeddings turn pairs of channels")
+
+    def is_full(self, layer: int) -> bool:
+        """Whether a layer sees every committed token (full) or the sliding window."""
+        return layer == self.num_hidden_layers - 1 or layer % (self.sliding_layers_per_full + 1) == (
+            self.sliding_layers_per_full
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Raises InputError that names unknown and missing keys."""
+        known = {f.name for f in fields(cls)}
+        check(set(values) <= known, f"unknown model keys {sorted(set(values) - known)}", f"known: {sorted(known)}")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise InputError(f"model configuration is incomplete: {error}") from None
+
+
+PRESETS: dict[str, ModelConfig] = {
+    # Every mechanism at a size that tests can afford: 2 sliding + 1 full, twice; K = V on full layers; 4 experts.
+    "tiny": ModelConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        moe_intermediate_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        num_global_key_value_heads=1,
+        global_head_dim=16,
+        sliding_window=6,
+        num_experts=4,
+        top_k_experts=2,
+        sliding_layers_per_full=2,
+        max_position_embeddings=1024,
+    ),
+    # Laptop default: three looped layers; sliding layers look at the canvas alone, the full layer at the prompt too.
+    "small": ModelConfig(
+        vocab_size=64,
+        hidden_size=96,
+        intermediate_size=128,
+        moe_intermediate_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=24,
+        num_global_key_value_heads=4,
+        global_head_dim=24,
+        sliding_window=1,
+        num_experts=8,
+        top_k_experts=2,
+        sliding_layers_per_full=2,
+        max_position_embeddings=4096,
+        loops=4,
+    ),
+    # One GPU.
+    "base": ModelConfig(
+        vocab_size=64,
+        hidden_size=512,
+        intermediate_size=1024,
+        moe_intermediate_size=256,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        head_dim=64,
+        num_global_key_value_heads=8,
+        global_head_dim=64,
+        sliding_window=1,
+        num_experts=16,
+        top_k_experts=2,
+        sliding_layers_per_full=2,
+        max_position_embeddings=8192,
+        loops=4,
+    ),
+    "diffusiongemma_26b_a4b": ModelConfig(
+        vocab_size=262_144,
+        hidden_size=2816,
+        intermediate_size=2112,
+        moe_intermediate_size=704,
+        num_hidden_layers=30,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=256,
+        num_global_key_value_heads=2,
+        global_head_dim=512,
+        sliding_window=1024,
+        num_experts=128,
+        top_k_experts=8,
+    ),
+}
+
+
+def preset(name: str, **changes: Any) -> ModelConfig:
+    """A preset with some fields changed, e.g. `preset("small", vocab_size=19, num_relations=5)`.
+
+    Raises:
+        InputError: unknown preset or field, or a value out of range.
+    """
+    check(name in PRESETS, f"unknown model preset {name!r}", f"known: {sorted(PRESETS)}")
+    known = {f.name for f in fields(ModelConfig)}
+    check(set(changes) <= known, f"unknown model keys {sorted(set(changes) - known)}", f"known: {sorted(known)}")
+    return replace(PRESETS[name], **changes)

@@ -1,0 +1,32 @@
+"""Rotary position embeddings: default on sliding layers, "proportional" on full layers (DiffusionGemma, 2026)."""
+
+from __future__ import annotations
+
+import torch
+
+from constrained_dg.shapes import FloatTensor, IntTensor
+
+
+def inverse_frequencies(head_dim: int, theta: float, rotary_factor: float = 1.0) -> FloatTensor:
+    """(K / 2) angles per position.
+
+    theta^(-2i / K) for the first `rotary_factor` of the pairs, exactly 0 (no rotation) for the others. The exponent
+    divides by the whole head size, not by the rotated width.
+    """
+    pairs = head_dim // 2
+    turning = int(rotary_factor * pairs)
+    exponents = torch.arange(turning, dtype=torch.float32) * 2 / head_dim
+    return torch.cat([theta**-exponents, torch.zeros(pairs - turning)])
+
+
+def rotation(positions: IntTensor, frequencies: FloatTensor, dtype: torch.dtype) -> tuple[FloatTensor, FloatTensor]:
+    """Cosine and sine, (N) positions -> (N, K) each; angles in fp32, result in the activation dtype."""
+    angles = positions.float()[:, None] * frequencies.float()
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: FloatTensor, cosine: FloatTensor, sine: FloatTensor) -> FloatTensor:
+    """Rotate split-half pairs (t, t + K/2) of x (..., N, heads, K) by (N, K) angles."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cosine[:, None] + torch.cat([-second, first], dim=-1) * sine[:, None]
