@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from constrained_dg.errors import InputError
+from constrained_dg.sampling import Autoregressive, Status, generate
+from tests.fakes import GRIDS, VOCAB, Fake, FakeCache, sudoku_batch
+
+
+class Reader(Fake):
+    """Continues with the solution of its row, one token a call; the cache is written in place."""
+
+    def prefill(self, prompt, mask=None, relations=None):
+        self.fed = prompt
+        return FakeCache(prompt[:, 0], prompt.shape[1])
+
+    def next_token(self, tokens, cache, relations=None):
+        self.calls += 1
+        self.fed = torch.cat([self.fed, tokens], 1)
+        return 9.0 * torch.nn.functional.one_hot(GRIDS[cache.row, self.fed.shape[1] - 2], VOCAB)
+
+
+NO_CLUES = torch.zeros(3, 16, dtype=torch.bool)
+
+
+def test_left_to_right_reads_what_it_wrote():
+    batch, rules = sudoku_batch([0, 1, 2], NO_CLUES)
+    model = Reader()
+    result = Autoregressive().run(model, batch, rules)
+    assert torch.equal(result.tokens, GRIDS) and result.status == [Status.SOLVED] * 3
+    assert result.passes.tolist() == [16] * 3 and model.calls == 16
+    assert torch.equal(model.fed, torch.cat([batch.prompt, GRIDS[:, :-1]], 1))
+    expected = 16 * (9 - torch.tensor([9.0, *[0] * 6]).logsumexp(0))
+    assert torch.allclose(result.log_probability, expected, rtol=1e-4)
+
+
+def test_pinned_cells_are_forced_and_not_counted():
+    batch, rules = sudoku_batch([0, 1, 2], NO_CLUES | (torch.arange(16) < 15))
+    result = Autoregressive().run(Fake(), batch, rules)
+    assert torch.equal(result.tokens[:, :15], GRIDS[:, :15]) and result.free_tokens.tolist() == [1] * 3
+    assert torch.allclose(result.log_probability, -torch.tensor(float(VOCAB)).log())
+
+
+def test_the_end_of_an_answer():
+    prompt = torch.tensor([[0, 5], [1, 5]])
+    result = generate(Reader(), prompt, sampler=Autoregressive(), canvas_length=8, eos=4, pad=0)
+    assert result.tokens.tolist() == [[1, 2, 3, 4, 0, 0, 0, 0], [2, 1, 4, 0, 0, 0, 0, 0]]
+    assert result.free_tokens.tolist() == [4, 3] and result.passes.tolist() == [4, 4]
+
+
+def test_sampling_depends_on_the_seed_and_on_nothing_else():
+    batch, rules = sudoku_batch([0, 1, 2], NO_CLUES)
+    sampler = Autoregressive(temperature=1.0)
+    first, second, other = (sampler.run(Fake(), batch, rules, seed).tokens for seed in (1, 1, 2))
+    assert torch.equal(first, second) and not torch.equal(first, other)
+
+
+def test_a_prompt_of_one_token_is_refused():
+    with pytest.raises(InputError, match="fewer than 2 tokens"):
+        generate(Fake(), torch.zeros(1, 1, dtype=torch.int64), sampler=Autoregressive(), canvas_length=4)

@@ -1,0 +1,123 @@
+import pytest
+import torch
+
+from constrained_dg.constraints import All, AllDifferent, Pinned, candidates_of, contradictory, listing
+from constrained_dg.errors import InputError
+from tests.fakes import GRIDS, VOCAB, sudoku4
+
+RULES = sudoku4()
+
+
+def pinned(cells: dict[int, int], length: int = 16) -> Pinned:
+    tokens, mask = torch.zeros(1, length, dtype=torch.int64), torch.zeros(1, length, dtype=torch.bool)
+    for position, token in cells.items():
+        tokens[0, position], mask[0, position] = token, True
+    return Pinned(tokens, mask, VOCAB)
+
+
+def test_solutions_are_accepted_without_blame_or_words():
+    assert RULES.is_satisfied(GRIDS).all() and not RULES.violations(GRIDS).any()
+    assert RULES.explain(GRIDS) == [[], [], []]
+
+
+def test_blame_names_both_cells_of_a_clash():
+    answer = GRIDS[:1].clone()
+    answer[0, 0] = 3  # a second 3 in row 1 (cell 2), column 1 (cell 4) and box 1 (cell 4)
+    assert RULES.violations(answer)[0].nonzero().flatten().tolist() == [0, 2, 4]
+    assert RULES.explain(answer)[0] == [
+        "row 1 holds 3 twice, at columns 1 and 3",
+        "column 1 holds 3 twice, at rows 1 and 2",
+        "box 1 holds 3 twice, at places 1 and 3",
+    ]
+
+
+def test_a_foreign_token_is_a_violation_told_once():
+    answer = GRIDS[:1].clone()
+    answer[0, 5] = 6
+    assert RULES.violations(answer)[0].nonzero().flatten().tolist() == [5]
+    assert RULES.explain(answer)[0] == ["row 2 holds 6 at columns 2, which is not permitted there"]
+
+
+def test_a_changed_clue_is_explained():
+    answer = GRIDS[:1].clone()
+    assert pinned({0: 1, 3: 2}).explain(answer) == [["position 4 must stay 2 but holds 4"]]
+
+
+def test_elimination_removes_what_peers_hold():
+    allowed = RULES.allowed(GRIDS[:1], torch.arange(16)[None] < 4, slice(4, 8))[0]  # row 1 = 1 2 3 4 is known
+    assert [cell.nonzero().flatten().tolist() for cell in allowed] == [[3, 4], [3, 4], [1, 2], [1, 2]]
+
+
+def test_propagation_finds_hidden_singles_and_solves():
+    clues = torch.zeros(1, 16, dtype=torch.bool)
+    clues[0, [0, 1, 4, 9, 11, 14]] = True
+    left = RULES.propagate(candidates_of(GRIDS[:1], clues, VOCAB))
+    assert torch.equal(left.to(torch.uint8).argmax(-1), GRIDS[:1]) and (left.sum(-1) == 1).all()
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        {0: 1, 1: 1},  # two clues clash
+        {0: 1, 1: 2, 2: 3, 7: 4},  # cell 3 has nothing left
+        {0: 6},  # a foreign clue
+        {4: 1, 2: 2, 3: 3},  # the 1 of row 1 has no home
+    ],
+)
+def test_contradictory_clues_leave_an_empty_set(cells):
+    clues = pinned(cells)
+    assert contradictory(RULES & clues, clues.tokens, clues.mask).tolist() == [True]
+
+
+def test_positions_in_no_group_are_free():
+    rule = AllDifferent(torch.tensor([[0, 2]]), ["ends"], (1, 3), 3, 5)
+    answer = torch.tensor([[1, 4, 2]])
+    assert rule.is_satisfied(answer).all()
+    assert rule.allowed(answer, torch.zeros(1, 3, dtype=torch.bool), slice(0, 3))[0, 1].all()
+    assert rule.propagate(torch.ones(1, 3, 5, dtype=torch.bool))[0, 1].all()
+
+
+def test_combining_flattens_and_follows_rows():
+    clues = Pinned(GRIDS, torch.rand(3, 16, generator=torch.Generator().manual_seed(0)) < 0.5, VOCAB)
+    both = (RULES & clues) & RULES
+    assert len(both.parts) == 3 and both.rows == 3
+    rows = torch.tensor([2, 0])
+    assert both.select(rows).is_satisfied(GRIDS[rows]).all()
+    one_by_one = All.stack([both.select(torch.tensor([row])) for row in range(3)])
+    for twin, answer in ((one_by_one, GRIDS), (both.repeat(2), GRIDS.repeat_interleave(2, 0)), (both.to("cpu"), GRIDS)):
+        assert twin.rows == len(answer) and twin.is_satisfied(answer).all()
+        assert not twin.is_satisfied(answer.roll(2, 0)).any()
+
+
+def test_listing_reads_like_a_sentence():
+    assert [listing([2]), listing([2, 8]), listing([2, 5, 8])] == ["2", "2 and 8", "2, 5 and 8"]
+
+
+GROUP = torch.tensor([[0, 1]])
+
+
+@pytest.mark.parametrize(
+    "build, words",
+    [
+        (lambda: AllDifferent(torch.tensor([[0, 9]]), ["a"], (0, 3), 4, 3), "positions 0 to 9"),
+        (lambda: AllDifferent(torch.tensor([[0, 0]]), ["a"], (0, 3), 4, 3), "same position twice"),
+        (lambda: AllDifferent(torch.tensor([0, 1]), ["a"], (0, 3), 4, 3), "shape"),
+        (lambda: AllDifferent(GROUP, ["a"], (0, 4), 4, 3), r"\[0, 4\)"),
+        (lambda: AllDifferent(GROUP, ["a"], (1, 2), 4, 3), "cannot all differ with 1"),
+        (lambda: AllDifferent(GROUP, ["a", "b"], (0, 3), 4, 3), "2 names for 1 groups"),
+        (lambda: AllDifferent.stack([RULES, AllDifferent(GROUP, ["a"], (0, 3), 16, VOCAB)]), "cannot stack"),
+        (lambda: Pinned(torch.zeros(1, 4, dtype=torch.int64), torch.ones(1, 3, dtype=torch.bool), 3), "do not fit"),
+        (lambda: Pinned(torch.full((1, 2), 7), torch.ones(1, 2, dtype=torch.bool), 3), "outside the alphabet of 3"),
+        (lambda: Pinned.stack([pinned({}), pinned({}, length=4)]), "cannot stack"),
+        (lambda: RULES & pinned({}, length=4), "length"),
+        (lambda: pinned({}).repeat(2) & pinned({}).repeat(3), r"\[2, 3\] rows"),
+        (lambda: All([]), "no constraint"),
+        (lambda: All.stack([RULES & pinned({}), pinned({}) & RULES]), "different rules"),
+        (lambda: RULES.violations(GRIDS[:, :9]), r"\(3, 9\)"),
+        (lambda: RULES.violations(GRIDS.float()), "torch.float32"),
+        (lambda: pinned({}).repeat(2).is_satisfied(GRIDS), "2 rows got an answer of 3 rows"),
+    ],
+)
+def test_bad_input_is_named(build, words):
+    with pytest.raises(InputError, match=words):
+        build()

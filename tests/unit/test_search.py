@@ -1,0 +1,86 @@
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from constrained_dg.constraints import Pinned, complete
+from constrained_dg.errors import InputError
+from tests.fakes import GRIDS, HIGH, LOW, VOCAB, sudoku4
+
+RULES = sudoku4()
+NOTHING = torch.zeros(16, dtype=torch.bool)
+
+
+@cache
+def every_grid() -> torch.Tensor:
+    """All 288 4x4 grids, by filling one cell after the other."""
+    grids = [[]]
+    for cell in range(16):
+        peers = [p for group in RULES.groups.tolist() if cell in group for p in group if p < cell]
+        grids = [[*g, t] for g in grids for t in range(LOW, HIGH) if all(g[p] != t for p in peers)]
+    return torch.tensor(grids)
+
+
+def test_there_are_288_grids():
+    assert len(every_grid()) == 288 and RULES.is_satisfied(every_grid()).all()
+
+
+cells = st.dictionaries(st.integers(0, 15), st.integers(LOW, HIGH - 1), max_size=9)
+
+
+@given(cells, st.booleans())
+def test_search_agrees_with_brute_force(cells, through_pinned):
+    answer, known = torch.zeros(16, dtype=torch.int64), NOTHING.clone()
+    for position, token in cells.items():
+        answer[position], known[position] = token, True
+    rule = RULES & Pinned(answer[None], known[None], VOCAB) if through_pinned else RULES
+    found = complete(rule, answer, NOTHING if through_pinned else known)
+    possible = (every_grid()[:, known] == answer[known]).all(-1).any()
+    assert (found.answer is not None) == possible and found.exhausted != possible
+    if possible:
+        assert RULES.is_satisfied(found.answer[None]).all() and (found.answer == answer)[known].all()
+
+
+def test_the_model_orders_the_search():
+    for grid in every_grid()[::37]:
+        log_probs = torch.nn.functional.one_hot(grid, VOCAB).float().log_softmax(-1)
+        assert torch.equal(complete(RULES, grid, NOTHING, log_probs=log_probs).answer, grid)
+
+
+def test_what_the_model_rules_out_is_still_searched():
+    log_probs = torch.full((16, VOCAB), -torch.inf)
+    assert complete(RULES, GRIDS[0], NOTHING, log_probs=log_probs).answer is not None
+
+
+def test_a_spent_budget_proves_nothing():
+    for budget in range(4):
+        found = complete(RULES, GRIDS[0], NOTHING, node_budget=budget)
+        assert found.answer is None and not found.exhausted and found.nodes == budget
+    whole = complete(RULES, GRIDS[0], NOTHING)
+    assert whole.answer is not None
+    exact = complete(RULES, GRIDS[0], NOTHING, node_budget=whole.nodes)
+    assert exact.answer is not None and exact.nodes == whole.nodes
+
+
+def test_propagation_alone_costs_no_nodes():
+    known = NOTHING.clone()
+    known[[0, 1, 4, 9, 11, 14]] = True
+    assert complete(RULES, GRIDS[0], known, node_budget=0).nodes == 0
+
+
+def test_a_time_limit_ends_the_search():
+    found = complete(RULES, GRIDS[0], NOTHING, time_limit=1e-9)
+    assert found.answer is None and not found.exhausted
+
+
+def test_bad_input_is_named():
+    for words, arguments in {
+        "node_budget is -1": {"node_budget": -1},
+        r"log_probs have shape \(3, 3\)": {"log_probs": torch.zeros(3, 3)},
+    }.items():
+        with pytest.raises(InputError, match=words):
+            complete(RULES, GRIDS[0], NOTHING, **arguments)
+    with pytest.raises(InputError, match="2 rows"):
+        complete(Pinned(GRIDS[:2], GRIDS[:2] > 0, VOCAB), GRIDS[0], NOTHING)
