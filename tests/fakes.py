@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from constrained_dg.constraints import All, AllDifferent, Pinned, listing
+from constrained_dg.constraints import All, AllDifferent, Constraint, Pinned, listing
 from constrained_dg.task import Batch
 
 LOW, HIGH, VOCAB = 1, 5, 7  # tokens of the digits 1 to 4; 0, 5 and 6 are foreign
@@ -24,14 +24,14 @@ def sudoku4() -> AllDifferent:
     cells = torch.arange(16).view(4, 4)
     boxes = cells.view(2, 2, 2, 2).permute(0, 2, 1, 3).reshape(4, 4)
     names = [f"{kind} {n}" for kind in ("row", "column", "box") for n in range(1, 5)]
-    across = ("columns", "rows", "places")
+    across = ("column", "row", "place")
     return AllDifferent(
         torch.cat([cells, cells.T, boxes]),
         names,
         (LOW, HIGH),
         16,
         VOCAB,
-        where=lambda group, members: f"{across[group // 4]} {listing([member + 1 for member in members])}",
+        where=lambda group, members: listing(across[group // 4], [member + 1 for member in members]),
     )
 
 
@@ -69,7 +69,7 @@ class Fake:
         return FakeCache(prompt[:, 0], prompt.shape[1])
 
     def denoise(self, canvas, cache, signal=None, relations=None):
-        assert len(canvas) == len(cache.row)
+        assert len(canvas) == len(cache.row) and (relations is None or len(relations) in (1, len(canvas)))
         self.calls += 1
         return self.logits(canvas, cache, signal)
 
@@ -116,3 +116,39 @@ class Restless(Fake):
         logits = (state[..., None] * torch.tensor([3, 5, 11, 2, 7, 19, 23]) % 29).float() / 4
         told = self.solutions[cache.row % len(self.solutions)][:, :length]
         return logits + self.certainty * torch.nn.functional.one_hot(told, self.vocab_size)
+
+
+class Anything(Constraint):
+    """Accepts and allows everything, or allows nothing at some positions."""
+
+    rows, alphabet = 1, VOCAB
+
+    def __init__(self, length: int = 16, accepts: bool = True, forbidden: tuple[int, ...] = ()) -> None:
+        self.length, self.accepts, self.forbidden = length, accepts, forbidden
+
+    def is_satisfied(self, answer):
+        return torch.full((len(answer),), self.accepts)
+
+    def violations(self, answer):
+        return torch.full(answer.shape, not self.accepts)
+
+    def explain(self, answer):
+        return [[] for _ in answer]
+
+    def allowed(self, answer, known, window):
+        may = torch.ones(*answer.shape, VOCAB, dtype=torch.bool)
+        may[:, list(self.forbidden)] = False
+        return may[:, window]
+
+    def propagate(self, candidates):
+        return candidates
+
+    def select(self, rows):
+        return self
+
+    @classmethod
+    def stack(cls, constraints):
+        return constraints[0]
+
+    def to(self, device):
+        return self

@@ -13,14 +13,14 @@ from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 
-def listing(words: Sequence[object]) -> str:
-    """ "2", "2 and 8", "2, 5 and 8"."""
-    *most, last = map(str, words)
-    return f"{', '.join(most)} and {last}" if most else last
+def listing(noun: str, names: Sequence[object]) -> str:
+    """ "column 2", "columns 2 and 8", "columns 2, 5 and 8"."""
+    *most, last = map(str, names)
+    return f"{noun}s {', '.join(most)} and {last}" if most else f"{noun} {last}"
 
 
 def _places(group: int, members: list[int]) -> str:
-    return f"position{'s' * (len(members) > 1)} {listing([member + 1 for member in members])}"
+    return listing("position", [member + 1 for member in members])
 
 
 @dataclass(frozen=True, eq=False)

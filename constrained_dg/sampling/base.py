@@ -63,7 +63,6 @@ class StepRecord:
     """What one pass saw and decided, for the rows that were still live.
 
     Attributes:
-        start: position of the canvas in the answer.
         pass_index: 0-based count of denoise calls in this canvas.
         rows: (N) indices of the live rows in the caller's batch.
         canvas: (N, C) the canvas that entered the pass.
@@ -73,9 +72,9 @@ class StepRecord:
         renoised: (N, C) bool, free positions that got fresh noise.
         conflict: (N, C) bool, positions whose allowed set was empty, so that the mask was lifted there.
         stopped: (N) bool, rows that stop after this pass.
+        start: position of the canvas in the answer.
     """
 
-    start: int
     pass_index: int
     rows: IntTensor
     canvas: IntTensor
@@ -85,6 +84,7 @@ class StepRecord:
     renoised: BoolTensor
     conflict: BoolTensor
     stopped: BoolTensor
+    start: int = 0
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,6 @@ class Live:
 
     def select(self, keep: IntTensor) -> Live:
         """The state of these rows (N)."""
-        if len(keep) == len(self.rows):
-            return self
         shared = ("cache", "constraint", "relations")
         chosen = {f.name: getattr(self, f.name)[keep] for f in fields(self) if f.name not in shared}
         return Live(
@@ -117,6 +115,8 @@ def denoise_canvas(
     length = live.canvas.shape[1]
     for index in range(max_passes):
         logits = model.denoise(live.canvas, live.cache, signal, live.relations)
+        expected = (*live.canvas.shape, model.vocab_size)
+        check(logits.shape == expected, f"the model returned logits {tuple(logits.shape)}", f"give {expected}")
         known = live.known.clone()
         if parts.guide.known_accepted:
             known[:, window] |= live.accepted
@@ -141,7 +141,7 @@ def denoise_canvas(
             stopped = stopped | live.constraint.is_satisfied(live.with_canvas(best, window))
         renoised = ~(accepted | live.pinned)
         record = StepRecord(
-            window.start, index, live.rows, live.canvas, best, entropy, accepted, renoised, guided.conflict, stopped
+            index, live.rows, live.canvas, best, entropy, accepted, renoised, guided.conflict, stopped, window.start
         )
         yield Step(record, log_probs)
 
@@ -150,7 +150,8 @@ def denoise_canvas(
         live, signal_logits = replace(live, canvas=canvas, accepted=accepted, history=history), guided.signal
         if any_stopped:
             keep = (~stopped).nonzero().flatten()
+            if len(keep) == 0:
+                return
             live, signal_logits = live.select(keep), signal_logits[keep]
-        if len(live.rows) == 0 or index + 1 == max_passes:
-            return
-        signal = model.self_condition(signal_logits)
+        if index + 1 < max_passes:
+            signal = model.self_condition(signal_logits)

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from constrained_dg import rng
 from constrained_dg.sampling import Diffusion, EntropyBound, Guide, Stable, Uniform, Violations
-from tests.fakes import HIGH, LOW, Restless, sudoku_batch
-from tests.unit.test_sampling import Anything
+from tests.fakes import HIGH, LOW, Anything, Restless, sudoku_batch
 
 seeds = st.integers(0, 2**32)
 clues = st.lists(st.lists(st.booleans(), min_size=16, max_size=16), min_size=1, max_size=4).map(torch.tensor)

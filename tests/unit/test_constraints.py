@@ -35,7 +35,7 @@ def test_a_foreign_token_is_a_violation_told_once():
     answer = GRIDS[:1].clone()
     answer[0, 5] = 6
     assert RULES.violations(answer)[0].nonzero().flatten().tolist() == [5]
-    assert RULES.explain(answer)[0] == ["row 2 holds 6 at columns 2, which is not permitted there"]
+    assert RULES.explain(answer)[0] == ["row 2 holds 6 at column 2, which is not permitted there"]
 
 
 def test_a_changed_clue_is_explained():
@@ -90,7 +90,8 @@ def test_combining_flattens_and_follows_rows():
 
 
 def test_listing_reads_like_a_sentence():
-    assert [listing([2]), listing([2, 8]), listing([2, 5, 8])] == ["2", "2 and 8", "2, 5 and 8"]
+    told = [listing("column", names) for names in ([2], [2, 8], [2, 5, 8])]
+    assert told == ["column 2", "columns 2 and 8", "columns 2, 5 and 8"]
 
 
 GROUP = torch.tensor([[0, 1]])

@@ -3,7 +3,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from constrained_dg.constraints import Constraint
 from constrained_dg.errors import InputError
 from constrained_dg.sampling import (
     Autoregressive,
@@ -20,46 +19,10 @@ from constrained_dg.sampling import (
 )
 from constrained_dg.sampling.loop import draw
 from constrained_dg.task import Batch
-from tests.fakes import GRIDS, HIGH, LOW, VOCAB, Fake, Oracle, Restless, sudoku4, sudoku_batch
+from tests.fakes import GRIDS, HIGH, LOW, VOCAB, Anything, Fake, Oracle, Restless, sudoku4, sudoku_batch
 
 CLUES = torch.rand(3, 16, generator=torch.Generator().manual_seed(0)) < 0.4
 VALIDITY = Diffusion("validity", Guide(True, True), renoise=Violations(), judge_stop=True)
-
-
-class Anything(Constraint):
-    """Accepts and allows everything, or allows nothing at some positions."""
-
-    rows, alphabet = 1, VOCAB
-
-    def __init__(self, length: int = 16, accepts: bool = True, forbidden: tuple[int, ...] = ()) -> None:
-        self.length, self.accepts, self.forbidden = length, accepts, forbidden
-
-    def is_satisfied(self, answer):
-        return torch.full((len(answer),), self.accepts)
-
-    def violations(self, answer):
-        return torch.full(answer.shape, not self.accepts)
-
-    def explain(self, answer):
-        return [[] for _ in answer]
-
-    def allowed(self, answer, known, window):
-        may = torch.ones(*answer.shape, VOCAB, dtype=torch.bool)
-        may[:, list(self.forbidden)] = False
-        return may[:, window]
-
-    def propagate(self, candidates):
-        return candidates
-
-    def select(self, rows):
-        return self
-
-    @classmethod
-    def stack(cls, constraints):
-        return constraints[0]
-
-    def to(self, device):
-        return self
 
 
 def test_temperature_starts_at_the_maximum_and_never_reaches_the_minimum():
@@ -218,6 +181,32 @@ def test_records_reach_the_caller():
     seen = []
     assert VALIDITY.run(Restless(), batch, rules, on_step=seen.append, max_passes=7).trace == []
     assert [record.pass_index for record in seen] == list(range(len(seen))) and 0 < len(seen) <= 7
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_relations_follow_the_rows(rows):
+    class Related(Restless):
+        """Surer of the solution in rows where relations hold."""
+
+        def denoise(self, canvas, cache, signal=None, relations=None):
+            logits = super().denoise(canvas, cache, signal, relations)
+            return logits + 9 * relations[:, 0, :1, :1].float() * torch.nn.functional.one_hot(GRIDS[cache.row], VOCAB)
+
+    batch, rules = sudoku_batch([0, 1, 2], CLUES)
+    relations = torch.zeros(rows, 1, 18, 18, dtype=torch.bool)
+    relations[-1] = True
+    result = VALIDITY.run(Related(), replace(batch, relations=relations), rules, max_passes=5, trace=True)
+    assert result.passes[2] == 1 and (rows == 3) == bool(result.passes[0] > 1)
+
+
+def test_logits_of_another_shape_are_named():
+    class Narrow(Fake):
+        def logits(self, canvas, cache, signal):
+            return torch.zeros(*canvas.shape, 3)
+
+    batch, rules = sudoku_batch([0], CLUES[:1])
+    with pytest.raises(InputError, match=r"logits \(1, 16, 3\)"):
+        Diffusion().run(Narrow(), batch, rules)
 
 
 def test_a_model_that_returns_nan_is_named():
