@@ -68,15 +68,18 @@ def build(config: Any) -> Any:
         raise InputError(f"{config['_target_']}: {error}") from None
 
 
-def save_run(folder: Path | str, model: Backbone, description: dict[str, Any]) -> None:
+def save_run(
+    folder: Path | str, model: Backbone, description: dict[str, Any], state: dict[str, torch.Tensor] | None = None
+) -> None:
     """Write weights and description, each whole or not at all (written beside, then moved into place).
 
     Args:
         description: plain values with "task" and "sampler" configurations for `build`; "model" is added.
+        state: the weights where they are not simply those of the model (gathered from shards).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in (state or model.state_dict()).items()}
     partial = folder / (WEIGHTS + ".partial")
     save_file(weights, partial)
     os.replace(partial, folder / WEIGHTS)

@@ -125,18 +125,19 @@ class Backbone(nn.Module):
             relations: (B or 1, R, >= S, >= S) bool over absolute positions, or None.
             room: tokens to reserve behind the prompt; default one canvas.
         """
-        shapes = [
-            (layer.self_attn.groups, layer.self_attn.head_dim)
-            for _ in range(self.config.causal_loops)
-            for layer in self.layers
-        ]
-        capacity = prompt.shape[1] + (self.config.canvas_length if room is None else room)
+        space = self.config.canvas_length if room is None else room
+        cache = self.empty_cache(prompt.shape[0], prompt.shape[1] + space)
+        self._causal_pass(prompt, cache, mask, relations)
+        return cache
+
+    def empty_cache(self, rows: int, capacity: int) -> Cache:
+        """A cache of B rows with nothing committed and space for `capacity` tokens."""
+        layers = [layer.self_attn for layer in self.layers]
+        shapes = [(layer.groups, layer.head_dim) for layer in layers] * self.config.causal_loops
         like = self.embed_tokens.weight[0]
         if torch.is_autocast_enabled(like.device.type):
             like = like.to(torch.get_autocast_dtype(like.device.type))
-        cache = Cache(shapes, prompt.shape[0], capacity, like)
-        self._causal_pass(prompt, cache, mask, relations)
-        return cache
+        return Cache(shapes, rows, capacity, like)
 
     def commit(self, canvas: IntTensor, cache: Cache, relations: BoolTensor | None = None) -> Cache:
         """Causal pass over a finished canvas (B, C); the cache grows by C tokens, in place."""

@@ -126,7 +126,7 @@ PRESETS: dict[str, ModelConfig] = {
     "small": ModelConfig(
         vocab_size=64,
         hidden_size=96,
-        intermediate_size=128,
+        intermediate_size=64,
         moe_intermediate_size=32,
         num_hidden_layers=3,
         num_attention_heads=4,
@@ -135,7 +135,7 @@ PRESETS: dict[str, ModelConfig] = {
         num_global_key_value_heads=4,
         global_head_dim=24,
         sliding_window=1,
-        num_experts=8,
+        num_experts=4,
         top_k_experts=2,
         sliding_layers_per_full=2,
         max_position_embeddings=4096,

@@ -1,0 +1,144 @@
+"""Callbacks: weight average, solve rate during training, progress lines, a clean end on Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import lightning as L
+import torch
+
+from constrained_dg.metrics import solve, wilson
+from constrained_dg.task import Problem
+
+log = logging.getLogger(__name__)
+
+
+class WeightAverage(L.Callback):
+    """Exponential moving average of the weights, saved in the checkpoint.
+
+    The decay of step s is min(decay, (1 + s) / (10 + s)), so that the start of the run is forgotten.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.average: dict[str, torch.Tensor] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.average:
+            self.average = {n: self.average[n].to(p.device) for n, p in pl_module.named_parameters()}
+        else:
+            self.average = {n: p.detach().clone() for n, p in pl_module.named_parameters()}
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        decay = min(self.decay, (1 + trainer.global_step) / (10 + trainer.global_step))
+        weights = [p.detach() for p in pl_module.parameters()]
+        torch._foreach_lerp_(list(self.average.values()), weights, 1 - decay)
+
+    @contextmanager
+    def swapped(self, pl_module: L.LightningModule) -> Iterator[None]:
+        """The module holds the averaged weights inside this context."""
+        raw = {n: p.detach().clone() for n, p in pl_module.named_parameters()}
+        self._write(pl_module, self.average or raw)
+        try:
+            yield
+        finally:
+            self._write(pl_module, raw)
+
+    @staticmethod
+    @torch.no_grad()
+    def _write(pl_module: L.LightningModule, weights: dict[str, torch.Tensor]) -> None:
+        for name, parameter in pl_module.named_parameters():
+            parameter.copy_(weights[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"average": self.average}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.average = state_dict["average"]
+
+
+class SolveRate(L.Callback):
+    """Solve rate on held-out problems every few steps, with the averaged weights; logs a table of canvases too.
+
+    Every process solves the same problems, so that sharded models run in step.
+    """
+
+    def __init__(self, task: Any, sampler: Any, problems: Sequence[Problem], every: int, average: WeightAverage) -> None:
+        self.task, self.sampler, self.problems = task, sampler, problems
+        self.every, self.average = every, average
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        if trainer.global_step % self.every == 0:
+            self.report(trainer, pl_module)
+
+    def report(self, trainer: L.Trainer, pl_module: Any) -> None:
+        model = pl_module.backbone
+        with self.average.swapped(pl_module), torch.compiler.set_stance("force_eager"):
+            outcomes = solve(
+                model, self.task, self.sampler, self.problems, batch_size=64, seed=0, device=str(pl_module.device)
+            )
+        tiers: dict[str, list[bool]] = {}
+        for outcome in outcomes:
+            tiers.setdefault(outcome.problem.tier, []).append(outcome.solved)
+        line = []
+        for tier, solved in tiers.items():
+            low, high = wilson(sum(solved), len(solved))
+            line.append(f"{tier} {sum(solved) / len(solved):.1%} [{low:.1%}, {high:.1%}] n={len(solved)}")
+            for logger in trainer.loggers:
+                logger.log_metrics({f"solved/{tier}": sum(solved) / len(solved)}, step=trainer.global_step)
+        log.info("step %d, %s solves: %s", trainer.global_step, self.sampler.name, "; ".join(line))
+        rows = [[o.problem.tier, o.problem.text, o.answer, str(o.status)] for o in outcomes[:: max(1, len(outcomes) // 8)]]
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_table"):  # Weights & Biases has tables; CSV has not
+                logger.log_table("canvases", columns=["tier", "puzzle", "answer", "status"], data=rows)
+
+
+class ProgressLines(L.Callback):
+    """One line every few seconds: steps, loss, rate, time left. Reads well in a terminal and in a file."""
+
+    def __init__(self, seconds: float = 20.0) -> None:
+        self.seconds = seconds
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.begun = self.last = time.monotonic()
+        self.first = trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        now, step = time.monotonic(), trainer.global_step
+        if now - self.last < self.seconds and step < trainer.max_steps:
+            return
+        self.last = now
+        rate = (step - self.first) / (now - self.begun)
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.endswith("_step")}
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        left = (trainer.max_steps - step) / max(rate, 1e-9)
+        examples = rate * pl_module.optimisation.batch_size * trainer.world_size
+        log.info(
+            "step %d of %d  %s  %.0f examples/s  %.1f min left", step, trainer.max_steps, shown, examples, left / 60
+        )
+
+
+class StopOnInterrupt(L.Callback):
+    """Ctrl-C ends the run after the current step: checkpoint and weights are written. A second one ends it at once."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.interrupted = False
+
+        def stop(signum: int, frame: Any) -> None:
+            self.interrupted = trainer.should_stop = True
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            log.info("interrupted: ending after this step, Ctrl-C again to end at once")
+
+        self.previous = signal.signal(signal.SIGINT, stop)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        signal.signal(signal.SIGINT, self.previous)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,44 @@
+"""Training batches as a stream that can start at any step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import lightning as L
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from constrained_dg.task import Batch, Task
+
+
+class Steps(IterableDataset):
+    """The batches of steps first, first + 1, ...: each a pure function of the step, so nothing needs to be restored."""
+
+    def __init__(self, task: Task, first: int, batch_size: int, rank: int) -> None:
+        self.task, self.first, self.batch_size, self.rank = task, first, batch_size, rank
+
+    def __iter__(self) -> Iterator[Batch]:
+        # Workers are asked in turn, so worker w of n makes every n-th step.
+        worker = get_worker_info()
+        step, stride = (self.first, 1) if worker is None else (self.first + worker.id, worker.num_workers)
+        while True:
+            yield self.task.train_batch(step, self.batch_size, self.rank)
+            step += stride
+
+
+class TaskData(L.LightningDataModule):
+    """Lightning's view of a task. After a resume the stream starts at the trainer's step.
+
+    Args:
+        workers: processes that prepare batches; 0 prepares them in the training process.
+    """
+
+    def __init__(self, task: Task, batch_size: int, workers: int = 0) -> None:
+        super().__init__()
+        self.task, self.batch_size, self.workers = task, batch_size, workers
+
+    def train_dataloader(self) -> DataLoader:
+        steps = Steps(self.task, self.trainer.global_step, self.batch_size, self.trainer.global_rank)
+        return DataLoader(steps, batch_size=None, num_workers=self.workers)
+
+    def transfer_batch_to_device(self, batch: Batch, device: object, dataloader_idx: int) -> Batch:
+        return batch.to(device)

@@ -1,0 +1,190 @@
+"""The training step as a LightningModule."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+
+from constrained_dg.diffusion import canvas_loss, corrupt, next_token_loss, sample_noise_levels
+from constrained_dg.errors import check
+from constrained_dg.model import Backbone, RoutingRecord
+from constrained_dg.model.moe import balance_loss
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+from constrained_dg.task import Batch
+from constrained_dg.training.carry import Carried, advance, refill
+from constrained_dg.training.optimiser import new_optimiser
+from constrained_dg.training.settings import Objective, Optimisation
+
+
+def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
+    """The CPU generator of one step: a resumed run draws what an unbroken one draws."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 1009 + rank)
+
+
+class DiffusionModule(L.LightningModule):
+    """Corrupt, predict, score; everything random is a function of (seed, step, rank).
+
+    Args:
+        objective, optimisation: what is learned, and how.
+        seed: of noise and corruption.
+        compiled: compile the layers for training steps (sampling stays eager: its shapes change all the time).
+    """
+
+    def __init__(
+        self, backbone: Backbone, objective: Objective, optimisation: Optimisation, seed: int, compiled: bool = False
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.objective, self.optimisation, self.seed = objective, optimisation, seed
+        #: Rows in the middle of being denoised, by (S, C).
+        self.carried: dict[tuple[int, int], Carried] = {}
+        if compiled:
+            # One graph for each kind of layer, pass, gradient mode and puzzle size; beyond the limit torch runs eagerly.
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+            for layer in backbone.layers:
+                layer.compile(dynamic=False)
+
+    def configure_model(self) -> None:
+        """Shard the backbone where the strategy is FSDP2: each layer, then the rest."""
+        if not isinstance(self.trainer.strategy, ModelParallelStrategy) or isinstance(self.backbone, FSDPModule):
+            return
+        mesh = self.device_mesh["data_parallel"]
+        for layer in self.backbone.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(self.backbone, mesh=mesh)
+        for name in ("prefill", "commit", "denoise", "denoise_loops", "causal_logits", "next_token", "self_condition"):
+            register_fsdp_forward_method(self.backbone, name)
+
+    # -- one step -----------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> FloatTensor:
+        model, objective = self.backbone, self.objective
+        generator = step_generator(self.seed, self.global_step, self.global_rank)
+        level = sample_noise_levels(len(batch), generator)
+        noisy = corrupt(batch.canvas, batch.pinned, level, batch.noise, generator)
+        batch, noisy, carried = self._with_carried(batch, noisy, generator)
+
+        model.routing = routing = RoutingRecord([], []) if objective.balance_weight else None
+        cache = model.prefill(batch.prompt, relations=batch.relations, room=0)
+        signal = self._signal(batch, noisy, cache, carried, generator)
+        model.routing = routing
+        logits = model.denoise_loops(noisy, cache, signal, batch.relations)
+        model.routing = None
+
+        loss = diffusion = canvas_loss(logits, batch.canvas, batch.pinned)
+        parts = {"loss/diffusion": diffusion}
+        if routing is not None:
+            parts["loss/balance"] = torch.stack(
+                [balance_loss(p, c) for p, c in zip(routing.probabilities, routing.chosen, strict=True)]
+            ).mean()
+            loss = loss + objective.balance_weight * parts["loss/balance"]
+            parts |= utilisation(routing)
+        if objective.encoder_weight and (rows := math.ceil(objective.encoder_rows * len(batch))):
+            parts["loss/encoder"] = self._encoder_loss(batch, rows)
+            loss = loss + objective.encoder_weight * parts["loss/encoder"]
+        check(math.isfinite(loss.item()), f"the loss is {loss.item()} at step {self.global_step}", "lower the learning rate")
+        self._carry_on(carried, logits[-1], generator)
+        self.log_dict({"loss": loss.detach(), **{k: v.detach() for k, v in parts.items()}})
+        return loss
+
+    def _signal(
+        self, batch: Batch, noisy: IntTensor, cache: Any, carried: Carried | None, generator: torch.Generator
+    ) -> FloatTensor | None:
+        """Self-conditioning: a first prediction without gradient for a share of the fresh rows; carried rows bring
+        theirs. Rows of a batch are alike, so the share is exact rather than drawn."""
+        model, rows = self.backbone, len(batch)
+        held = 0 if carried is None else len(carried.live)
+        told = torch.arange(held, held + round(self.objective.self_conditioning * (rows - held)), device=noisy.device)
+        mask = torch.zeros(rows, dtype=torch.bool, device=noisy.device)
+        mask[told] = True
+        first = torch.zeros(*noisy.shape, model.vocab_size, device=noisy.device)
+        if carried is not None:
+            first[:held], mask[:held] = carried.logits, carried.live & (carried.age > 0)
+        if len(told):
+            recording, model.routing = model.routing, None
+            with torch.no_grad():
+                relations = batch.relations
+                relations = relations if relations is None or len(relations) == 1 else relations[told]
+                first[told] = model.denoise(noisy[told], cache.select(told), None, relations)
+            model.routing = recording
+        return model.self_condition(first, mask)
+
+    def _encoder_loss(self, batch: Batch, rows: int) -> FloatTensor:
+        """Next-token loss of the causal pass over prompt and answer, on the last rows (carried rows come first)."""
+        tokens = torch.cat([batch.prompt, batch.canvas], dim=1)[-rows:]
+        known = torch.cat([torch.zeros_like(batch.prompt, dtype=torch.bool), batch.pinned], dim=1)[-rows:]
+        relations = batch.relations
+        relations = relations if relations is None or len(relations) == 1 else relations[-rows:]
+        cache = self.backbone.empty_cache(rows, tokens.shape[1])
+        return next_token_loss(self.backbone.causal_logits(tokens, cache, relations), tokens, known)
+
+    # -- carried canvases ---------------------------------------------------------------------------------------------
+
+    def _with_carried(
+        self, batch: Batch, noisy: IntTensor, generator: torch.Generator
+    ) -> tuple[Batch, IntTensor, Carried | None]:
+        """Put carried rows in front of the batch; replaced ones start from pure noise."""
+        rows = round(self.objective.own_canvas * len(batch))
+        if not rows:
+            return batch, noisy, None
+        shape = batch.prompt.shape[1], batch.canvas.shape[1]
+        start = corrupt(batch.canvas, batch.pinned, torch.ones(len(batch)), batch.noise, generator)
+        carried = self.carried.get(shape)
+        if carried is None:
+            zeros = torch.zeros(rows, dtype=torch.int64, device=noisy.device)
+            logits = torch.zeros(rows, shape[1], self.backbone.vocab_size, device=noisy.device)
+            relations = batch.relations
+            relations = relations if relations is None or len(relations) == 1 else relations[:rows]
+            held = Batch(batch.prompt[:rows], batch.canvas[:rows], batch.pinned[:rows], relations, batch.noise)
+            carried = Carried(held, start[:rows], logits, zeros, zeros > 0)
+        carried, batch = refill(carried, batch, start)
+        return batch, torch.cat([carried.canvas, noisy[rows:]]), carried
+
+    def _carry_on(self, carried: Carried | None, logits: FloatTensor, generator: torch.Generator) -> None:
+        if carried is None:
+            return
+        shape = carried.batch.prompt.shape[1], carried.batch.canvas.shape[1]
+        logits = logits[: len(carried.live)].detach()
+        self.carried[shape] = advance(carried, logits, self.objective.own_canvas_passes, generator)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["carried"] = [carried.state_dict() for carried in self.carried.values()]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        restored = [Carried.from_state_dict(state).to(self.device) for state in checkpoint["carried"]]
+        self.carried = {(c.batch.prompt.shape[1], c.batch.canvas.shape[1]): c for c in restored}
+
+    # -- optimiser ----------------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        settings = self.optimisation
+        optimiser = new_optimiser(self.backbone, settings)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_share(step, settings))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def learning_rate_share(step: int, settings: Optimisation) -> float:
+    """Share of the peak learning rate: linear warm-up, then a cosine down to a twentieth at the last step."""
+    warm = min(1.0, (step + 1) / (settings.warmup + 1))
+    return warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / settings.steps))))
+
+
+def utilisation(routing: RoutingRecord) -> dict[str, FloatTensor]:
+    """How evenly experts are used: the effective number of experts over E (1 is even), and the least used one's share
+    of an even share."""
+    experts = routing.probabilities[0].shape[-1]
+    chosen = torch.cat([c.flatten() for c in routing.chosen])
+    share = torch.bincount(chosen, minlength=experts).float() / len(chosen)
+    entropy = -(share * share.clamp(min=1e-9).log()).sum()
+    return {"experts/effective": entropy.exp() / experts, "experts/least_used": share.min() * experts}
+
+
+def can_compile(device: str) -> bool:
+    """Whether torch.compile has what it needs here: a C++ compiler on a CPU; on CUDA, Triton comes with torch."""
+    return device != "cpu" or any(shutil.which(name) for name in ("g++", "clang++"))
