@@ -1,0 +1,86 @@
+"""Puzzles, their text and their tokens: one vocabulary for sizes 4, 9 and 16.
+
+| token | meaning |
+|---|---|
+| 0, 1, 2 | pad, end of sequence, blank |
+| 3 .. 18 | symbols 1 .. 16, written 1-9 and A-G |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from constrained_dg.errors import check
+from constrained_dg.task import Problem
+
+PAD, EOS, BLANK = 0, 1, 2
+FIRST_SYMBOL = 3
+VOCAB_SIZE = FIRST_SYMBOL + 16
+#: Side of the grid -> side of a box.
+BOX = {4: 2, 9: 3, 16: 4}
+SYMBOLS = "123456789ABCDEFG"
+_VALUES = {".": 0, "0": 0} | {s: i + 1 for i, s in enumerate(SYMBOLS)} | {s: i + 10 for i, s in enumerate("abcdefg")}
+LENGTHS = "16 (4x4), 81 (9x9) or 256 (16x16)"
+
+
+@dataclass(frozen=True)
+class Puzzle(Problem):
+    """A Sudoku.
+
+    Attributes:
+        size: side of the grid: 4, 9 or 16.
+        cells: size * size values, row by row; 0 is a blank, 1 .. size a clue.
+        solution: a solution where one is known (generated puzzles), only for reference: the judge never reads it.
+    """
+
+    size: int
+    cells: tuple[int, ...]
+    solution: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, cells: Sequence[int], tier: str | None = None, solution: Sequence[int] | None = None) -> Puzzle:
+        """A puzzle from its cells; without a tier, the clue count."""
+        values = tuple(int(cell) for cell in cells)
+        answer = None if solution is None else tuple(int(cell) for cell in solution)
+        tier = str(sum(value > 0 for value in values)) if tier is None else tier
+        return cls(tier=tier, text=to_text(values), size=size_of(len(values)), cells=values, solution=answer)
+
+    @property
+    def clues(self) -> int:
+        """Number of clues."""
+        return sum(cell > 0 for cell in self.cells)
+
+
+def size_of(length: int) -> int:
+    """The side of a grid of `length` cells. Raises InputError for any other length."""
+    size = round(length**0.5)
+    check(size in BOX and size * size == length, f"a puzzle of {length} symbols", f"use {LENGTHS}")
+    return size
+
+
+def to_text(cells: Sequence[int]) -> str:
+    """One line of text: `.` for a blank, 1-9 and A-G for symbols."""
+    return "".join("." if cell == 0 else SYMBOLS[cell - 1] for cell in cells)
+
+
+def from_text(text: str) -> tuple[int, ...]:
+    """The cells of one line of text (0 or . for blanks; letters in either case). Raises InputError."""
+    size = size_of(len(text))
+    cells = tuple(_VALUES.get(symbol, -1) for symbol in text)
+    for symbol, cell in zip(text, cells, strict=True):
+        legal = f"1-{size}" if size < 16 else "1-9 and A-G"
+        check(0 <= cell <= size, f"symbol {symbol!r} in a {size}x{size} puzzle", f"use {legal}, and 0 or . for a blank")
+    return cells
+
+
+def to_tokens(values: np.ndarray) -> np.ndarray:
+    """Cell values (0 blank) as int64 tokens, any shape."""
+    return np.asarray(values, dtype=np.int64) + BLANK
+
+
+def from_tokens(tokens: np.ndarray) -> np.ndarray:
+    """Tokens as cell values, any shape; what is no symbol becomes 0."""
+    return np.maximum(np.asarray(tokens, dtype=np.int64) - BLANK, 0)

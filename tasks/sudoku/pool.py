@@ -1,0 +1,68 @@
+"""Base puzzles for training, and the wall between training and held-out puzzles.
+
+9x9 and 16x16: the solution grids' fingerprints fall in 16 shares; one share is reserved. A puzzle of the reserved share
+never trains, whatever clues are added, so no list of test puzzles has to be compared. 4x4 has only two grid classes,
+so there the puzzles' own canonical forms are shared out.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import numpy as np
+
+from tasks.sudoku.canonical import canonical
+from tasks.sudoku.generator import HELD_OUT, MINIMAL, RESERVED, TRAINING, Generated, generate_puzzles
+from tasks.sudoku.symmetry import mix
+
+log = logging.getLogger(__name__)
+
+#: Most base puzzles of a size: 4x4 has a few thousand classes in all, 16x16 digs at some ten a second.
+MOST = {4: 8000, 9: 2**31, 16: 500}
+_CHUNK = {4: 8000, 9: 8000, 16: 100}
+_FNV = 0x100000001B3
+
+
+def is_reserved(cells: np.ndarray) -> bool:
+    """Whether a 4x4 puzzle (16,) belongs to the held-out share: equal for all its symmetric versions."""
+    key = 0
+    for cell in canonical(cells.tolist()):
+        key = (key * _FNV + cell + 1) % 2**64
+    return int(mix(np.uint64(key))) % RESERVED == 0
+
+
+def make_4x4(count: int, seed: int, side: int) -> Generated:
+    """`count` 4x4 puzzles of one side (TRAINING or HELD_OUT): a quarter minimal, else 4 to 12 clues, uniformly."""
+    made: list[Generated] = []
+    have = 0
+    while have < count:
+        generator = np.random.default_rng((seed, side + 1, len(made)))
+        clues = generator.integers(4, 13, 2000)
+        clues[::4] = MINIMAL
+        raw = generate_puzzles(4, clues, int(generator.integers(2**62)))
+        keep = np.array([is_reserved(puzzle) == (side == HELD_OUT) for puzzle in raw.puzzles])
+        made.append(Generated(raw.puzzles[keep], raw.solutions[keep]))
+        have += int(keep.sum())
+    puzzles = np.concatenate([part.puzzles for part in made])[:count]
+    return Generated(puzzles, np.concatenate([part.solutions for part in made])[:count])
+
+
+def training_pool(size: int, count: int, seed: int) -> Generated:
+    """The base puzzles: minimal ones for 9x9 and 16x16, mixed clue counts for 4x4. Logs its rate."""
+    count = min(count, MOST[size])
+    start = time.perf_counter()
+    parts: list[Generated] = []
+    for first in range(0, count, _CHUNK[size]):
+        many = min(_CHUNK[size], count - first)
+        if size == 4:
+            parts.append(make_4x4(many, seed, TRAINING))
+        else:
+            # A seed of its own for each chunk, far from those of neighbouring pools.
+            chunk_seed = int(np.random.SeedSequence((seed, size, first)).generate_state(1, np.uint64)[0] >> 1)
+            parts.append(generate_puzzles(size, np.full(many, MINIMAL), chunk_seed, TRAINING))
+        done = first + many
+        rate = done / (time.perf_counter() - start)
+        log.info("generated %d of %d base puzzles %dx%d (%.0f a second)", done, count, size, size, rate)
+    puzzles = np.concatenate([part.puzzles for part in parts])
+    return Generated(puzzles, np.concatenate([part.solutions for part in parts]))

@@ -1,0 +1,222 @@
+"""A bitmask solver: naked and hidden singles to a fixed point, then a guess at a cell with the fewest candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from tasks.sudoku.codec import BOX, size_of
+from tasks.sudoku.compiled import compiled
+
+
+@lru_cache
+def units(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The 3 * size units: rows, then columns, then boxes.
+
+    Returns:
+        of: (size * size, 3) int64, the row, column and box of each cell as unit numbers.
+        members: (3 * size, size) int64, the cells of each unit in reading order.
+    """
+    box = BOX[size]
+    row, column = np.divmod(np.arange(size * size), size)
+    of = np.stack([row, size + column, 2 * size + row // box * box + column // box], axis=1)
+    members = np.stack([np.flatnonzero((of == unit).any(axis=1)) for unit in range(3 * size)])
+    return of.astype(np.int64), members.astype(np.int64)
+
+
+@compiled
+def next_random(state):  # type: ignore[no-untyped-def]
+    """The next 63 random bits of a splitmix64 counter, state (1,) uint64 (Steele, Lea, Flood 2014)."""
+    state[0] += np.uint64(0x9E3779B97F4A7C15)
+    z = state[0]
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.int64((z ^ (z >> np.uint64(31))) >> np.uint64(1))
+
+
+@compiled
+def search(cells, of, members, limit, max_nodes, banned_cell, banned_value, state, solution):  # type: ignore
+    """Count solutions up to `limit`.
+
+    Args:
+        cells: (N,) int64 clues, 0 for a blank.
+        of, members: `units(size)`.
+        limit: stop at this many solutions.
+        max_nodes: give up after this many guesses.
+        banned_cell, banned_value: this cell must not hold this value (cell -1: no ban). Digging asks so whether a
+            clue is needed: cheaper than counting to two from scratch.
+        state: (1,) uint64; 0 takes values in ascending order, anything else draws them at random.
+        solution: (N,) int64, receives the last solution found.
+
+    Returns:
+        (solutions found, guesses; -1 guesses when it gave up).
+    """
+    size = members.shape[1]
+    total = size * size
+    full = (1 << size) - 1
+    used = np.zeros(3 * size, np.int64)
+    grid = cells.copy()
+    # The first `blanks` entries of `free` are the open cells; filling one swaps it behind them. Read from there, the
+    # list is the trail in reverse: undoing is `blanks += 1`.
+    free = np.empty(total, np.int64)
+    where = np.empty(total, np.int64)
+    blanks = 0
+    for cell in range(total):
+        if grid[cell] == 0:
+            free[blanks] = cell
+            where[cell] = blanks
+            blanks += 1
+        else:
+            bit = 1 << (grid[cell] - 1)
+            for k in range(3):
+                if used[of[cell, k]] & bit:
+                    return 0, 0
+                used[of[cell, k]] |= bit
+    banned = ~0 if banned_cell < 0 else ~(1 << (banned_value - 1))
+    shuffle = state[0] != 0
+    guess_cell = np.empty(total, np.int64)
+    guess_left = np.empty(total, np.int64)
+    guess_blanks = np.empty(total, np.int64)
+    once = np.empty(3 * size, np.int64)
+    twice = np.empty(3 * size, np.int64)
+    depth, found, nodes = 0, 0, 0
+    place_cell, place_bit = -1, 0  # the placement to make before the next scan
+
+    while True:
+        conflict = False
+        best_cell, best_count, best_mask = -1, 99, 0
+        again = True
+        while again:
+            again = False
+            best_count = 99
+            once[:] = 0
+            twice[:] = 0
+            i = 0
+            while i < blanks or place_cell >= 0:
+                if place_cell >= 0:
+                    cell = place_cell
+                    mask = place_bit
+                    place_cell = -1
+                    i_here = where[cell]
+                else:
+                    cell = free[i]
+                    i_here = i
+                    mask = full & ~(used[of[cell, 0]] | used[of[cell, 1]] | used[of[cell, 2]])
+                    if cell == banned_cell:
+                        mask &= banned
+                    if mask == 0:
+                        conflict = True
+                        break
+                if mask & (mask - 1) == 0:
+                    blanks -= 1
+                    other = free[blanks]
+                    free[i_here] = other
+                    where[other] = i_here
+                    free[blanks] = cell
+                    where[cell] = blanks
+                    used[of[cell, 0]] |= mask
+                    used[of[cell, 1]] |= mask
+                    used[of[cell, 2]] |= mask
+                    value = 0
+                    while mask:
+                        mask >>= 1
+                        value += 1
+                    grid[cell] = value
+                    again = True
+                    continue
+                for k in range(3):
+                    unit = of[cell, k]
+                    twice[unit] |= once[unit] & mask
+                    once[unit] |= mask
+                count = mask - ((mask >> 1) & 0x5555)
+                count = (count & 0x3333) + ((count >> 2) & 0x3333)
+                count = (count + (count >> 4)) & 0x0F0F
+                count = (count + (count >> 8)) & 0x1F
+                if count < best_count:
+                    best_cell, best_count, best_mask = cell, count, mask
+                i += 1
+            if conflict:
+                break
+            if again or blanks == 0:
+                continue
+            # No naked single is left, so once and twice describe the present state exactly.
+            for unit in range(3 * size):
+                if full & ~used[unit] & ~once[unit]:
+                    conflict = True
+                    break
+                single = once[unit] & ~twice[unit]
+                if single:
+                    bit = single & -single
+                    for k in range(size):
+                        cell = members[unit, k]
+                        if grid[cell] == 0:
+                            mask = full & ~(used[of[cell, 0]] | used[of[cell, 1]] | used[of[cell, 2]])
+                            if cell == banned_cell:
+                                mask &= banned
+                            if mask & bit:
+                                place_cell, place_bit = cell, bit
+                                break
+                    again = True
+                    break
+            if conflict:
+                break
+
+        if not conflict and blanks == 0:
+            found += 1
+            solution[:] = grid
+            if found >= limit:
+                return found, nodes
+            conflict = True
+        if not conflict:
+            guess_cell[depth] = best_cell
+            guess_left[depth] = best_mask
+            guess_blanks[depth] = blanks
+            depth += 1
+        # Take the next untried value of the deepest guess that has one.
+        while depth > 0 and guess_left[depth - 1] == 0:
+            depth -= 1
+        if depth == 0:
+            return found, nodes
+        if nodes >= max_nodes:
+            return found, -1
+        nodes += 1
+        while blanks < guess_blanks[depth - 1]:
+            cell = free[blanks]
+            bit = ~(1 << (grid[cell] - 1))
+            used[of[cell, 0]] &= bit
+            used[of[cell, 1]] &= bit
+            used[of[cell, 2]] &= bit
+            grid[cell] = 0
+            blanks += 1
+        left = guess_left[depth - 1]
+        bit = left & -left
+        if shuffle:
+            count = 0
+            mask = left
+            while mask:
+                mask &= mask - 1
+                count += 1
+            mask = left
+            for _ in range(next_random(state) % count):
+                mask &= mask - 1
+            bit = mask & -mask
+        guess_left[depth - 1] = left & ~bit
+        place_cell, place_bit = guess_cell[depth - 1], bit
+
+
+def solve(cells: Sequence[int]) -> tuple[tuple[int, ...] | None, int, int]:
+    """Solve a puzzle and say whether its solution is unique.
+
+    Args:
+        cells: 16, 81 or 256 values, 0 for a blank.
+
+    Returns:
+        (a solution or None, number of solutions counted up to 2, values guessed; 0 guesses = singles alone).
+    """
+    size = size_of(len(cells))
+    answer = np.zeros(size * size, np.int64)
+    no_shuffle = np.zeros(1, np.uint64)
+    count, nodes = search(np.array(cells, np.int64), *units(size), 2, 2**62, -1, 0, no_shuffle, answer)
+    return (tuple(answer.tolist()) if count else None), count, nodes

@@ -1,0 +1,239 @@
+"""Sudoku as a task: the prompt holds the puzzle, the canvas its solution, clues are pinned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.different import AllDifferent
+from constrained_dg.constraints.pinned import Pinned
+from constrained_dg.errors import check
+from constrained_dg.shapes import BoolTensor, IntTensor
+from constrained_dg.task import Batch, Task
+from tasks.sudoku import drawing, files
+from tasks.sudoku.canonical import canonical
+from tasks.sudoku.codec import (
+    BLANK,
+    BOX,
+    EOS,
+    FIRST_SYMBOL,
+    PAD,
+    SYMBOLS,
+    VOCAB_SIZE,
+    Puzzle,
+    from_text,
+    from_tokens,
+    to_text,
+    to_tokens,
+)
+from tasks.sudoku.generator import HELD_OUT, MINIMAL, Generated, generate_puzzles
+from tasks.sudoku.pool import make_4x4, training_pool
+from tasks.sudoku.solver import solve, units
+from tasks.sudoku.symmetry import apply_symmetry, fingerprint, random_symmetry
+
+#: The relations, in this order. Each binds positions by their cells, prompt and canvas alike.
+RELATIONS = ("row", "column", "box", "cell", "any")
+#: Tiers of held-out puzzles: label -> clue counts, uniform within the tier.
+TIERS = {
+    9: {
+        "minimal": (MINIMAL, MINIMAL),
+        "22-24": (22, 24),
+        "25-27": (25, 27),
+        "28-35": (28, 35),
+        "36-46": (36, 46),
+        "47-80": (47, 80),
+    },
+    16: {"16x16": (110, 200)},
+}
+
+
+@lru_cache
+def relations(size: int) -> BoolTensor:
+    """Which positions share a row, column, box or cell: (1, 5, 2N, 2N) bool over prompt then canvas, N = size * size.
+
+    A position is related to itself; the last relation is always true.
+    """
+    of = torch.from_numpy(units(size)[0]).repeat(2, 1)
+    cell = torch.arange(size * size).repeat(2)
+    same = [of[:, None, k] == of[None, :, k] for k in range(3)]
+    same += [cell[:, None] == cell[None, :], torch.ones(len(cell), len(cell), dtype=torch.bool)]
+    return torch.stack(same)[None]
+
+
+class Sudoku(Task):
+    """Sizes 4, 9 and 16 on one vocabulary.
+
+    Training takes a base puzzle, minimal for 9x9 and 16x16, keeps it with probability `minimal` and else adds
+    0 .. `added` clues of its solution at random cells; 4x4 puzzles come with their clues. Base puzzles are made at the
+    first `train_batch` of their size (48,000 9x9: about 30 s on one core).
+
+    Args:
+        sizes: size -> share of the training batches; one size to a batch, the same on every rank.
+        puzzles: base puzzles of each size (4x4 and 16x16: at most `pool.MOST`).
+        seed: of the base puzzles and of the training batches; not negative.
+        minimal: share of the examples without added clues.
+        added: most clues added; for 16x16 in proportion to the cells.
+        augment: whether each example is moved by a random symmetry.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    name = "sudoku"
+    vocab_size = VOCAB_SIZE
+    pad_id = PAD
+    eos_id = EOS
+    num_relations = len(RELATIONS)
+
+    def __init__(
+        self,
+        sizes: Mapping[int, float] | None = None,
+        puzzles: int = 48_000,
+        seed: int = 0,
+        minimal: float = 0.5,
+        added: int = 25,
+        augment: bool = True,
+    ) -> None:
+        shares = {int(size): float(share) for size, share in (sizes or {9: 1.0}).items()}
+        for size in shares:
+            check(size in BOX, f"sudoku size {size}", "use 4, 9 or 16")
+        check(min(shares.values()) >= 0 < sum(shares.values()), f"sizes={shares}", "give shares from 0 up, not all 0")
+        check(puzzles >= 1, f"puzzles={puzzles}", "use at least 1")
+        check(seed >= 0, f"seed={seed}", "use a number that is not negative")
+        check(0 <= minimal <= 1, f"minimal={minimal}", "use a share from 0 to 1")
+        check(0 <= added <= 50, f"added={added}", "use 0 to 50 clues")
+        self.sizes = {size: share / sum(shares.values()) for size, share in sorted(shares.items()) if share > 0}
+        self.puzzles, self.seed, self.minimal, self.added, self.augment = puzzles, seed, minimal, added, augment
+        self.max_prompt = self.max_canvas = max(self.sizes) ** 2
+        self._pools: dict[int, Generated] = {}
+
+    def training_puzzles(self, size: int) -> Generated:
+        """The base puzzles of a size and their solutions, made on first use; a pure function of the seed."""
+        if size not in self._pools:
+            self._pools[size] = training_pool(size, self.puzzles, self.seed)
+        return self._pools[size]
+
+    def train_batch(self, step: int, batch_size: int, rank: int = 0) -> Batch:
+        """The batch of one optimiser step, a pure function of (seed, step, batch_size, rank)."""
+        # The size depends on the step alone: ranks that wait for each other should have equal work.
+        size = int(np.random.default_rng((self.seed, step)).choice(list(self.sizes), p=list(self.sizes.values())))
+        generator = np.random.default_rng((self.seed, step, rank, batch_size))
+        pool = self.training_puzzles(size)
+        picked = generator.integers(len(pool.puzzles), size=batch_size)
+        puzzles, solutions = pool.puzzles[picked].astype(np.int64), pool.solutions[picked].astype(np.int64)
+        if size > 4:
+            most = self.added * size * size // 81
+            extra = generator.integers(most + 1, size=batch_size) * (generator.random(batch_size) >= self.minimal)
+            # The ranks of random keys choose the cells; clues sort last, so `extra` counts blanks.
+            keys = generator.random(puzzles.shape) + (puzzles > 0)
+            revealed = keys.argsort(axis=1).argsort(axis=1) < extra[:, None]
+            puzzles = np.where(revealed, solutions, puzzles)
+        if self.augment:
+            symmetry = random_symmetry(generator, batch_size, size)
+            puzzles, solutions = apply_symmetry(puzzles, *symmetry), apply_symmetry(solutions, *symmetry)
+        return self._batch(size, puzzles, solutions)
+
+    def held_out(self, per_tier: int, seed: int) -> list[Puzzle]:
+        """Generated puzzles that never train: `per_tier` for each tier of the sizes trained on.
+
+        9x9: "minimal", "22-24", "25-27", "28-35", "36-46", "47-80" clues; 16x16 (110 to 200 clues) and 4x4 (4 to 12)
+        are a tier each. 4x4 has so few puzzle classes that its held-out puzzles recur up to symmetry.
+        """
+        check(per_tier >= 1, f"per_tier={per_tier}", "use at least 1")
+        check(seed >= 0, f"seed={seed}", "use a number that is not negative")
+        problems: list[Puzzle] = []
+        for size in self.sizes:
+            for tier, (low, high) in TIERS.get(size, {"4x4": (4, 12)}).items():
+                generator = np.random.default_rng((seed, size, low, high))
+                clues = generator.integers(low, high + 1, per_tier)
+                subseed = int(generator.integers(2**62))
+                if size == 4:
+                    made = make_4x4(per_tier, subseed, HELD_OUT)
+                else:
+                    made = generate_puzzles(size, clues, subseed, HELD_OUT)
+                problems += [
+                    Puzzle.of(cells, tier, solution)
+                    for cells, solution in zip(made.puzzles.tolist(), made.solutions.tolist(), strict=True)
+                ]
+        return problems
+
+    def overlap(self, puzzles: Sequence[Puzzle]) -> list[int]:
+        """Which of these puzzles could equal a training puzzle up to symmetry, as indices.
+
+        9x9: those whose solution is the solution of a base puzzle up to symmetry, by fingerprint first, then exactly;
+        that covers every choice of added clues. 16x16: by fingerprint alone, which may name too many, never too few.
+        4x4: those that equal a base puzzle. A puzzle without a unique solution never trains.
+        """
+        found: list[int] = []
+        for size in sorted({puzzle.size for puzzle in puzzles} & set(self.sizes)):
+            pool = self.training_puzzles(size)
+            if size == 4:
+                known = {canonical(cells) for cells in pool.puzzles.tolist()}
+                found += [i for i, p in enumerate(puzzles) if p.size == 4 and canonical(p.cells) in known]
+                continue
+            prints: dict[int, list[np.ndarray]] = {}
+            for grid in pool.solutions:
+                prints.setdefault(int(fingerprint(grid.astype(np.int64), BOX[size])), []).append(grid)
+            for i, puzzle in enumerate(puzzles):
+                solution, count, _ = solve(puzzle.cells) if puzzle.size == size else (None, 0, 0)
+                if solution is None or count > 1:
+                    continue
+                alike = prints.get(int(fingerprint(np.array(solution), BOX[size])), [])
+                if alike and (size == 16 or canonical(solution) in {canonical(grid.tolist()) for grid in alike}):
+                    found.append(i)
+        return sorted(found)
+
+    def encode(self, problems: Sequence[Puzzle]) -> Batch:
+        """Tokens of puzzles of one size: prompt and canvas (B, N). An unknown solution is filled with symbol 1."""
+        size = problems[0].size
+        assert all(problem.size == size for problem in problems), "one size to a batch"
+        puzzles = np.array([problem.cells for problem in problems])
+        answers = np.array([problem.solution or [1] * size * size for problem in problems])
+        return self._batch(size, puzzles, np.where(puzzles > 0, puzzles, answers))
+
+    def _batch(self, size: int, puzzles: np.ndarray, answers: np.ndarray) -> Batch:
+        prompt = torch.from_numpy(to_tokens(puzzles))
+        canvas = torch.from_numpy(to_tokens(answers))
+        noise = (FIRST_SYMBOL, FIRST_SYMBOL + size)
+        return Batch(prompt, canvas, prompt != BLANK, relations(size), noise)
+
+    def shape_of(self, problem: Puzzle) -> tuple[int, int]:
+        return len(problem.cells), len(problem.cells)
+
+    def constraint(self, problems: Sequence[Puzzle]) -> Constraint:
+        """All different in each row, column and box, and the clues: judged without any stored solution."""
+        size = problems[0].size
+        assert all(problem.size == size for problem in problems), "one size to a batch"
+        names = [f"{kind} {k + 1}" for kind in ("row", "column", "box") for k in range(size)]
+        clues = torch.tensor([problem.cells for problem in problems])
+        rules = AllDifferent(
+            groups=torch.from_numpy(units(size)[1]),
+            names=names,
+            tokens=(FIRST_SYMBOL, FIRST_SYMBOL + size),
+            length=size * size,
+            alphabet=VOCAB_SIZE,
+            show=lambda token: SYMBOLS[token - FIRST_SYMBOL],
+        )
+        return rules & Pinned(tokens=clues + BLANK, mask=clues > 0, alphabet=VOCAB_SIZE)
+
+    def read(self, path: str) -> list[Puzzle]:
+        """Puzzles of a text or CSV file, see `files.read_puzzles`."""
+        return files.read_puzzles(path)
+
+    def parse(self, text: str) -> Puzzle:
+        """One puzzle from the command line: a line, or a grid with spaces, line breaks and box lines."""
+        return Puzzle.of(from_text(files.squeeze(text)))
+
+    def decode(self, problem: Puzzle, answer: IntTensor) -> str:
+        return to_text(from_tokens(answer.cpu().numpy()).tolist())
+
+    def draw(self, problem: Puzzle, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
+        return drawing.draw(problem, answer, violations)
+
+    def plot(self, axes: Any, problem: Puzzle, answer: IntTensor | None, violations: BoolTensor | None = None) -> None:
+        drawing.plot(axes, problem, answer, violations)
