@@ -52,10 +52,10 @@ def build(config: Any) -> Any:
     arguments = {key: build(value) for key, value in config.items() if key != "_target_"}
     if "_target_" not in config:
         return arguments
-    module, _, name = config["_target_"].rpartition(".")
+    module, _, name = str(config["_target_"]).rpartition(".")
     try:
         target = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise InputError(f"cannot import {config['_target_']!r}: {error}", "install what defines it") from None
     check(
         isinstance(target, type) and (issubclass(target, Task) or is_dataclass(target)),
@@ -84,7 +84,7 @@ def save_run(
     save_file(weights, partial)
     os.replace(partial, folder / WEIGHTS)
     partial = folder / (DESCRIPTION + ".partial")
-    partial.write_text(json.dumps({"model": model.config.to_dict(), **description}, indent=1) + "\n")
+    partial.write_text(json.dumps({**description, "model": model.config.to_dict()}, indent=1) + "\n")
     os.replace(partial, folder / DESCRIPTION)
 
 
@@ -103,6 +103,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Run:
         parts = {key: description[key] for key in ("model", "task", "sampler")}
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{folder / DESCRIPTION} is not a run description ({error!r})", hint) from None
+    check(isinstance(parts["model"], dict), f"{folder / DESCRIPTION}: model is {parts['model']!r}", hint)
     with torch.device("meta"):
         model = Backbone(ModelConfig.from_dict(parts["model"]))
     load_weights(model, folder / WEIGHTS, device)

@@ -193,12 +193,14 @@ class Backbone(nn.Module):
                 own = torch.ones(rows, new, dtype=torch.bool, device=canvas.device)
                 visible = torch.cat([cache.mask[:, first:], own], dim=1)[:, None].expand(-1, new, -1)
             plan.append((layer, first, *self._pass_constants(layer, first, cache.length, new, relations, visible, x)))
+        # With gradients nothing is written into the buffers: autograd may still need what they hold.
+        buffered = cache.buffered and not torch.is_grad_enabled()
         logits = []
         for loop in range(self.config.loops):
             base = min(loop, self.config.causal_loops - 1) * len(self.layers)
             for index, (layer, first, turn, bias) in enumerate(plan):
-                past = cache.view(base + index, first, new)
-                x, _, _, *routing = layer(x, turn, past, bias, cache.buffered, causal=False)
+                past = cache.view(base + index, first, new if buffered else 0)
+                x, _, _, *routing = layer(x, turn, past, bias, buffered, causal=False)
                 self._record(*routing)
             if every or loop == self.config.loops - 1:
                 logits.append(self.head(x))

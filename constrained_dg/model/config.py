@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
+from math import isfinite
 from typing import Any
 
 from constrained_dg.errors import InputError, check
@@ -64,7 +65,13 @@ class ModelConfig:
                     f"use an integer of at least {low}",
                 )
             else:
-                check(value > 0, f"model.{f.name} is {value!r}", "use a number above 0")
+                number = isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+                check(number and value > 0, f"model.{f.name} is {value!r}", "use a finite number above 0")
+        check(
+            self.partial_rotary_factor <= 1,
+            f"model.partial_rotary_factor is {self.partial_rotary_factor!r}",
+            "use a share of the channels, at most 1",
+        )
         check(
             self.top_k_experts <= self.num_experts,
             f"model.top_k_experts {self.top_k_experts} exceeds model.num_experts {self.num_experts}",
