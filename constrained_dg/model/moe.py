@@ -50,12 +50,12 @@ class Experts(nn.Module):
 
     def forward(self, z: FloatTensor, weights: FloatTensor, chosen: IntTensor) -> FloatTensor:
         """(N, D), (N, k), (N, k) -> (N, D)."""
-        experts, size, width = self.down_proj.shape
+        experts, _, width = self.down_proj.shape
         path = self.dense_forward if experts * width <= self.DENSE_WIDTH else self.sorted_forward
         return path(z, weights, chosen)
 
     def dense_forward(self, z: FloatTensor, weights: FloatTensor, chosen: IntTensor) -> FloatTensor:
-        experts, size, width = self.down_proj.shape
+        experts, _, width = self.down_proj.shape
         every = torch.zeros(z.shape[0], experts, dtype=weights.dtype, device=z.device)
         every = every.scatter(1, chosen, weights)
         gate_weight, up_weight = self.gate_up_proj.chunk(2, dim=1)
@@ -67,7 +67,7 @@ class Experts(nn.Module):
         return torch.nn.functional.linear(hidden, self.down_proj.transpose(0, 1).flatten(1))
 
     def sorted_forward(self, z: FloatTensor, weights: FloatTensor, chosen: IntTensor) -> FloatTensor:
-        experts, size, width = self.down_proj.shape
+        experts = len(self.down_proj)
         order = chosen.flatten().argsort(stable=True)
         token = order // chosen.shape[1]
         counts = torch.bincount(chosen.flatten(), minlength=experts).tolist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from constrained_dg.model.config import ModelConfig
 from constrained_dg.model.layers import MLP, RMSNorm
 from constrained_dg.shapes import FloatTensor

@@ -44,7 +44,9 @@ def test_prompt_below_at_and_beyond_the_window(length):
     cache = model.prefill(prompt[:, :0])
     if length:
         got = model.causal_logits(prompt, cache)
-        torch.testing.assert_close(got, stacked(r.commit(p.tolist()) for r, p in zip(rows, prompt, strict=True)), **CLOSE)
+        torch.testing.assert_close(
+            got, stacked(r.commit(p.tolist()) for r, p in zip(rows, prompt, strict=True)), **CLOSE
+        )
         compare_cache(cache, rows)
         compare_cache(model.prefill(prompt), rows)
     canvas = tokens(2, CANVAS, seed=2)

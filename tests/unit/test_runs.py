@@ -1,0 +1,235 @@
+"""Run folders: a round trip is exact, and whatever is wrong with a folder is said by name."""
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from constrained_dg.errors import InputError
+from constrained_dg.runs import DESCRIPTION, WEIGHTS, build, load, save_run
+from constrained_dg.task import Task
+from tests.naive_backbone import random_backbone
+
+
+class SmallTask(Task):
+    """A task in name only."""
+
+    name = "small"
+
+    def __init__(self, size: int = 4) -> None:
+        self.size = size
+
+
+SmallTask.__abstractmethods__ = frozenset()
+
+
+@dataclass(frozen=True)
+class Part:
+    bound: float = 0.1
+
+
+@dataclass(frozen=True)
+class Sampler:
+    name: str
+    part: Part | None = None
+    parts: tuple = ()
+
+
+class Bystander:
+    """Neither a task nor a dataclass; building one would be noticed."""
+
+    built = 0
+
+    def __init__(self) -> None:
+        Bystander.built += 1
+
+
+def description(**changes):
+    return {
+        "task": {"_target_": f"{__name__}.SmallTask", "size": 9},
+        "sampler": {"_target_": f"{__name__}.Sampler", "name": "plain", "part": {"_target_": f"{__name__}.Part"}},
+        "training": {"steps": 3},
+    } | changes
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_backbone(1, num_relations=2, loops=2)
+
+
+@pytest.fixture
+def folder(tmp_path, model):
+    save_run(tmp_path / "deep" / "run", model, description())
+    return tmp_path / "deep" / "run"
+
+
+def edit(folder, change):
+    """Rewrite the weights with `change` applied to the dictionary of tensors."""
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS)
+
+
+def rewrite(folder, **changes):
+    values = json.loads((folder / DESCRIPTION).read_text()) | changes
+    (folder / DESCRIPTION).write_text(json.dumps(values))
+
+
+def refused(folder, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load(folder)
+    assert "\n" not in str(caught.value), "one line"
+
+
+# -- round trip -------------------------------------------------------------------------------------------------------
+
+
+def test_round_trip_is_bit_equal(folder, model):
+    run = load(str(folder))
+    assert run.folder == folder and not run.model.training
+    assert run.model.config == model.config
+    want = model.state_dict()
+    got = run.model.state_dict()
+    assert list(got) == list(want)
+    assert all(torch.equal(got[name], want[name]) and got[name].dtype == want[name].dtype for name in want)
+    assert all(p.requires_grad for p in run.model.parameters())
+    prompt, canvas = torch.arange(6).view(2, 3), torch.arange(8).view(2, 4)
+    with torch.no_grad():
+        assert torch.equal(
+            run.model.denoise(canvas, run.model.prefill(prompt)), model.denoise(canvas, model.prefill(prompt))
+        )
+    assert isinstance(run.task, SmallTask) and run.task.size == 9
+    assert run.sampler == Sampler("plain", Part(0.1))
+    assert run.description["training"] == {"steps": 3}
+
+
+def test_a_run_is_two_plain_files_and_saving_twice_replaces_it(folder, model):
+    assert sorted(p.name for p in folder.iterdir()) == ["model.safetensors", "run.json"]
+    header = (folder / WEIGHTS).read_bytes()
+    assert header[8:9] == b"{" and b"pickle" not in header
+    other = random_backbone(2)
+    # A description read from another run names that run's model: the model that is saved decides.
+    save_run(folder, other, load(folder).description)
+    again = load(folder)
+    assert sorted(p.name for p in folder.iterdir()) == ["model.safetensors", "run.json"]
+    assert again.model.config == other.config
+    assert torch.equal(again.model.embed_tokens.weight, other.embed_tokens.weight)
+
+
+def test_bfloat16_weights_come_back_as_such(tmp_path):
+    model = random_backbone(1).bfloat16()
+    save_run(tmp_path, model, description())
+    assert load(tmp_path).model.embed_tokens.weight.dtype == torch.bfloat16
+
+
+# -- folders that are no run ------------------------------------------------------------------------------------------
+
+
+def test_missing_folder_and_files(tmp_path, folder):
+    refused(tmp_path / "nowhere", r"no run\.json in '.*nowhere'; a run folder holds run\.json and model\.safetensors")
+    (folder / WEIGHTS).unlink()
+    refused(folder, r"no model\.safetensors in '.*run'")
+    refused(folder / DESCRIPTION, r"no run\.json in '.*run\.json'")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1]", "3", "null", '{"model": {}}', '{"task": {}, "sampler": {}}', "\udcff"]
+)
+def test_broken_description(folder, text):
+    (folder / DESCRIPTION).write_text(text, errors="surrogateescape")
+    refused(folder, r"run\.json is not a run description")
+
+
+@pytest.mark.parametrize("share", [0, 0.0001, 0.01, 0.5, 0.999])
+def test_weights_cut_short(folder, share):
+    data = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(data[: int(len(data) * share)])
+    refused(folder, r"model\.safetensors cannot be read \(.*\); it may be cut short")
+
+
+def test_weights_that_are_no_safetensors_are_never_unpickled(folder):
+    torch.save({"a": Bystander}, folder / WEIGHTS)
+    refused(folder, r"model\.safetensors cannot be read")
+
+
+def test_missing_extra_and_misshapen_tensors(folder, tmp_path):
+    kept = tmp_path / "kept"
+    shutil.copytree(folder, kept)
+    edit(folder, lambda tensors: tensors.pop("layers.1.router.scale"))
+    refused(folder, r"model\.safetensors lacks tensors \['layers\.1\.router\.scale'\]")
+    shutil.copy(kept / WEIGHTS, folder / WEIGHTS)
+    edit(folder, lambda tensors: tensors.update(surplus=torch.zeros(2)))
+    refused(folder, r"has unknown tensors \['surplus'\]")
+    shutil.copy(kept / WEIGHTS, folder / WEIGHTS)
+    edit(folder, lambda tensors: tensors.update({"norm.weight": torch.zeros(7)}))
+    refused(folder, r"norm\.weight has shape \(7,\); the model takes \(32,\)")
+
+
+@pytest.mark.parametrize(
+    "model_changes, message",
+    [
+        ({"vocab_size": 65}, r"embed_tokens\.weight has shape \(64, 32\); the model takes \(65, 32\)"),
+        ({"num_hidden_layers": 6}, r"lacks tensors \['layers\.3\."),
+        ({"num_hidden_layers": 2}, r"has unknown tensors \['layers\.1\.self_attn\.v_proj"),
+        ({"hidden_size": 0}, r"model\.hidden_size is 0"),
+        ({"colour": "red"}, r"unknown model keys \['colour'\]"),
+    ],
+)
+def test_description_of_another_model(folder, model_changes, message):
+    values = json.loads((folder / DESCRIPTION).read_text())["model"]
+    rewrite(folder, model=values | model_changes)
+    refused(folder, message)
+
+
+@pytest.mark.parametrize("value", [None, 3, [], "tiny"])
+def test_model_description_that_is_no_mapping(folder, value):
+    rewrite(folder, model=value)
+    refused(folder, r"run\.json: model is " + re.escape(repr(value)))
+
+
+# -- what a description may build -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "target, message",
+    [
+        ("os.system", "'os.system' is neither a task nor a part of a sampler"),
+        ("builtins.eval", "neither a task nor a part"),
+        ("pathlib.Path", "neither a task nor a part"),
+        (f"{__name__}.Bystander", "neither a task nor a part"),
+        ("json.loads", "neither a task nor a part"),
+        ("constrained_dg.nowhere.Task", "cannot import 'constrained_dg.nowhere.Task'"),
+        ("constrained_dg.task.Nothing", "cannot import 'constrained_dg.task.Nothing'"),
+        ("Task", "cannot import 'Task'"),
+        ("", "cannot import ''"),
+        (".relative.Task", "cannot import '.relative.Task'"),
+        (3, "cannot import 3"),
+        (None, "cannot import None"),
+    ],
+)
+@pytest.mark.parametrize("part", ["task", "sampler"])
+def test_targets_that_are_refused(folder, part, target, message):
+    rewrite(folder, **{part: {"_target_": target}})
+    refused(folder, re.escape(message))
+    with pytest.raises(InputError, match=re.escape(message)):
+        build({"_target_": f"{__name__}.Sampler", "name": "x", "parts": [{"_target_": target}]})
+    assert Bystander.built == 0
+
+
+@pytest.mark.parametrize("arguments", [{}, {"name": "x", "colour": "red"}])
+def test_wrong_arguments_name_the_target(arguments):
+    with pytest.raises(InputError, match=r"test_runs\.Sampler.*(name|colour)"):
+        build({"_target_": f"{__name__}.Sampler"} | arguments)
+
+
+def test_build_nests_and_leaves_plain_values_alone():
+    part = {"_target_": f"{__name__}.Part", "bound": 2}
+    sampler = build({"_target_": f"{__name__}.Sampler", "name": "x", "part": part, "parts": (part, 1, {"a": part})})
+    assert sampler == Sampler("x", Part(2), [Part(2), 1, {"a": Part(2)}])
+    for plain in (None, 1, "text", [1, [2]], {"a": 1}):
+        assert build(plain) == plain
+    assert part == {"_target_": f"{__name__}.Part", "bound": 2}, "the configuration itself is not touched"
