@@ -99,7 +99,8 @@ class Generation:
         free_tokens: (B) int64, tokens of the answer that were neither pinned nor padding.
         search_nodes: (B) int64, branches the completer opened; 0 without one.
         seeds: (B) int64, the seed of each row.
-        log_probability: (B) float32, mean-field log-probability of the answer in the last pass, over free positions.
+        log_probability: (B) float32, mean-field log-probability of the answer in the last pass, over free positions; 0
+            for a row without a pass.
         trace: the step records when they were asked for, else empty.
     """
 

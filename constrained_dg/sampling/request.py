@@ -70,6 +70,7 @@ class Request:
         )
         device = batch.canvas.device
         if constraint is not None:
+            constraint = constraint.to(device)
             check(
                 constraint.length == length,
                 f"the constraint judges {constraint.length} tokens, the answer has {length}",
@@ -85,8 +86,7 @@ class Request:
                 f"the constraint's alphabet is {constraint.alphabet}, the model's vocabulary {vocab_size}",
                 "build the constraint over the model's tokens",
             )
-        if isinstance(seeds, int):
-            seeds = rng.row_seeds(seeds, rows).to(device)
+        seeds = (rng.row_seeds(seeds, rows) if isinstance(seeds, int) else seeds).to(device)
         check(
             seeds.shape == (rows,) and seeds.dtype == torch.int64,
             f"seeds have shape {tuple(seeds.shape)} and type {seeds.dtype}",
@@ -125,6 +125,8 @@ class Request:
             completer: or None.
         """
         nodes, refused, status = torch.zeros_like(passes), self.refused.clone(), [None] * len(tokens)
+        if log_probability is None:
+            log_probability = torch.zeros(len(tokens), device=tokens.device)
         if self.constraint is not None:
             solved = self.constraint.is_satisfied(tokens)
             if completer is not None:
@@ -142,13 +144,14 @@ class Request:
                     nodes[row], refused[row] = found.nodes, found.exhausted
                     if found.answer is not None:
                         tokens[row] = found.answer.to(tokens.device)
+                        if log_probs is not None:
+                            chosen = log_probs[row].gather(-1, tokens[row, :, None])[:, 0]
+                            log_probability[row] = chosen.masked_fill(self.batch.pinned[row], 0).sum()
                 solved = self.constraint.is_satisfied(tokens)
             pairs = zip(solved.tolist(), refused.tolist(), strict=True)
             # The judge speaks first: a faulty proof never hides an answer that it accepts.
             status = [Status.SOLVED if s else Status.UNSATISFIABLE if r else Status.UNSOLVED for s, r in pairs]
         free = ~self.batch.pinned if padding is None else ~(self.batch.pinned | padding)
-        if log_probability is None:
-            log_probability = torch.zeros(len(tokens), device=tokens.device)
         return Generation(
             tokens=tokens,
             status=status,

@@ -128,6 +128,7 @@ def test_the_completer_finishes_what_the_passes_left():
     spent = Diffusion("c", max_passes=1, complete=Completer(0)).run(Fake(), batch, rules)
     done = Diffusion("c", max_passes=1, complete=Completer(100)).run(Fake(), batch, rules)
     assert Status.UNSOLVED in spent.status and done.status == [Status.SOLVED] * 3
+    assert torch.allclose(done.log_probability, -(~CLUES).sum(-1) * torch.tensor(7.0).log())
     assert done.search_nodes.max() > 0 and rules.is_satisfied(done.tokens).all()
 
 
