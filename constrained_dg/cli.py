@@ -1,0 +1,203 @@
+"""Hydra at the door: scripts get plain values, users get one line that says what is wrong and what would work."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import functools
+import importlib.util
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from constrained_dg.errors import InputError
+from constrained_dg.runs import build
+
+#: The checkout: scripts, conf/ and tasks/ lie here.
+ROOT = Path(__file__).resolve().parent.parent
+CONF = ROOT / "conf"
+#: The working folder stays, nothing is written beside what the script itself writes, and logging is ours.
+_HYDRA = (
+    "hydra.run.dir=.",
+    "hydra.output_subdir=null",
+    "hydra.sweep.dir=outputs/sweeps/${now:%Y-%m-%d_%H-%M-%S}",
+    "hydra/job_logging=none",
+    "hydra/hydra_logging=none",
+)
+#: Errors of the disk, not of the program.
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+def entry(config_name: str, text: Sequence[str] = ()) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[], Any]]:
+    """Turn `body(cfg)` into the main function of a script, configured by conf/<config_name>.yaml and `key=value`.
+
+    `cfg` holds plain values, and `overridden`: the top-level keys that were given on the command line. Exit code 2 and
+    one line on stderr for bad input, bad configuration and a full or read-only disk; 130 for Ctrl-C.
+
+    Args:
+        config_name: a yaml in conf/ beside the script.
+        text: keys whose value is taken as it stands, such as paths, where Hydra would read a syntax into it.
+    """
+
+    def decorate(body: Callable[[dict[str, Any]], Any]) -> Callable[[], Any]:
+        @functools.wraps(body)
+        def main() -> Any:
+            given = list(sys.argv)
+
+            def job(config: Any) -> Any:
+                # Lightning starts further processes with sys.argv: give it what the user wrote.
+                sys.argv[:] = given
+                overrides = HydraConfig.get().overrides.task
+                values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+                values["overridden"] = sorted({re.split("[.@=]", o.lstrip("+~"), maxsplit=1)[0] for o in overrides})
+                return _reporting(body, values)
+
+            _use_our_logging()
+            # Hydra would print an error its own way and exit; with this it lets it pass.
+            os.environ["HYDRA_FULL_ERROR"] = "1"
+            sys.argv[1:] = _arguments(given[1:], text)
+            try:
+                # Errors of the body are told inside the job, before Hydra adds a line of its own.
+                _reporting(check_tasks)
+                return _reporting(hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job))
+            finally:
+                sys.argv[:] = given
+
+        return main
+
+    return decorate
+
+
+def load_config(group: str, name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain values of conf/<group>/<name>.yaml.
+
+    Raises:
+        InputError: an unknown name (the known ones are listed) or override.
+    """
+    known = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    if name not in known:
+        raise InputError(f"no {group} {name!r}", f"known: {', '.join(known)}")
+    try:
+        config = OmegaConf.load(CONF / group / f"{name}.yaml")
+        OmegaConf.set_struct(config, True)
+        config.merge_with_dotlist(list(overrides))
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise InputError(_one_line(error)) from None
+
+
+def load_sampler(name: str, overrides: Sequence[str] = ()) -> Any:
+    """The sampler that conf/sampler/<name>.yaml describes; `overrides` such as "max_passes=64".
+
+    Raises:
+        InputError: an unknown name (the known ones are listed), an unknown key, or a value out of range.
+    """
+    return build(load_config("sampler", name, overrides))
+
+
+def check_tasks() -> None:
+    """Raise InputError unless `tasks` is the folder in our checkout: another installed package may bear the name."""
+    spec = importlib.util.find_spec("tasks")
+    found = Path(spec.origin).parent if spec and spec.origin else None
+    if found is None or found.resolve() != ROOT / "tasks":
+        raise InputError(f"the package 'tasks' comes from {found}", f"it should be {ROOT / 'tasks'}: check PYTHONPATH")
+
+
+def _use_our_logging() -> None:
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+
+def _arguments(given: Sequence[str], text: Sequence[str]) -> list[str]:
+    """The command line for Hydra: our defaults before the user's overrides, which win; text values quoted."""
+    quoted = []
+    for argument in given:
+        key, equals, value = argument.partition("=")
+        if equals and key in text and value not in ("", "null") and value[0] not in "'\"":
+            argument = f"{key}='{_escaped(value)}'"
+        quoted.append(argument)
+    # argparse takes the overrides in one run, so ours stand where theirs begin.
+    at = next((i for i, argument in enumerate(quoted) if "=" in argument and not argument.startswith("-")), len(quoted))
+    return [*quoted[:at], *_HYDRA, *quoted[at:]]
+
+
+def _escaped(value: str) -> str:
+    """For Hydra's single quotes: a backslash counts only before a quote."""
+    return re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", value))
+
+
+def _reporting(call: Callable[..., Any], *arguments: Any) -> Any:
+    """The call's value; expected errors become one line on stderr and an exit code."""
+    try:
+        return call(*arguments)
+    except InputError as error:
+        _fail(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        _fail(explain(error))
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        _fail(f"{error.filename or 'output'}: {error.strerror}; free some space or choose another folder")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def explain(error: Exception) -> str:
+    """One line for an error of Hydra or OmegaConf: what is wrong and what is known."""
+    text = str(error)
+    if found := re.search(r"Could not find '(.+?)/([^/']+)'", text):
+        return f"no {found[1]} {found[2]!r}; known: {_choices(found[1])}"
+    if found := re.search(r"You must specify '([\w/]+)'", text):
+        return f"{found[1]} is missing; give {found[1]}=NAME, known: {_choices(found[1])}"
+    if found := re.search(r"Could not override '([\w./@-]+)'", text):
+        return f"no configuration key {found[1]!r}{_similar(found[1])}"
+    if found := re.search(r"Missing mandatory value: ([\w.]+)", text):
+        return f"{found[1]} is missing; give {found[1]}=VALUE"
+    return _one_line(error)
+
+
+def _choices(group: str) -> str:
+    names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return ", ".join(names) or f"none, conf/{group} has no yaml"
+
+
+def _similar(key: str) -> str:
+    """What the key may have been meant to be, among all keys of all yaml files."""
+    group = key.rpartition(".")[0]
+    known: set[str] = set()
+    for path in [*CONF.glob("*.yaml"), *CONF.glob("*/*.yaml")]:
+        values = OmegaConf.to_container(OmegaConf.load(path))
+        prefix = [] if path.parent == CONF else [path.parent.name]
+        known |= set(_keys(values, prefix))
+    close = difflib.get_close_matches(key, known, n=3)
+    beside = sorted(k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == group)
+    if group and beside:
+        return f"; known in {group}: {', '.join(beside)}"
+    return f"; did you mean {', '.join(close)}?" if close else "; --cfg job shows all keys"
+
+
+def _keys(values: Any, prefix: list[str]) -> list[str]:
+    if not isinstance(values, dict):
+        return []
+    here = [".".join([*prefix, key]) for key in values if key not in ("defaults", "_target_")]
+    inner = [k for key, value in values.items() if key != "defaults" for k in _keys(value, [*prefix, key])]
+    return here + inner
+
+
+def _one_line(error: Exception) -> str:
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
