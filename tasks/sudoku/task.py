@@ -10,8 +10,6 @@ import numpy as np
 import torch
 
 from constrained_dg.constraints.base import Constraint
-from constrained_dg.constraints.different import AllDifferent
-from constrained_dg.constraints.pinned import Pinned
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Task
@@ -23,7 +21,6 @@ from tasks.sudoku.codec import (
     EOS,
     FIRST_SYMBOL,
     PAD,
-    SYMBOLS,
     VOCAB_SIZE,
     Puzzle,
     from_text,
@@ -33,6 +30,7 @@ from tasks.sudoku.codec import (
 )
 from tasks.sudoku.generator import HELD_OUT, MINIMAL, Generated, generate_puzzles
 from tasks.sudoku.pool import make_4x4, training_pool
+from tasks.sudoku.rules import rules
 from tasks.sudoku.solver import solve, units
 from tasks.sudoku.symmetry import apply_symmetry, fingerprint, random_symmetry
 
@@ -207,19 +205,7 @@ class Sudoku(Task):
 
     def constraint(self, problems: Sequence[Puzzle]) -> Constraint:
         """All different in each row, column and box, and the clues: judged without any stored solution."""
-        size = problems[0].size
-        assert all(problem.size == size for problem in problems), "one size to a batch"
-        names = [f"{kind} {k + 1}" for kind in ("row", "column", "box") for k in range(size)]
-        clues = torch.tensor([problem.cells for problem in problems])
-        rules = AllDifferent(
-            groups=torch.from_numpy(units(size)[1]),
-            names=names,
-            tokens=(FIRST_SYMBOL, FIRST_SYMBOL + size),
-            length=size * size,
-            alphabet=VOCAB_SIZE,
-            show=lambda token: SYMBOLS[token - FIRST_SYMBOL],
-        )
-        return rules & Pinned(tokens=clues + BLANK, mask=clues > 0, alphabet=VOCAB_SIZE)
+        return rules(problems)
 
     def read(self, path: str) -> list[Puzzle]:
         """Puzzles of a text or CSV file, see `files.read_puzzles`."""
