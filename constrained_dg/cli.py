@@ -118,16 +118,15 @@ def _use_our_logging() -> None:
 
 
 def _arguments(given: Sequence[str], text: Sequence[str]) -> list[str]:
-    """The command line for Hydra: our defaults before the user's overrides, which win; text values quoted."""
-    quoted = []
+    """The command line for Hydra: our defaults, the user's overrides, which win, then flags; text values quoted."""
+    flags, overrides = [], list(_HYDRA)
     for argument in given:
         key, equals, value = argument.partition("=")
         if equals and key in text and value not in ("", "null") and value[0] not in "'\"":
             argument = f"{key}='{_escaped(value)}'"
-        quoted.append(argument)
-    # argparse takes the overrides in one run, so ours stand where theirs begin.
-    at = next((i for i, argument in enumerate(quoted) if "=" in argument and not argument.startswith("-")), len(quoted))
-    return [*quoted[:at], *_HYDRA, *quoted[at:]]
+        # argparse takes overrides in one run only, so that flags between them would not be understood.
+        (overrides if argument[0:1] != "-" and (equals or argument[0:1] == "~") else flags).append(argument)
+    return [*overrides, *flags]
 
 
 def _escaped(value: str) -> str:
@@ -194,8 +193,8 @@ def _similar(key: str) -> str:
 def _keys(values: Any, prefix: list[str]) -> list[str]:
     if not isinstance(values, dict):
         return []
-    here = [".".join([*prefix, key]) for key in values if key not in ("defaults", "_target_")]
-    inner = [k for key, value in values.items() if key != "defaults" for k in _keys(value, [*prefix, key])]
+    here = [".".join([*prefix, str(key)]) for key in values if key not in ("defaults", "_target_")]
+    inner = [k for key, value in values.items() if key != "defaults" for k in _keys(value, [*prefix, str(key)])]
     return here + inner
 
 
