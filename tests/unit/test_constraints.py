@@ -69,6 +69,13 @@ def test_contradictory_clues_leave_an_empty_set(cells):
     assert contradictory(RULES & clues, clues.tokens, clues.mask).tolist() == [True]
 
 
+def test_a_token_without_a_home_empties_the_sets_of_its_group():
+    candidates = torch.ones(1, 4, 3, dtype=torch.bool)
+    candidates[0, :3, 2] = False  # three cells need three tokens, and nobody may be 2
+    rule = AllDifferent(torch.tensor([[0, 1, 2]]), ["a"], (0, 3), 4, 3)
+    assert rule.propagate(candidates).any(-1).tolist() == [[False, False, False, True]]
+
+
 def test_positions_in_no_group_are_free():
     rule = AllDifferent(torch.tensor([[0, 2]]), ["ends"], (1, 3), 3, 5)
     answer = torch.tensor([[1, 4, 2]])
