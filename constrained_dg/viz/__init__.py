@@ -1,0 +1,1 @@
+"""What happened in the passes, as data, text and pictures."""

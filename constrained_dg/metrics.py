@@ -1,0 +1,201 @@
+"""Solve problems in batches, and say how well with intervals."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from constrained_dg import rng
+from constrained_dg.errors import check
+from constrained_dg.sampling.base import Denoiser, Sampler, Status, StepRecord
+from constrained_dg.shapes import IntTensor
+from constrained_dg.task import Problem, Task
+
+#: Two-sided 95 % point of the normal distribution.
+_Z = 1.959963984540054
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a share (1927); honest near 0 and 1, where the usual one has no width.
+
+    Raises:
+        InputError: not 0 <= successes <= n with n of at least 1.
+    """
+    check(n >= 1 and 0 <= successes <= n, f"{successes} of {n}", "a share needs 0 <= successes <= n and n >= 1")
+    share, weight = successes / n, _Z**2 / n
+    middle = (share + weight / 2) / (1 + weight)
+    half = math.sqrt(share * (1 - share) * weight + weight**2 / 4) / (1 + weight)
+    # At the ends the bound is exact; rounding would leave it a little off.
+    return (middle - half if successes else 0.0), (middle + half if successes < n else 1.0)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Normal 95 % interval of the mean of values that are not negative: mean -+ 1.96 s / sqrt(n), cut at 0.
+
+    Raises:
+        InputError: fewer than two values, which have no spread.
+    """
+    check(len(values) >= 2, f"{len(values)} values", "an interval of a mean needs two or more")
+    mean = sum(values) / len(values)
+    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    half = _Z * spread / math.sqrt(len(values))
+    return max(0.0, mean - half), mean + half
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a sampler made of one problem.
+
+    Attributes:
+        answer: `tokens` as text.
+        tokens: (T) int64, on the CPU.
+        seed: of the row; its random draws follow from it alone.
+        violations: positions that take part in a broken rule.
+        tokens_per_pass: free tokens over passes; 0 where no pass was made.
+        seconds: wall time of its batch, divided by the rows of the batch.
+    """
+
+    problem: Problem
+    answer: str
+    tokens: IntTensor
+    status: Status
+    seed: int
+    violations: int
+    passes: int
+    tokens_per_pass: float
+    search_nodes: int
+    seconds: float
+
+    @property
+    def solved(self) -> bool:
+        return self.status is Status.SOLVED
+
+
+def solve(
+    model: Denoiser | None,
+    task: Task,
+    sampler: Sampler,
+    problems: Sequence[Problem],
+    *,
+    batch_size: int,
+    seed: int,
+    max_passes: int | None = None,
+    device: torch.device | str = "cpu",
+    progress: Callable[[Sequence[Outcome]], None] | None = None,
+    on_step: Callable[[StepRecord], None] | None = None,
+) -> list[Outcome]:
+    """Solve problems in batches of equal shape; the outcomes come in the order of the problems.
+
+    The seed of a row depends on `seed` and the index of its problem alone, so neither the batch size nor the sampler
+    changes it: samplers are compared on equal draws.
+
+    Args:
+        model: on `device`; None for a sampler that needs none.
+        seed: not negative.
+        max_passes: instead of the sampler's own.
+        progress: called after each batch with its outcomes.
+        on_step: called with the record of every pass; its rows count within the batch.
+
+    Raises:
+        InputError: a batch size below 1, or what the sampler refuses.
+    """
+    check(batch_size >= 1, f"batch_size is {batch_size}", "give 1 or more")
+    seeds = rng.row_seeds(seed, len(problems))
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, problem in enumerate(problems):
+        groups.setdefault(task.shape_of(problem), []).append(index)
+    outcomes: list[Outcome | None] = [None] * len(problems)
+    for group in groups.values():
+        for first in range(0, len(group), batch_size):
+            indices = group[first : first + batch_size]
+            chosen = [problems[index] for index in indices]
+            made = _solve_batch(model, task, sampler, chosen, seeds[indices], max_passes, device, on_step)
+            for index, outcome in zip(indices, made, strict=True):
+                outcomes[index] = outcome
+            if progress is not None:
+                progress(made)
+    return outcomes  # type: ignore[return-value]
+
+
+def _solve_batch(
+    model: Denoiser | None,
+    task: Task,
+    sampler: Sampler,
+    problems: Sequence[Problem],
+    seeds: IntTensor,
+    max_passes: int | None,
+    device: torch.device | str,
+    on_step: Callable[[StepRecord], None] | None,
+) -> list[Outcome]:
+    begun = time.perf_counter()
+    batch, constraint = task.encode(problems).to(device), task.constraint(problems).to(device)
+    made = sampler.run(model, batch, constraint, seeds.to(device), max_passes=max_passes, on_step=on_step)
+    tokens = made.tokens.cpu()  # waits for the device, so it belongs to the time
+    seconds = (time.perf_counter() - begun) / len(problems)
+    columns = (
+        made.status,
+        made.seeds.tolist(),
+        constraint.violations(made.tokens).sum(-1).tolist(),
+        made.passes.tolist(),
+        made.tokens_per_pass.tolist(),
+        made.search_nodes.tolist(),
+    )
+    rows = zip(problems, tokens, *columns, strict=True)
+    return [Outcome(p, task.decode(p, answer), answer, *values, seconds=seconds) for p, answer, *values in rows]
+
+
+def tiers_of(outcomes: Sequence[Outcome]) -> list[str]:
+    """The tiers, numbers in them read as numbers ("9" before "17"), names after numbers."""
+    return sorted(dict.fromkeys(outcome.problem.tier for outcome in outcomes), key=_natural)
+
+
+def _natural(tier: str) -> list[tuple[int, int, str]]:
+    parts = [part for part in re.split(r"(\d+)", tier) if part]
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+
+
+def summarise(sampler: str, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """One row of plain values for each tier, and one for all: see `_row`."""
+    tiers = {tier: [o for o in outcomes if o.problem.tier == tier] for tier in tiers_of(outcomes)}
+    return [_row(sampler, tier, rows) for tier, rows in [*tiers.items(), ("all", list(outcomes))] if rows]
+
+
+def _row(sampler: str, tier: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The row of a tier.
+
+    "solved" is a share with Wilson's interval. "tokens_per_pass" is all free tokens over all passes, 0 without a pass.
+    "seconds" is wall time for one problem. Means among the metrics stand with the normal interval and are left out for
+    fewer than two values, which have none.
+    """
+    n, passes = len(outcomes), sum(o.passes for o in outcomes)
+    solved = [o for o in outcomes if o.solved]
+    unsatisfiable = sum(o.status is Status.UNSATISFIABLE for o in outcomes)
+    means = {
+        "violations": [o.violations for o in outcomes],
+        "passes": [o.passes for o in outcomes],
+        "passes_of_solved": [o.passes for o in solved],
+        "search_nodes": [o.search_nodes for o in outcomes],
+    }
+    metrics = {
+        name: {"value": sum(values) / len(values), "n": len(values), "ci95": list(mean_interval(values))}
+        for name, values in means.items()
+        if len(values) >= 2
+    }
+    metrics["unsatisfiable"] = {"value": unsatisfiable / n, "n": n, "ci95": list(wilson(unsatisfiable, n))}
+    return {
+        "sampler": sampler,
+        "tier": tier,
+        "n": n,
+        "solved": len(solved) / n,
+        "ci95": list(wilson(len(solved), n)),
+        "mean_passes": passes / n,
+        "tokens_per_pass": sum(o.tokens_per_pass * o.passes for o in outcomes) / passes if passes else 0.0,
+        "seconds": sum(o.seconds for o in outcomes) / n,
+        "metrics": metrics,
+    }

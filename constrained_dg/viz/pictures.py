@@ -1,0 +1,111 @@
+"""Pictures of a report. Matplotlib is imported when the first one is drawn, and never opens a window."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from constrained_dg.metrics import Outcome, tiers_of, wilson
+from constrained_dg.task import Task
+
+#: More panels than this do not fit a page; tiers beyond are drawn together.
+_PANELS = 12
+#: Groups of clue counts, at most.
+_GROUPS = 12
+
+
+def figure(panels: int, width: float = 3.2) -> tuple[Any, list[Any]]:
+    """A figure with this many axes, up to four in a row, each `width` inches; and the axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    across = min(panels, 4)
+    down = math.ceil(panels / across)
+    drawing = Figure(figsize=(width * across, width * down), layout="constrained")
+    FigureCanvasAgg(drawing)
+    axes = drawing.subplots(down, across, squeeze=False).flatten().tolist()
+    for unused in axes[panels:]:
+        unused.set_axis_off()
+    return drawing, axes[:panels]
+
+
+def save(drawing: Any, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        drawing.savefig(partial, format="png", dpi=110)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def solve_rate_by_passes(path: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
+    """Share of each tier solved within p passes, one panel a tier, one line a sampler.
+
+    A row counts from the pass it stopped at, which for a sampler that never asks the judge comes after the pass that
+    found the answer. What search alone solves stands at 0 passes.
+    """
+    tiers = tiers_of([o for solved in outcomes.values() for o in solved])
+    panels = tiers if len(tiers) <= _PANELS else ["all"]
+    drawing, axes = figure(len(panels))
+    for ax, tier in zip(axes, panels, strict=True):
+        for sampler, solved in outcomes.items():
+            rows = [o for o in solved if panels == ["all"] or o.problem.tier == tier]
+            if not rows:
+                continue
+            used = sorted(o.passes for o in rows if o.solved)
+            shares = [(k + 1) / len(rows) for k in range(len(used))]
+            last = max(o.passes for o in rows)
+            ax.step([0, *used, last], [0, *shares, shares[-1] if shares else 0], where="post", label=sampler)
+        ax.set(title=f"{tier} (n={len(rows)})", xlabel="passes", ylabel="solved within", ylim=(-0.02, 1.02))
+        ax.grid(alpha=0.3)
+    axes[0].legend(fontsize="small")
+    save(drawing, path)
+
+
+def solve_rate_by_clues(path: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> bool:
+    """Share solved against the number of clues, with 95 % intervals; False where problems have no `clues`."""
+    counts = sorted({o.problem.clues for solved in outcomes.values() for o in solved if hasattr(o.problem, "clues")})
+    if not counts:
+        return False
+    size = math.ceil(len(counts) / _GROUPS)
+    groups = [counts[k : k + size] for k in range(0, len(counts), size)]
+    drawing, (ax,) = figure(1, width=6)
+    for number, (sampler, solved) in enumerate(outcomes.items()):
+        at, shares, below, above = [], [], [], []
+        for group in groups:
+            rows = [o for o in solved if getattr(o.problem, "clues", None) in group]
+            if not rows:
+                continue
+            share = sum(o.solved for o in rows) / len(rows)
+            low, high = wilson(sum(o.solved for o in rows), len(rows))
+            # Samplers stand a little apart, so that their intervals do not hide each other.
+            at.append(sum(o.problem.clues for o in rows) / len(rows) + 0.15 * number)
+            shares.append(share)
+            below.append(share - low)
+            above.append(high - share)
+        ax.errorbar(at, shares, yerr=[below, above], marker="o", capsize=3, label=sampler)
+    ax.set(xlabel="clues (groups drawn at their mean)", ylabel="solved", ylim=(-0.02, 1.02))
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize="small")
+    save(drawing, path)
+    return True
+
+
+def answers(path: Path, task: Task, outcomes: Mapping[str, Sequence[Outcome]], count: int = 8) -> None:
+    """A few answers with their violations marked: for each sampler unsolved and solved ones by turns."""
+    picked: list[tuple[str, Outcome]] = []
+    for sampler, solved in outcomes.items():
+        kinds = [[o for o in solved if not o.solved], [o for o in solved if o.solved]]
+        share = max(1, count // len(outcomes))
+        turns = [kind[k] for k in range(share) for kind in kinds if k < len(kind)]
+        picked += [(sampler, o) for o in turns[:share]]
+    drawing, axes = figure(len(picked))
+    for ax, (sampler, o) in zip(axes, picked, strict=True):
+        blamed = task.constraint([o.problem]).violations(o.tokens[None])[0]
+        task.plot(ax, o.problem, o.tokens, blamed)
+        ax.set_title(f"{sampler}, {o.problem.tier}: {o.status}", fontsize="small")
+    save(drawing, path)

@@ -1,0 +1,134 @@
+"""A canvas settling, pass by pass: step records as frames, plain JSON, text and one picture."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.metrics import Outcome
+from constrained_dg.sampling.base import StepRecord
+from constrained_dg.shapes import BoolTensor, IntTensor
+from constrained_dg.task import Batch, Problem, Task
+from constrained_dg.viz.pictures import figure, save
+
+LEGEND = "bold: clue   . re-noised   ! breaks a rule"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One pass of one row.
+
+    Attributes:
+        pass_index: 0-based, over all canvases.
+        best: (T) int64, the answer so far.
+        shown: (T) int64, what is settled: the best tokens of clues, finished canvases and accepted positions, elsewhere
+            the blank. The last frame shows all of the best.
+        accepted, renoised, violations: (T) bool; violations are those of the best answer.
+        entropy: mean over the free positions of the canvas, nats.
+    """
+
+    pass_index: int
+    best: IntTensor
+    shown: IntTensor
+    accepted: BoolTensor
+    renoised: BoolTensor
+    violations: BoolTensor
+    entropy: float
+
+
+def frames_of(records: Sequence[StepRecord], batch: Batch, constraint: Constraint, row: int, blank: int) -> list[Frame]:
+    """The frames of a row (0-based) of a batch.
+
+    Args:
+        records: of the whole batch, in order; those in which the row was not live are passed over.
+        constraint: of the batch, over the whole answer.
+        blank: the token that stands for noise.
+    """
+    pinned = batch.pinned[row].cpu()
+    answer = torch.where(pinned, batch.canvas[row].cpu(), blank)
+    own = constraint if constraint.rows == 1 else constraint.select(torch.tensor([row]))
+    frames: list[Frame] = []
+    for record in records:
+        at = (record.rows == row).nonzero().flatten().tolist()
+        if not at:
+            continue
+        window = slice(record.start, record.start + record.best.shape[1])
+        best, settled = answer.clone(), pinned.clone()
+        best[window] = record.best[at[0]].cpu()
+        settled[: record.start] = True
+        masks = []
+        for mask in (record.accepted, record.renoised):
+            masks.append(torch.zeros_like(pinned))
+            masks[-1][window] = mask[at[0]].cpu()
+        blamed = own.violations(best[None])[0].cpu()
+        free = ~pinned[window]
+        entropy = float(record.entropy[at[0]].cpu()[free].mean()) if free.any() else 0.0
+        shown = torch.where(settled | masks[0] | bool(record.stopped[at[0]]), best, blank)
+        frames.append(Frame(len(frames), best, shown, masks[0], masks[1], blamed, entropy))
+        answer = best
+    return frames
+
+
+def to_json(problem: Problem, outcome: Outcome, frames: Sequence[Frame]) -> dict[str, Any]:
+    """Plain values: the problem, its verdict, and for each pass tokens and the positions of each kind."""
+    return {
+        "problem": problem.text,
+        "tier": problem.tier,
+        "answer": outcome.answer,
+        "status": str(outcome.status),
+        "seed": outcome.seed,
+        "passes": [
+            {
+                "pass": frame.pass_index,
+                "best": frame.best.tolist(),
+                "accepted": frame.accepted.nonzero().flatten().tolist(),
+                "renoised": frame.renoised.nonzero().flatten().tolist(),
+                "violations": frame.violations.nonzero().flatten().tolist(),
+                "mean_entropy_nats": frame.entropy,
+            }
+            for frame in frames
+        ],
+    }
+
+
+def draw_frame(task: Task, problem: Problem, frame: Frame, colour: bool) -> str:
+    """A frame for a terminal: a line of numbers, the canvas, and the legend; without colour, plain characters."""
+    free = int((frame.accepted | frame.renoised).sum())
+    head = (
+        f"pass {frame.pass_index + 1}: {int(frame.accepted.sum())} of {free} accepted, "
+        f"{int(frame.violations.sum())} break a rule, mean entropy {frame.entropy:.2f} nats"
+    )
+    marks = frame.violations & (frame.shown == frame.best)
+    text = "\n".join((head, task.draw(problem, frame.shown, marks), LEGEND))
+    return text if colour else plain(text)
+
+
+def plain(text: str) -> str:
+    """The text without terminal colours."""
+    return _COLOUR.sub("", text)
+
+
+def chosen(frames: Sequence[Frame], count: int) -> list[Frame]:
+    """At most `count` frames, evenly spread, the first and the last among them."""
+    if len(frames) <= count:
+        return list(frames)
+    return [frames[round(k * (len(frames) - 1) / (count - 1))] for k in range(count)]
+
+
+def plot_frames(path: Path, task: Task, problem: Problem, frames: Sequence[Frame], count: int = 8) -> None:
+    """A picture of a canvas settling: the problem, then a few of its passes."""
+    picked = chosen(frames, count)
+    drawing, axes = figure(1 + len(picked), width=2.6)
+    task.plot(axes[0], problem, None)
+    axes[0].set_title("problem")
+    for ax, frame in zip(axes[1:], picked, strict=True):
+        task.plot(ax, problem, frame.shown, frame.violations & (frame.shown == frame.best))
+        ax.set_title(f"pass {frame.pass_index + 1}")
+    save(drawing, path)
