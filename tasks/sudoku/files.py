@@ -16,7 +16,7 @@ _TIERS = ("source", "level")
 
 
 def squeeze(text: str) -> str:
-    """A grid as one line: without white space, box lines (| - + =) and anything that only draws them."""
+    """A grid as one line: without white space, and box lines (| - + =)."""
     return re.sub(r"[\s|+=-]", "", text)
 
 
@@ -80,7 +80,7 @@ def _table(path: str, lines: list[str]) -> list[Puzzle]:
             tier = row[tier_column] if tier_column else None
             puzzles.append(_puzzle(path, reader.line_num, (row[columns["puzzle"]] or "").strip(), tier or None))
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: {error}", "give one row a line, quotes closed") from None
+        raise InputError(f"{path}, line {reader.line_num + 1}: {error}", "give one row a line, quotes closed") from None
     check(bool(puzzles), f"{path} has a header and no puzzles", f"give puzzles of {LENGTHS} symbols, one a row")
     return puzzles
 
