@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import logging
 import os
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 METRICS, ANSWERS = "metrics.json", "answers.csv"
 #: Room that a report must find on the disk, bytes.
 _ROOM = 1 << 20
-#: Seconds between two lines of progress where there is no terminal.
+#: Seconds between two lines of progress without a terminal.
 _EVERY = 5.0
 
 
@@ -85,13 +86,10 @@ def _version(package: str) -> str | None:
 
 def commit_of(root: Path) -> str | None:
     """The commit of the checkout, with "+" where tracked files differ from it; None outside git."""
+    git = functools.partial(subprocess.run, capture_output=True, text=True, check=True, cwd=root)
     try:
-        commit, changes = (
-            subprocess.run(
-                ["git", "-C", str(root), *command], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        )
+        commit = git(["git", "rev-parse", "HEAD"]).stdout.strip()
+        changes = git(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + ("+" if changes else "")
@@ -162,7 +160,7 @@ def _cell(row: Mapping[str, Any] | None) -> str:
 
 @contextmanager
 def progress(name: str, total: int) -> Iterator[Callable[[Sequence[Outcome]], None]]:
-    """A bar in a terminal; elsewhere a line in the log every few seconds. Yields what `solve` calls after each batch."""
+    """A bar in a terminal; elsewhere a line in the log every few seconds. Yields what `solve` calls."""
     done = solved = 0
     last = time.monotonic()
     console = Console(stderr=True)
