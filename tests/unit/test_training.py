@@ -1,0 +1,229 @@
+"""Training parts: settings, the step, carried canvases, the optimiser, the weight average."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from constrained_dg.errors import InputError
+from constrained_dg.model import Backbone, preset
+from constrained_dg.task import Batch
+from constrained_dg.training.callbacks import WeightAverage
+from constrained_dg.training.carry import Carried, advance, refill
+from constrained_dg.training.module import DiffusionModule, learning_rate_share, step_generator
+from constrained_dg.training.optimiser import new_optimiser
+from constrained_dg.training.settings import Objective, Optimisation, from_dict
+
+OPTIMISATION = Optimisation(
+    steps=20, batch_size=8, learning_rate=0.01, warmup=2, weight_decay=0.0, clip=1.0, average=0.9
+)
+
+
+def example(rows: int = 8, canvas: int = 6, seed: int = 0) -> Batch:
+    """A task a tiny model learns at once: the canvas repeats the prompt."""
+    generator = torch.Generator().manual_seed(seed)
+    prompt = torch.randint(3, 9, (rows, canvas), generator=generator)
+    pinned = torch.rand(rows, canvas, generator=generator) < 0.3
+    return Batch(prompt, prompt.clone(), pinned, None, (3, 9))
+
+
+def module(objective: Objective | None = None, seed: int = 0) -> DiffusionModule:
+    backbone = Backbone(preset("tiny", loops=2)).init_weights(torch.Generator().manual_seed(seed))
+    made = DiffusionModule(backbone, objective or Objective(), OPTIMISATION, seed)
+    # Stands in for Lightning's trainer: where the run is, and a log that is thrown away.
+    made._trainer = None
+    made.log_dict = lambda values: made.__dict__.update(logged=values)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def at_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DiffusionModule, "global_step", property(lambda self: self.__dict__.get("now", 0)))
+    monkeypatch.setattr(DiffusionModule, "global_rank", property(lambda self: 0))
+
+
+@pytest.mark.parametrize(
+    ("cls", "change", "named"),
+    [
+        (Objective, {"encoder_rows": 1.5}, "encoder_rows"),
+        (Objective, {"own_canvas": -0.1}, "own_canvas"),
+        (Objective, {"self_conditioning": 2}, "self_conditioning"),
+        (Objective, {"balance_weight": -1}, "balance_weight"),
+        (Objective, {"own_canvas_passes": 0}, "own_canvas_passes"),
+        (Objective, {"own_canvass": 0.1}, "own_canvass"),
+        (Optimisation, {"steps": 0}, "steps"),
+        (Optimisation, {"steps": 1.5}, "steps"),
+        (Optimisation, {"batch_size": 1}, "batch_size"),
+        (Optimisation, {"learning_rate": 0}, "learning_rate"),
+        (Optimisation, {"average": 1.0}, "average"),
+        (Optimisation, {"weight_decay": -1}, "weight_decay"),
+        (Optimisation, {"clip": 0}, "clip"),
+    ],
+)
+def test_bad_settings_are_named(cls: type, change: dict, named: str) -> None:
+    good = vars(OPTIMISATION) if cls is Optimisation else {}
+    with pytest.raises(InputError, match=named):
+        from_dict(cls, {**good, **change}, "settings")
+
+
+def test_missing_settings_are_named() -> None:
+    with pytest.raises(InputError, match="batch_size"):
+        from_dict(Optimisation, {"steps": 3}, "optimisation")
+
+
+def test_learning_rate_rises_then_falls_to_a_twentieth() -> None:
+    shares = [learning_rate_share(step, OPTIMISATION) for step in range(OPTIMISATION.steps + 1)]
+    assert shares[0] < shares[1] < shares[2] == max(shares)
+    assert shares[2:] == sorted(shares[2:], reverse=True)
+    assert shares[-1] == pytest.approx(0.05)
+
+
+def test_a_step_depends_on_seed_and_step_alone() -> None:
+    losses = [module().training_step(example(), 0).item() for _ in range(2)]
+    assert losses[0] == losses[1]
+    later = module()
+    later.now = 1
+    assert later.training_step(example(), 0).item() != losses[0]
+    draws = {step_generator(*key).initial_seed() for key in [(0, 0, 0), (0, 1, 0), (1, 0, 0), (0, 0, 1)]}
+    assert len(draws) == 4
+
+
+def test_every_weight_learns_and_the_loss_falls() -> None:
+    made = module(Objective(encoder_rows=0.5))
+    optimiser = new_optimiser(made.backbone, OPTIMISATION)
+    losses = []
+    for step in range(20):
+        made.now = step
+        loss = made.training_step(example(seed=step), 0)
+        loss.backward()
+        if step == 0:
+            silent = [n for n, p in made.backbone.named_parameters() if p.grad is None or not p.grad.any()]
+            assert silent == []
+        optimiser.step()
+        optimiser.zero_grad()
+        losses.append(made.logged["loss/diffusion"].item())
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+
+
+def test_each_part_of_the_objective_changes_the_loss() -> None:
+    base = {"encoder_weight": 1.0, "encoder_rows": 0.5, "balance_weight": 0.01, "self_conditioning": 0.5}
+    reference = module(Objective(**base)).training_step(example(), 0).item()
+    for change in (
+        {"encoder_weight": 0.5},
+        {"encoder_rows": 1.0},
+        {"balance_weight": 1.0},
+        {"self_conditioning": 0.0},
+        {"own_canvas": 0.5},
+    ):
+        changed = module(Objective(**{**base, **change})).training_step(example(), 0).item()
+        assert changed != reference, change
+
+
+def test_utilisation_is_reported_and_even_use_is_one() -> None:
+    made = module()
+    made.training_step(example(), 0)
+    assert 0 < made.logged["experts/effective"] <= 1.0001
+    assert 0 <= made.logged["experts/least_used"] <= 1.0001
+
+
+def test_carried_rows_are_advanced_like_the_sampler_and_replaced_when_solved() -> None:
+    batch = example(4)
+    zeros = torch.zeros(4, dtype=torch.int64)
+    start = Carried(batch, batch.canvas.flip(0), torch.zeros(4, 6, 64), zeros, zeros > 0)
+    right = torch.nn.functional.one_hot(batch.canvas, 64) * 50.0
+    wrong = torch.nn.functional.one_hot((batch.canvas - 2) % 6 + 3, 64) * 50.0
+    logits = torch.where(torch.arange(4)[:, None, None] < 2, right, wrong)
+    after = advance(start, logits, 16, torch.Generator().manual_seed(0))
+    free = ~batch.pinned
+    assert (after.canvas[batch.pinned] == batch.canvas[batch.pinned]).all()
+    # Certain positions are accepted, so a sure and right row is done and a sure and wrong one goes on.
+    assert (after.canvas[:2] == batch.canvas[:2]).all() and (after.canvas[2:] != batch.canvas[2:])[free[2:]].all()
+    assert after.live.tolist() == [False, False, True, True] and after.age.tolist() == [1] * 4
+    old = advance(Carried(batch, start.canvas, start.logits, zeros + 15, start.live), logits, 16, torch.Generator())
+    assert not old.live.any()
+
+    fresh = example(8, seed=9)
+    noisy = torch.full((8, 6), 5)
+    filled, mixed = refill(after, fresh, noisy)
+    assert torch.equal(mixed.prompt[:2], fresh.prompt[:2]) and torch.equal(mixed.prompt[2:4], batch.prompt[2:4])
+    assert torch.equal(mixed.prompt[4:], fresh.prompt[4:])
+    assert (filled.canvas[:2] == 5).all() and torch.equal(filled.canvas[2:], after.canvas[2:])
+    assert not filled.logits[:2].any() and filled.age.tolist() == [0, 0, 1, 1]
+
+
+def test_carried_rows_survive_a_checkpoint() -> None:
+    made = module(Objective(own_canvas=0.5))
+    for step in range(3):
+        made.now = step
+        made.training_step(example(seed=step), 0)
+    checkpoint: dict = {}
+    made.on_save_checkpoint(checkpoint)
+    restored = module(Objective(own_canvas=0.5))
+    restored.backbone.load_state_dict(made.backbone.state_dict())
+    restored.on_load_checkpoint(checkpoint)
+    made.now = restored.now = 3
+    with_state, without = (m.training_step(example(seed=3), 0) for m in (made, restored))
+    assert torch.equal(with_state, without)
+    forgetful = module(Objective(own_canvas=0.5))
+    forgetful.now = 3
+    assert not torch.equal(forgetful.training_step(example(seed=3), 0), without)
+
+
+def test_a_step_that_is_not_finite_ends_with_a_hint() -> None:
+    made = module()
+    with torch.no_grad():
+        made.backbone.norm.weight.fill_(math.nan)
+    with pytest.raises(InputError, match="learning rate"):
+        made.training_step(example(), 0)
+
+
+def test_the_optimiser_moves_matrices_like_muon_and_the_rest_like_adamw() -> None:
+    model = Backbone(preset("tiny", num_relations=2)).init_weights(torch.Generator().manual_seed(0))
+    twin = Backbone(preset("tiny", num_relations=2))
+    twin.load_state_dict(model.state_dict())
+    ours = new_optimiser(model, OPTIMISATION)
+    matrices = [p for n, p in twin.named_parameters() if n.startswith("layers") and n.endswith("proj.weight") and "router" not in n]
+    matrices += [p for n, p in twin.named_parameters() if n.startswith("self_conditioning") and p.dim() == 2]
+    others = [p for p in twin.parameters() if all(p is not m for m in matrices)]
+    theirs = [
+        torch.optim.Muon(matrices, lr=0.01, momentum=0.95, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=0.01, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+    generator = torch.Generator().manual_seed(1)
+    for step in range(3):
+        for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+            p.grad = torch.randn(p.shape, generator=generator)
+            q.grad = p.grad.clone()
+        if step == 2:  # a restored optimiser goes on as the first would have
+            state, before = ours.state_dict(), ours
+            ours = new_optimiser(model, OPTIMISATION)
+            ours.load_state_dict(state)
+            assert len(ours.state) == len(before.state) > 0
+        for optimiser in (ours, *theirs):
+            optimiser.step()
+    for (name, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(p, q, atol=1e-6), name
+
+
+def test_the_weight_average_follows_its_formula_and_swaps_back() -> None:
+    made = module()
+    average = WeightAverage(0.9)
+    average.on_train_start(SimpleNamespace(global_step=0), made)
+    name, weight = next(iter(made.named_parameters()))
+    expected = weight.detach().clone()
+    for step in range(1, 4):
+        with torch.no_grad():
+            weight.add_(1.0)
+        average.on_train_batch_end(SimpleNamespace(global_step=step), made)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * weight.detach()
+    raw = weight.detach().clone()
+    with average.swapped(made):
+        assert torch.allclose(weight, expected, atol=1e-6) and not torch.equal(weight, raw)
+    assert torch.equal(weight, raw)
+    copy = WeightAverage(0.9)
+    copy.load_state_dict(average.state_dict())
+    assert torch.equal(copy.average[name], average.average[name])
