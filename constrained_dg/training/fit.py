@@ -49,6 +49,7 @@ def fit(cfg: dict[str, Any]) -> float:
         InputError: a value out of range, a folder that cannot be used; before any training.
     """
     cfg, folder = prepare_folder(cfg)
+    quieten_lightning()
     torch.set_num_threads(cfg["threads"] or os.cpu_count() or 1)
     check(isinstance(cfg["seed"], int) and cfg["seed"] >= 0, f"seed is {cfg['seed']!r}", "use an integer from 0 on")
     L.seed_everything(cfg["seed"], verbose=False)
@@ -79,6 +80,13 @@ def fit(cfg: dict[str, Any]) -> float:
             log.info("ended at step %d of %d; continue with: python train.py resume=%s", steps, optimisation.steps, folder)
             return float("nan")
         return final_table(cfg, folder, module, task, sampler, trainer)
+
+
+def quieten_lightning() -> None:
+    """Our lines say what matters; Lightning's own notices and deprecations are not the user's to mend."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*treespec.*", ".*is_leaf.*"):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def prepare_folder(cfg: dict[str, Any]) -> tuple[dict[str, Any], Path]:
@@ -213,6 +221,3 @@ def final_table(
         print_table(rows)
         log.info("run folder: %s", folder)
     return sum(o.solved for o in outcomes) / len(outcomes)
-
-
-warnings.filterwarnings("ignore", message=".*does not have many workers.*")

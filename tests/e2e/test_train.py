@@ -1,0 +1,152 @@
+"""`train.py` as a stranger runs it: a whole run, a kill and a resume, Ctrl-C, two processes, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from constrained_dg import load
+from constrained_dg.cli import ROOT
+
+TINY = ["task=sudoku", "debug=steps", "task.sizes={4:1.0,9:0.0}", "task.puzzles=200"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), *arguments]
+
+
+def run(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, env=ENVIRONMENT, timeout=timeout)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run of ten steps with carried canvases, never interrupted."""
+    out = tmp_path_factory.mktemp("train") / "unbroken"
+    done = run(*TINY, "objective=own_canvas", f"out={out}")
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    a, b = (load_file(folder / "model.safetensors") for folder in (first, second))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.slow
+def test_a_run_leaves_a_usable_model_curves_and_a_table(unbroken: Path) -> None:
+    trained = load(unbroken)
+    assert trained.task.name == "sudoku" and trained.sampler.name == "plain"
+    assert trained.description["training"]["steps_done"] == 10
+    rows = json.loads((unbroken / "final.json").read_text())["rows"]
+    assert {row["tier"] for row in rows} == {"4x4", "all"} and all(row["n"] == 4 for row in rows)
+    curves = (unbroken / "log" / "metrics.csv").read_text()
+    assert "loss/diffusion" in curves and "solved/4x4" in curves and "experts/effective" in curves
+    assert (unbroken / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_and_ends_with_the_same_weights(unbroken: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    # Throttled by a validation at every step, so that there is time to kill it between two checkpoints.
+    process = subprocess.Popen(
+        command(*TINY, "objective=own_canvas", f"out={out}", "validate.every=1"),
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+    )
+    wait_for(out / "checkpoints" / "last.ckpt", process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "model.safetensors").exists()
+    done = run(f"resume={out}")
+    assert done.returncode == 0, done.stderr
+    assert load(out).description["training"]["steps_done"] == 10
+    assert same_weights(unbroken, out)
+
+
+@pytest.mark.slow
+def test_an_interrupt_leaves_a_usable_model_and_a_run_to_continue(unbroken: Path, tmp_path: Path) -> None:
+    out = tmp_path / "interrupted"
+    process = subprocess.Popen(
+        command(*TINY, "objective=own_canvas", f"out={out}", "validate.every=1"),
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wait_for(out / "checkpoints" / "last.ckpt", process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and f"resume={out}" in output and "Traceback" not in output, output
+    assert 4 <= load(out).description["training"]["steps_done"] < 10
+    done = run(f"resume={out}")
+    assert done.returncode == 0, done.stderr
+    assert same_weights(unbroken, out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
+def test_two_processes_train_resume_and_export_one_model(trainer: str, tmp_path: Path) -> None:
+    out = tmp_path / trainer
+    done = run(*TINY, f"trainer={trainer}", f"out={out}", "optimisation.steps=6", "objective=own_canvas")
+    assert done.returncode == 0, done.stdout + done.stderr
+    model = load(out).model
+    assert all(torch.isfinite(weight).all() for weight in model.parameters())
+    assert load(out).description["training"]["steps_done"] == 6
+    # Both processes learned from their own rows: two processes with half the rows see what one process does not.
+    single = tmp_path / "single"
+    assert run(*TINY, f"out={single}", "optimisation.steps=6", "objective=own_canvas").returncode == 0
+    assert not same_weights(out, single)
+
+
+def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_run_is_never_overwritten_and_resumes_only_as_it_began(unbroken: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in unbroken.rglob("*") if path.is_file()}
+    again = run(*TINY, f"out={unbroken}")
+    assert again.returncode == 2 and "holds a run already" in again.stderr
+    other = run(f"resume={unbroken}", "optimisation.learning_rate=1.0")
+    assert other.returncode == 2 and "optimisation" in other.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in unbroken.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "task"),
+        (["task=sudokuu"], "sudokuu"),
+        ([*TINY, "model.hidden_sized=3"], "hidden_sized"),
+        ([*TINY, "sampler=plane"], "plane"),
+        ([*TINY, "sampler=search"], "search"),
+        ([*TINY, "optimisation.steps=0"], "steps"),
+        ([*TINY, "model.loops=0"], "loops"),
+        ([*TINY, "task.minimal=2"], "minimal"),
+        ([*TINY, "validate.every=0"], "validate.every"),
+        ([*TINY, "trainer.precision=bf17"], "bf17"),
+        (["resume=/nowhere"], "/nowhere"),
+        ([*TINY, "out=/proc/run"], "/proc/run"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_work(arguments: list[str], named: str, tmp_path: Path) -> None:
+    out = [] if any(a.startswith(("out=", "resume=")) for a in arguments) or not arguments else [f"out={tmp_path / 'run'}"]
+    done = run(*arguments, *out)
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert done.returncode == 2 and len(lines) == 1 and named in lines[0], done.stderr
+    assert not list(tmp_path.rglob("*.ckpt"))
