@@ -91,9 +91,7 @@ def check_values(cfg: dict[str, Any]) -> None:
     check(isinstance(cfg["check_overlap"], bool), f"check_overlap is {cfg['check_overlap']!r}", "use true or false")
     names = cfg["samplers"]
     fine = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
-    check(
-        bool(fine) and len(set(names)) == len(names), f"samplers is {names!r}", "give different names, [plain,validity]"
-    )
+    check(bool(fine) and len(set(names)) == len(names), f"samplers is {names!r}", "give names, each once")
     given = [key for key in ("data", "puzzle", "show") if cfg[key] is not None]
     check(len(given) <= 1, f"{' and '.join(given)} were given together", "give one of them")
     try:
@@ -214,10 +212,8 @@ def show(cfg: dict[str, Any], run: Run, one: Contender, problems: Sequence[Probl
 def verdict(run: Run, problem: Problem, outcome: Outcome, frames: Sequence[trace.Frame]) -> str:
     """The answer where no frame shows it yet, what the judge says of it, and what it cost."""
     batch, constraint = run.task.encode([problem]), run.task.constraint([problem])
-    lines = [
-        f"{outcome.status} after {outcome.passes} passes, {outcome.search_nodes} branches of search, "
-        f"{outcome.seconds:.2f} s",
-    ]
+    cost = f"passes {outcome.passes}, search branches {outcome.search_nodes}, {outcome.seconds:.2f} s"
+    lines = [f"{outcome.status}: {cost}"]
     if outcome.status is Status.UNSATISFIABLE:
         clues = torch.where(batch.pinned, batch.canvas, run.task.pad_id)
         drawn = run.task.draw(problem, None, (constraint.violations(clues) & batch.pinned)[0])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -57,10 +58,7 @@ def entry(config_name: str, text: Sequence[str] = ()) -> Callable[[Callable[[dic
             def job(config: Any) -> Any:
                 # Lightning starts further processes with sys.argv: give it what the user wrote.
                 sys.argv[:] = given
-                overrides = HydraConfig.get().overrides.task
-                values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-                values["overridden"] = sorted({re.split("[.@=]", o.lstrip("+~"), maxsplit=1)[0] for o in overrides})
-                return _reporting(body, values)
+                return _reporting(lambda: body(_values(config)))
 
             _use_our_logging()
             # Hydra would print an error its own way and exit; with this it lets it pass.
@@ -113,6 +111,14 @@ def check_tasks() -> None:
         raise InputError(f"the package 'tasks' comes from {found}", f"it should be {ROOT / 'tasks'}: check PYTHONPATH")
 
 
+def _values(config: Any) -> dict[str, Any]:
+    """The configuration as plain values, and the top-level keys of the command line."""
+    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    given = HydraConfig.get().overrides.task
+    values["overridden"] = sorted({re.split("[.@=]", override.lstrip("+~"), maxsplit=1)[0] for override in given})
+    return values
+
+
 def _use_our_logging() -> None:
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
@@ -134,14 +140,16 @@ def _escaped(value: str) -> str:
     return re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", value))
 
 
-def _reporting(call: Callable[..., Any], *arguments: Any) -> Any:
+def _reporting(call: Callable[[], Any]) -> Any:
     """The call's value; expected errors become one line on stderr and an exit code."""
     try:
-        return call(*arguments)
+        return call()
     except InputError as error:
         _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _fail(explain(error))
+    except yaml.YAMLError as error:
+        _fail(f"a configuration file is not YAML: {error}")
     except OSError as error:
         if error.errno not in _DISK:
             raise

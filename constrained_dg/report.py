@@ -137,7 +137,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) ->
     """Print tiers down and samplers side by side: solved with its 95 % interval, and mean passes."""
     # A log file has no width: let the table take what it needs rather than wrap at 80.
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    table = Table("tier", caption="\n".join(["solved %, 95 % interval, mean passes", *notes]), caption_justify="left")
+    table = Table("tier")
     samplers = list(dict.fromkeys(row["sampler"] for row in rows))
     table.add_column("n", justify="right")
     for sampler in samplers:
@@ -149,6 +149,8 @@ def print_table(rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) ->
         counts = dict.fromkeys(str(row["n"]) for row in cells.values())
         table.add_row(tier, "/".join(counts), *(_cell(cells.get(sampler)) for sampler in samplers))
     console.print(table)
+    # Not a caption: that would wrap at the width of the table.
+    console.print("\n".join(["solved %, 95 % interval, mean passes", *notes]), soft_wrap=True, markup=False)
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:

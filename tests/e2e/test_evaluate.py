@@ -1,0 +1,323 @@
+"""The report, from a run folder to files; answers are judged again here, without the library."""
+
+import csv
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+
+import evaluate
+from constrained_dg.cli import ROOT, load_config
+from constrained_dg.errors import InputError
+from constrained_dg.metrics import wilson
+from constrained_dg.model import Backbone, preset
+from constrained_dg.runs import save_run
+
+PUZZLES = ["1234341221434321", "12343412214343..", "1.34.4122.4.4321", "12..34.2..43.321", ".2.43.1..1.34.2."]
+SEVERAL = "1234............"  # has more than one answer
+CONTRADICTION = "11.............."  # its clues break a rule
+DEAD_END = "123...4........."  # its clues do not, yet nothing fits the end of the first row
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A run folder of an untrained tiny model on 4x4."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    config = preset("tiny", vocab_size=19, num_relations=5, canvas_length=16)
+    model = Backbone(config).init_weights(torch.Generator().manual_seed(1))
+    task = {"_target_": "tasks.sudoku.Sudoku", "sizes": {"4": 1.0}, "puzzles": 50}
+    save_run(folder, model, {"task": task, "sampler": load_config("sampler", "plain")})
+    return folder
+
+
+@pytest.fixture
+def cfg(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "puzzles.csv"
+    rows = [f"{puzzle},{'easy' if k % 2 else 'hard'}" for k, puzzle in enumerate(PUZZLES)]
+    data.write_text("\n".join(["Puzzle,level", *rows]))
+    values = load_config_file()
+    return {**values, "run": str(trained), "data": str(data), "out": str(tmp_path / "out"), "max_passes": 6}
+
+
+def load_config_file():
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "evaluate.yaml"))
+
+
+def is_solution(puzzle, answer):
+    """The rules of 4x4 Sudoku, written without the library."""
+    rows = [answer[4 * k : 4 * k + 4] for k in range(4)]
+    columns = ["".join(row[k] for row in rows) for k in range(4)]
+    boxes = [rows[r][c : c + 2] + rows[r + 1][c : c + 2] for r, c in product((0, 2), (0, 2))]
+    fits = all(clue in (".", "0", symbol) for clue, symbol in zip(puzzle, answer, strict=True))
+    return fits and all(sorted(group) == list("1234") for group in rows + columns + boxes)
+
+
+def answers_of(folder):
+    with (Path(folder) / "answers.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_report(cfg, capsys):
+    names = ["plain", "validity", "completer", "search", "autoregressive", "validity@untrained"]
+    evaluate.evaluate({**cfg, "samplers": names, "batch_size": 2})
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in [*names, "easy", "hard", "all", "seconds", "could equal"])
+    out = Path(cfg["out"])
+    pictures = {"answers.png", "solve_rate_by_clues.png", "solve_rate_by_passes.png"}
+    assert set(os.listdir(out)) == {"metrics.json", "answers.csv"} | pictures
+    assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+
+    saved = json.loads((out / "metrics.json").read_text())
+    assert set(saved) == {"header", "rows"}
+    header = saved["header"]
+    assert {"command", "seed", "commit", "device", "date", "versions", "batch_size", "run", "data"} <= set(header)
+    assert header["complete"] is True and header["batch_size"] == 2 and isinstance(header["overlap_with_training"], int)
+
+    answers = answers_of(out)
+    assert list(answers[0])[:5] == ["puzzle", "answer", "status", "seed", "passes"]
+    assert [(row["sampler"], row["puzzle"]) for row in answers] == list(product(names, PUZZLES))
+    for row in answers:
+        solved = is_solution(row["puzzle"], row["answer"])
+        assert row["status"] == ("solved" if solved else "unsolved"), row
+        assert solved or row["sampler"] not in ("completer", "search")
+
+    assert [(row["sampler"], row["tier"]) for row in saved["rows"]] == list(product(names, ("easy", "hard", "all")))
+    for row in saved["rows"]:
+        counted = [r for r in answers if r["sampler"] == row["sampler"] and row["tier"] in (r["tier"], "all")]
+        solved = sum(is_solution(r["puzzle"], r["answer"]) for r in counted)
+        assert row["n"] == len(counted) and row["solved"] == solved / len(counted)
+        assert row["ci95"] == list(wilson(solved, len(counted))) and row["seconds"] > 0
+        assert row["mean_passes"] == pytest.approx(sum(int(r["passes"]) for r in counted) / len(counted))
+        free = sum(r["puzzle"].count(".") for r in counted)
+        passes = row["mean_passes"] * row["n"]
+        assert row["tokens_per_pass"] == pytest.approx(free / passes if passes else 0.0, abs=0.5)
+        for metric in row["metrics"].values():
+            assert metric["ci95"][0] <= metric["value"] <= metric["ci95"][1] and metric["n"] <= row["n"]
+
+
+def test_same_seed_same_answers_in_any_batch(cfg, tmp_path):
+    made = []
+    for number, (seed, batch_size) in enumerate([(0, 64), (0, 1), (0, 3), (1, 64)]):
+        out = str(tmp_path / f"again{number}")
+        evaluate.evaluate({**cfg, "out": out, "seed": seed, "batch_size": batch_size, "check_overlap": False})
+        made.append([tuple(row.values()) for row in answers_of(out)])
+    assert made[0] == made[1] == made[2] != made[3]
+
+
+def test_verdicts(cfg, tmp_path):
+    data = tmp_path / "odd.txt"
+    data.write_text("\n".join([SEVERAL, CONTRADICTION, DEAD_END]))
+    evaluate.evaluate({**cfg, "data": str(data), "samplers": ["completer", "search"]})
+    for row in answers_of(cfg["out"]):
+        expected = "solved" if row["puzzle"] == SEVERAL else "unsatisfiable"
+        assert row["status"] == expected and is_solution(row["puzzle"], row["answer"]) == (expected == "solved")
+    metrics = json.loads((Path(cfg["out"]) / "metrics.json").read_text())["rows"][-1]["metrics"]
+    assert metrics["unsatisfiable"]["value"] == pytest.approx(2 / 3)
+
+
+def test_generated_problems_and_limit(cfg, tmp_path):
+    evaluate.evaluate({**cfg, "data": None, "limit": 3, "samplers": ["search"]})
+    assert len(answers_of(cfg["out"])) == 3
+    drawn = []
+    for seed in range(4):
+        out = str(tmp_path / f"limit{seed}")
+        evaluate.evaluate({**cfg, "out": out, "limit": 1, "samplers": ["search"], "seed": seed})
+        drawn.append([row["puzzle"] for row in answers_of(out)])
+        assert sorted(row["tier"] for row in answers_of(out)) == ["easy", "hard"]
+    assert len({tuple(puzzles) for puzzles in drawn}) > 1
+
+
+def test_an_interruption_keeps_what_is_finished(cfg, monkeypatch):
+    solve, calls = evaluate.solve, []
+
+    def interrupted(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return solve(*arguments, **options)
+
+    monkeypatch.setattr(evaluate, "solve", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.evaluate(cfg)
+    saved = json.loads((Path(cfg["out"]) / "metrics.json").read_text())
+    assert {row["sampler"] for row in saved["rows"]} == {"plain"} and saved["header"]["complete"] is False
+    assert sorted(os.listdir(cfg["out"])) == ["answers.csv", "metrics.json"]
+
+
+def test_a_report_is_never_overwritten(cfg):
+    out = Path(cfg["out"])
+    out.mkdir()
+    (out / "metrics.json").write_text("earlier")
+    with pytest.raises(InputError, match="never overwritten"):
+        evaluate.evaluate(cfg)
+    assert {p.name: p.read_text() for p in out.iterdir()} == {"metrics.json": "earlier"}
+
+
+def test_one_puzzle_settles(cfg, capsys, tmp_path):
+    cfg = {**cfg, "data": None}
+    evaluate.evaluate({**cfg, "puzzle": PUZZLES[4], "samplers": ["completer"]})
+    shown = capsys.readouterr().out
+    assert re.search(r"pass 1: \d+ of 8 accepted, \d+ break a rule", shown) and "\x1b" not in shown
+    assert re.search(r"solved: passes \d, search branches \d+, \d\.\d\d s", shown)
+    assert is_solution(PUZZLES[4], shown.split()[-1])
+    trace = json.loads((Path(cfg["out"]) / "trace_1.json").read_text())
+    assert trace["status"] == "solved" and (Path(cfg["out"]) / "settling_1.png").exists()
+    evaluate.evaluate({**cfg, "out": None, "puzzle": SEVERAL, "samplers": ["plain"]})
+    assert re.search(r"unsolved: passes 6, .*\n(row|column|box) \d holds", capsys.readouterr().out)
+    evaluate.evaluate({**cfg, "out": None, "puzzle": CONTRADICTION})
+    shown = capsys.readouterr().out
+    assert "1!1!" in shown and "unsatisfiable: passes 0" in shown and "no answer" in shown
+    assert sorted(os.listdir(tmp_path)) == ["out", "puzzles.csv"]
+
+
+def test_show(cfg, capsys):
+    rows = evaluate.evaluate({**cfg, "data": None, "out": None, "show": 2, "samplers": ["validity"]})["rows"]
+    assert rows[-1]["n"] == 2 and capsys.readouterr().out.count("validity on ") == 2
+
+
+def cut(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+
+
+def cut_description(folder):
+    description = folder / "run.json"
+    description.write_text(description.read_text()[:200])
+
+
+def reshape(folder):
+    description = json.loads((folder / "run.json").read_text())
+    description["model"]["hidden_size"] = 64
+    (folder / "run.json").write_text(json.dumps(description))
+
+
+def rename_task(folder):
+    (folder / "run.json").write_text((folder / "run.json").read_text().replace("tasks.sudoku.Sudoku", "tasks.kakuro.X"))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"puzzle": "123", "data": None}, "3 symbols; use 16"),
+        ({"puzzle": "12x4341221434321", "data": None}, "symbol 'x'"),
+        ({"puzzle": "1274341221434321", "data": None}, "symbol '7' in a 4x4"),
+        ({"puzzle": "." * 81, "data": None}, "canvas of 81 tokens; the model of .* holds 16"),
+        ({"data": b""}, "bad.csv is empty"),
+        ({"data": b"puzzle,level\n"}, "bad.csv has a header and no puzzles"),
+        ({"data": b"clues,level\n" + PUZZLES[1].encode() + b",easy"}, "no puzzle column, only: clues, level"),
+        ({"data": b"puzzle\n" + PUZZLES[1].encode() + b"\n12345"}, "line 3: a puzzle of 5 symbols"),
+        ({"data": ("." * 81).encode()}, "canvas of 81 tokens"),
+        ({"data": b"\xff\xfe\x00"}, "bad.csv is no text"),
+        ({"data": "nowhere.csv"}, "no file nowhere.csv"),
+        ({"data": "."}, "cannot be read"),
+        ({"run": "nowhere"}, "no run.json in 'nowhere'"),
+        ({"run": cut}, "model.safetensors cannot be read"),
+        ({"run": cut_description}, "not a run description"),
+        ({"run": reshape}, "has shape"),
+        ({"run": rename_task}, "tasks.kakuro"),
+        ({"samplers": ["plan"]}, "no sampler 'plan'; known: .*plain"),
+        ({"samplers": ["plain@trained"]}, "no sampler 'plain@trained'"),
+        ({"samplers": ["search@untrained"]}, "'search@untrained' needs no model"),
+        ({"samplers": []}, r"samplers is \[\]"),
+        ({"samplers": "plain"}, "samplers is 'plain'"),
+        ({"samplers": ["plain", "plain"]}, "each once"),
+        ({"limt": 3}, "no configuration key .*limt.*limit"),
+        ({"limit": 0}, "limit is 0"),
+        ({"limit": 1.5}, "limit is 1.5"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": None}, "batch_size is None"),
+        ({"seed": -1}, "seed is -1"),
+        ({"max_passes": 0}, "max_passes is 0"),
+        ({"threads": -1}, "threads is -1"),
+        ({"show": 0, "data": None}, "show is 0"),
+        ({"puzzle": PUZZLES[1]}, "data and puzzle were given together"),
+        ({"check_overlap": 3}, "check_overlap is 3"),
+        ({"device": "tpux"}, "device 'tpux' cannot be used"),
+        ({"out": "puzzles.csv"}, "'puzzles.csv' exists"),
+        ({"out": "puzzles.csv/below"}, "cannot write to out 'puzzles.csv/below'"),
+        ({"out": "/proc/nowhere"}, "cannot write to out '/proc/nowhere'"),
+    ],
+)
+def test_bad_input(cfg, change, match, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "solve", None)  # nothing long begins
+    (tmp_path / "bad.csv").write_bytes(b"")
+    if isinstance(change.get("data"), bytes):
+        (tmp_path / "bad.csv").write_bytes(change["data"])
+        change = {**change, "data": "bad.csv"}
+    if callable(change.get("run")):
+        shutil.copytree(cfg["run"], tmp_path / "broken")
+        change["run"](tmp_path / "broken")
+        change = {**change, "run": str(tmp_path / "broken")}
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(InputError, match=match):
+        evaluate.evaluate({**cfg, **change})
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def main(monkeypatch, *arguments):
+    """The script's own main, in this process; returns its exit code."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
+    try:
+        evaluate.main()
+    except SystemExit as error:
+        return error.code
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ([], ["run is missing"]),
+        (["sampler=plain"], ["'sampler'", "samplers"]),
+        (["limit=0"], ["limit is 0"]),
+        (["samplers=[plan]"], ["'plan'", "plain"]),
+        (["+more=1"], ["'more'"]),
+        (["puzzle=12"], ["2 symbols"]),
+        (["out=/proc/nowhere"], ["/proc/nowhere"]),
+    ],
+)
+def test_the_command_refuses_in_one_line(trained, tmp_path, monkeypatch, capsys, arguments, names):
+    monkeypatch.chdir(tmp_path)
+    run = [f"run={trained}"] if arguments else []
+    assert main(monkeypatch, *run, *arguments) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and err.startswith("error: ") and all(name in err for name in names), err
+    assert os.listdir(tmp_path) == []
+
+
+def test_ctrl_c(trained, tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluate, "solve", interrupted)
+    assert main(monkeypatch, f"run={trained}", "limit=1") == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_progress_is_logged(cfg, caplog):
+    with caplog.at_level(logging.INFO):
+        evaluate.evaluate({**cfg, "samplers": ["search"]})
+    assert "search: 5 of 5 done, 5 solved" in caplog.messages
+
+
+def test_the_script_from_another_folder(trained, tmp_path):
+    command = [sys.executable, str(ROOT / "evaluate.py"), f"run={trained}", "limit=2", "samplers=[search]"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    [folder] = (tmp_path / "outputs" / "evaluate").iterdir()
+    header = json.loads((folder / "metrics.json").read_text())["header"]
+    assert f"run={trained}" in header["command"] and f"report: {folder.relative_to(tmp_path)}" in done.stdout
