@@ -17,14 +17,15 @@ _PANELS = 12
 _GROUPS = 12
 
 
-def figure(panels: int, width: float = 3.2) -> tuple[Any, list[Any]]:
-    """A figure with this many axes, up to four in a row, each `width` inches; and the axes."""
+def figure(panels: int, width: float = 3.2, height: float | None = None) -> tuple[Any, list[Any]]:
+    """A figure with this many axes, up to four in a row, each `width` by `height` inches (square
+    without a height); and the axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     across = min(panels, 4)
     down = math.ceil(panels / across)
-    drawing = Figure(figsize=(width * across, width * down), layout="constrained")
+    drawing = Figure(figsize=(width * across, (height or width) * down), layout="constrained")
     FigureCanvasAgg(drawing)
     axes = drawing.subplots(down, across, squeeze=False).flatten().tolist()
     for unused in axes[panels:]:
@@ -52,13 +53,14 @@ def solve_rate_by_passes(path: Path, outcomes: Mapping[str, Sequence[Outcome]]) 
     panels = tiers if len(tiers) <= _PANELS else ["all"]
     drawing, axes = figure(len(panels))
     for ax, tier in zip(axes, panels, strict=True):
+        # Every line runs to the end of the panel, so that one that needs few passes is still seen.
+        last = max(o.passes for solved in outcomes.values() for o in solved if tier in ("all", o.problem.tier))
         for sampler, solved in outcomes.items():
-            rows = [o for o in solved if panels == ["all"] or o.problem.tier == tier]
+            rows = [o for o in solved if tier in ("all", o.problem.tier)]
             if not rows:
                 continue
             used = sorted(o.passes for o in rows if o.solved)
             shares = [(k + 1) / len(rows) for k in range(len(used))]
-            last = max(o.passes for o in rows)
             ax.step([0, *used, last], [0, *shares, shares[-1] if shares else 0], where="post", label=sampler)
         ax.set(title=f"{tier} (n={len(rows)})", xlabel="passes", ylabel="solved within", ylim=(-0.02, 1.02))
         ax.grid(alpha=0.3)
@@ -73,7 +75,7 @@ def solve_rate_by_clues(path: Path, outcomes: Mapping[str, Sequence[Outcome]]) -
         return False
     size = math.ceil(len(counts) / _GROUPS)
     groups = [counts[k : k + size] for k in range(0, len(counts), size)]
-    drawing, (ax,) = figure(1, width=6)
+    drawing, (ax,) = figure(1, width=6, height=4)
     for number, (sampler, solved) in enumerate(outcomes.items()):
         at, shares, below, above = [], [], [], []
         for group in groups:
@@ -101,6 +103,8 @@ def answers(path: Path, task: Task, outcomes: Mapping[str, Sequence[Outcome]], c
     for sampler, solved in outcomes.items():
         kinds = [[o for o in solved if not o.solved], [o for o in solved if o.solved]]
         share = max(1, count // len(outcomes))
+        # From everywhere in the list, so that different tiers are seen.
+        kinds = [[kind[k * len(kind) // share] for k in range(min(share, len(kind)))] for kind in kinds]
         turns = [kind[k] for k in range(share) for kind in kinds if k < len(kind)]
         picked += [(sampler, o) for o in turns[:share]]
     drawing, axes = figure(len(picked))
