@@ -5,9 +5,10 @@ Recipe: task -> examples -> prompt and canvas tokens -> corruption -> backbone -
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-from constrained_dg.cli import entry
+from constrained_dg.cli import CONF, entry
 from constrained_dg.training.fit import fit
 
 
@@ -16,7 +17,19 @@ def train(cfg: dict[str, Any]) -> float:
     return fit(cfg)
 
 
-main = entry("train")(train)
+def main() -> Any:
+    given = [argument.split("=")[0] for argument in sys.argv[1:]]
+    if "resume" not in given or "task" in given:
+        return entry("train")(train)()
+    # Hydra wants a task, but a resumed run has its own in its folder: any choice will do, and counts as not given.
+    sys.argv.append(f"task={sorted(CONF.glob('task/*.yaml'))[0].stem}")
+
+    def resume(cfg: dict[str, Any]) -> float:
+        cfg["overridden"].remove("task")
+        return train(cfg)
+
+    return entry("train")(resume)()
+
 
 if __name__ == "__main__":
     main()

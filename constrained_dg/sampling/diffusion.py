@@ -29,6 +29,7 @@ class Diffusion:
     Args:
         name: as on the command line.
         guide, temperature, accept, renoise, stop: the parts, one decision each.
+        self_conditioning: tell each pass what the one before predicted; off only for models trained without.
         judge_stop: a row also stops as soon as the judge accepts its arg-max canvas (the last one of an answer).
         max_passes: denoise calls a canvas.
         complete: search for what the passes left unsolved, or None.
@@ -40,6 +41,7 @@ class Diffusion:
     accept: EntropyBound = field(default_factory=EntropyBound)
     renoise: Uniform | Violations = field(default_factory=Uniform)
     stop: Stable = field(default_factory=Stable)
+    self_conditioning: bool = True
     judge_stop: bool = False
     max_passes: int = 48
     complete: Completer | None = None

@@ -153,5 +153,5 @@ def denoise_canvas(
             if len(keep) == 0:
                 return
             live, signal_logits = live.select(keep), signal_logits[keep]
-        if index + 1 < max_passes:
+        if parts.self_conditioning and index + 1 < max_passes:
             signal = model.self_condition(signal_logits)

@@ -13,7 +13,8 @@ import lightning as L
 import torch
 
 from constrained_dg.metrics import solve, wilson
-from constrained_dg.task import Problem
+from constrained_dg.sampling import Diffusion
+from constrained_dg.task import Problem, Task
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,9 @@ class SolveRate(L.Callback):
     Every process solves the same problems, so that sharded models run in step.
     """
 
-    def __init__(self, task: Any, sampler: Any, problems: Sequence[Problem], every: int, average: WeightAverage) -> None:
+    def __init__(
+        self, task: Task, sampler: Diffusion, problems: Sequence[Problem], every: int, average: WeightAverage
+    ) -> None:
         self.task, self.sampler, self.problems = task, sampler, problems
         self.every, self.average = every, average
 
@@ -93,7 +96,8 @@ class SolveRate(L.Callback):
             for logger in trainer.loggers:
                 logger.log_metrics({f"solved/{tier}": sum(solved) / len(solved)}, step=trainer.global_step)
         log.info("step %d, %s solves: %s", trainer.global_step, self.sampler.name, "; ".join(line))
-        rows = [[o.problem.tier, o.problem.text, o.answer, str(o.status)] for o in outcomes[:: max(1, len(outcomes) // 8)]]
+        some = outcomes[:: max(1, len(outcomes) // 8)]
+        rows = [[o.problem.tier, o.problem.text, o.answer, str(o.status)] for o in some]
         for logger in trainer.loggers:
             if hasattr(logger, "log_table"):  # Weights & Biases has tables; CSV has not
                 logger.log_table("canvases", columns=["tier", "puzzle", "answer", "status"], data=rows)

@@ -62,7 +62,7 @@ def fit(cfg: dict[str, Any]) -> float:
     task, sampler = build(cfg["task"]), build(cfg["sampler"])
     check(isinstance(sampler, Diffusion), f"sampler {sampler.name!r} does not denoise", "train with plain or validity")
     backbone = new_backbone(cfg["model"], task, cfg["seed"])
-    trainer, average, solve_rate = new_trainer(cfg, folder, task, sampler, optimisation)
+    trainer, average = new_trainer(cfg, folder, task, sampler, optimisation)
     device = trainer.strategy.root_device.type
     compiled = can_compile(device) if cfg["compile"] == "auto" else bool(cfg["compile"])
     module = DiffusionModule(backbone, objective, optimisation, cfg["seed"], compiled)
@@ -71,13 +71,14 @@ def fit(cfg: dict[str, Any]) -> float:
 
     last = folder / "checkpoints" / "last.ckpt"
     resume_from = str(last) if cfg["resume"] and last.exists() else None
-    trainer.fit(module, TaskData(task, optimisation.batch_size, cfg["workers"]), ckpt_path=resume_from, weights_only=True)
+    data = TaskData(task, optimisation.batch_size, cfg["workers"])
+    trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
 
     with average.swapped(module):
         export(folder, module, cfg, trainer)
         steps = trainer.global_step
         if steps < optimisation.steps:
-            log.info("ended at step %d of %d; continue with: python train.py resume=%s", steps, optimisation.steps, folder)
+            log.info("ended at step %d of %d; go on with: python train.py resume=%s", steps, optimisation.steps, folder)
             return float("nan")
         return final_table(cfg, folder, module, task, sampler, trainer)
 
@@ -99,7 +100,8 @@ def prepare_folder(cfg: dict[str, Any]) -> tuple[dict[str, Any], Path]:
             before = json.loads(path.read_text())
         except json.JSONDecodeError as error:
             raise InputError(f"{path} is not JSON ({error})", "it may be cut short") from None
-        differ = [key for key in before if key not in RESUMABLE and key in cfg["overridden"] and before[key] != cfg[key]]
+        fixed = set(before) & set(cfg["overridden"]) - set(RESUMABLE)
+        differ = sorted(key for key in fixed if before[key] != cfg[key])
         check(not differ, f"{differ} differ from the run in {str(folder)!r}", "resume with the values it began with")
         for key in RESUMABLE:
             if key in cfg["overridden"]:
@@ -138,7 +140,8 @@ def new_backbone(config: dict[str, Any], task: Task, seed: int) -> Backbone:
 
 def new_trainer(
     cfg: dict[str, Any], folder: Path, task: Task, sampler: Diffusion, optimisation: Optimisation
-) -> tuple[L.Trainer, WeightAverage, SolveRate]:
+) -> tuple[L.Trainer, WeightAverage]:
+    """Lightning's trainer with our callbacks, and the one that averages the weights."""
     average = WeightAverage(optimisation.average)
     problems = task.held_out(cfg["validate"]["per_tier"], cfg["seed"] + 1)
     solve_rate = SolveRate(task, sampler, problems, cfg["validate"]["every"], average)
@@ -164,7 +167,7 @@ def new_trainer(
         )
     except (TypeError, ValueError, L.pytorch.utilities.exceptions.MisconfigurationException) as error:
         raise InputError(f"trainer: {error}", "see conf/trainer and Lightning's Trainer") from None
-    return trainer, average, solve_rate
+    return trainer, average
 
 
 def trainer_arguments(config: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +199,8 @@ def export(folder: Path, module: DiffusionModule, cfg: dict[str, Any], trainer: 
     model = module.backbone
     state = {name: whole(tensor) for name, tensor in model.state_dict().items()}
     if trainer.is_global_zero:
-        training = {key: cfg[key] for key in ("seed", "objective", "optimisation")} | {"steps_done": trainer.global_step}
+        training = {key: cfg[key] for key in ("seed", "objective", "optimisation")}
+        training["steps_done"] = trainer.global_step
         save_run(folder, model, {"task": cfg["task"], "sampler": cfg["sampler"], "training": training}, state)
     trainer.strategy.barrier()
 

@@ -15,7 +15,7 @@ from constrained_dg.diffusion import canvas_loss, corrupt, next_token_loss, samp
 from constrained_dg.errors import check
 from constrained_dg.model import Backbone, RoutingRecord
 from constrained_dg.model.moe import balance_loss
-from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+from constrained_dg.shapes import FloatTensor, IntTensor
 from constrained_dg.task import Batch
 from constrained_dg.training.carry import Carried, advance, refill
 from constrained_dg.training.optimiser import new_optimiser
@@ -45,7 +45,7 @@ class DiffusionModule(L.LightningModule):
         #: Rows in the middle of being denoised, by (S, C).
         self.carried: dict[tuple[int, int], Carried] = {}
         if compiled:
-            # One graph for each kind of layer, pass, gradient mode and puzzle size; beyond the limit torch runs eagerly.
+            # One graph for each kind of layer, pass, gradient mode and shape; beyond the limit torch runs eagerly.
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
             for layer in backbone.layers:
                 layer.compile(dynamic=False)
@@ -88,7 +88,8 @@ class DiffusionModule(L.LightningModule):
         if objective.encoder_weight and (rows := math.ceil(objective.encoder_rows * len(batch))):
             parts["loss/encoder"] = self._encoder_loss(batch, rows)
             loss = loss + objective.encoder_weight * parts["loss/encoder"]
-        check(math.isfinite(loss.item()), f"the loss is {loss.item()} at step {self.global_step}", "lower the learning rate")
+        value = loss.item()
+        check(math.isfinite(value), f"the loss is {value} at step {self.global_step}", "lower the learning rate")
         self._carry_on(carried, logits[-1], generator)
         self.log_dict({"loss": loss.detach(), **{k: v.detach() for k, v in parts.items()}})
         return loss

@@ -145,7 +145,8 @@ def test_a_run_is_never_overwritten_and_resumes_only_as_it_began(unbroken: Path)
     ],
 )
 def test_bad_input_is_one_line_before_any_work(arguments: list[str], named: str, tmp_path: Path) -> None:
-    out = [] if any(a.startswith(("out=", "resume=")) for a in arguments) or not arguments else [f"out={tmp_path / 'run'}"]
+    placed = not arguments or any(argument.startswith(("out=", "resume=")) for argument in arguments)
+    out = [] if placed else [f"out={tmp_path / 'run'}"]
     done = run(*arguments, *out)
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert done.returncode == 2 and len(lines) == 1 and named in lines[0], done.stderr

@@ -185,8 +185,9 @@ def test_the_optimiser_moves_matrices_like_muon_and_the_rest_like_adamw() -> Non
     twin = Backbone(preset("tiny", num_relations=2))
     twin.load_state_dict(model.state_dict())
     ours = new_optimiser(model, OPTIMISATION)
-    matrices = [p for n, p in twin.named_parameters() if n.startswith("layers") and n.endswith("proj.weight") and "router" not in n]
-    matrices += [p for n, p in twin.named_parameters() if n.startswith("self_conditioning") and p.dim() == 2]
+    named = dict(twin.named_parameters())
+    matrices = [p for n, p in named.items() if n.startswith("layers") and p.dim() == 2 and "router" not in n and "bias" not in n]
+    matrices += [p for n, p in named.items() if n.startswith("self_conditioning") and p.dim() == 2]
     others = [p for p in twin.parameters() if all(p is not m for m in matrices)]
     theirs = [
         torch.optim.Muon(matrices, lr=0.01, momentum=0.95, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
