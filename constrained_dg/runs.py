@@ -11,19 +11,22 @@ from __future__ import annotations
 import importlib
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from constrained_dg.errors import InputError, check
 from constrained_dg.model import Backbone, ModelConfig
 from constrained_dg.task import Task
 
 DESCRIPTION, WEIGHTS = "run.json", "model.safetensors"
+#: What a run folder may name without being told so: the parts of samplers, and our tasks.
+OUR_PACKAGES = ("constrained_dg", "tasks")
 
 
 @dataclass(frozen=True)
@@ -37,35 +40,60 @@ class Run:
     description: dict[str, Any]
 
 
-def build(config: Any) -> Any:
+def build(config: Any, packages: Collection[str] | None = None) -> Any:
     """Build the object a plain configuration describes: {"_target_": "package.Class", **arguments}, nested.
 
-    Only task classes and dataclasses are built, so that a run folder from elsewhere cannot call anything it likes.
+    Only task classes and dataclasses are built. What the user did not write himself, such as a run folder from
+    elsewhere, must not run code by naming it either: importing a module runs it. There, give the `packages` that may
+    be named; nothing outside them is imported.
+
+    Args:
+        packages: top-level packages that targets may lie in; None for a configuration of the user's own, which may
+            name any.
 
     Raises:
         InputError: an unknown or refused target, or arguments it does not take.
     """
     if isinstance(config, (list, tuple)):
-        return [build(item) for item in config]
+        return [build(item, packages) for item in config]
     if not isinstance(config, dict):
         return config
-    arguments = {key: build(value) for key, value in config.items() if key != "_target_"}
+    arguments = {key: build(value, packages) for key, value in config.items() if key != "_target_"}
     if "_target_" not in config:
         return arguments
-    module, _, name = str(config["_target_"]).rpartition(".")
-    try:
-        target = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise InputError(f"cannot import {config['_target_']!r}: {error}", "install what defines it") from None
-    check(
-        isinstance(target, type) and (issubclass(target, Task) or is_dataclass(target)),
-        f"{config['_target_']!r} is neither a task nor a part of a sampler",
-        "name a subclass of constrained_dg.task.Task or a dataclass",
-    )
+    name = str(config["_target_"])
+    target = _find(name, packages)
     try:
         return target(**arguments)
-    except TypeError as error:
-        raise InputError(f"{config['_target_']}: {error}") from None
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def _find(name: str, packages: Collection[str] | None) -> type:
+    """The task class or dataclass of this name, in one of the packages."""
+    module, _, attribute = name.rpartition(".")
+
+    def check_package(of: str) -> None:
+        check(
+            packages is None or of.partition(".")[0] in packages,
+            f"{name!r} lies outside {', '.join(sorted(packages or ()))}",
+            "a package that you trust can be added: load(folder, packages=[...]), evaluate.py +packages=[...]",
+        )
+
+    check_package(module)
+    try:
+        target = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise InputError(f"cannot import {name!r}: {error}", "install what defines it") from None
+    check(
+        isinstance(target, type) and (issubclass(target, Task) or is_dataclass(target)),
+        f"{name!r} is neither a task nor a part of a sampler",
+        "name a subclass of constrained_dg.task.Task or a dataclass",
+    )
+    check_package(target.__module__)  # a module also holds what it imported from elsewhere
+    return target
 
 
 def save_run(
@@ -76,23 +104,41 @@ def save_run(
     Args:
         description: plain values with "task" and "sampler" configurations for `build`; "model" is added.
         state: the weights where they are not simply those of the model (gathered from shards).
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in (state or model.state_dict()).items()}
-    partial = folder / (WEIGHTS + ".partial")
-    save_file(weights, partial)
-    os.replace(partial, folder / WEIGHTS)
-    partial = folder / (DESCRIPTION + ".partial")
-    partial.write_text(json.dumps({**description, "model": model.config.to_dict()}, indent=1) + "\n")
-    os.replace(partial, folder / DESCRIPTION)
-
-
-def load(folder: Path | str, device: torch.device | str = "cpu") -> Run:
-    """Model (in eval mode), task and sampler of a run folder.
 
     Raises:
-        InputError: a folder that is no run, or weights that are cut short, missing, extra or of another shape.
+        InputError: the folder cannot be written to, or the disk is full; an earlier run there is left whole.
+    """
+    folder = Path(folder)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in (state or model.state_dict()).items()}
+    text = json.dumps({**description, "model": model.config.to_dict()}, indent=1) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Not safetensors' own save_file: its errors do not say which, and its files are closed to other users.
+        _write(folder / WEIGHTS, save(weights))
+        _write(folder / DESCRIPTION, text.encode())
+    except OSError as error:
+        raise InputError(f"cannot write to {str(folder)!r}: {error.strerror}", "free space or use another") from None
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A file that appears under its name when it is complete."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(folder: Path | str, device: torch.device | str = "cpu", packages: Collection[str] = ()) -> Run:
+    """Model (in eval mode), task and sampler of a run folder.
+
+    Args:
+        packages: further top-level packages, of your own, that the run's task and sampler may come from.
+
+    Raises:
+        InputError: a folder that is no run, weights that are cut short, missing, extra or of another shape, or a task
+            or sampler that lies in no package one may expect.
     """
     folder = Path(folder)
     hint = "a run folder holds run.json and model.safetensors; train.py makes one"
@@ -107,7 +153,10 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Run:
     with torch.device("meta"):
         model = Backbone(ModelConfig.from_dict(parts["model"]))
     load_weights(model, folder / WEIGHTS, device)
-    return Run(folder, model.eval(), build(parts["task"]), build(parts["sampler"]), description)
+    task, sampler = (build(parts[key], {*OUR_PACKAGES, *packages}) for key in ("task", "sampler"))
+    for key, value, fits in (("task", task, isinstance(task, Task)), ("sampler", sampler, hasattr(sampler, "run"))):
+        check(fits, f"{folder / DESCRIPTION}: {key} describes {value!r}", hint)
+    return Run(folder, model.eval(), task, sampler, description)
 
 
 def load_weights(model: Backbone, path: Path, device: torch.device | str) -> None:

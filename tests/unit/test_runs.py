@@ -1,18 +1,30 @@
 """Run folders: a round trip is exact, and whatever is wrong with a folder is said by name."""
 
+import errno
 import json
 import re
 import shutil
+import stat
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from constrained_dg import runs
 from constrained_dg.errors import InputError
-from constrained_dg.runs import DESCRIPTION, WEIGHTS, build, load, save_run
+from constrained_dg.runs import DESCRIPTION, OUR_PACKAGES, WEIGHTS, build, save_run
 from constrained_dg.task import Task
 from tests.naive_backbone import random_backbone
+
+#: Where the task and the sampler of these tests lie.
+OWN_PACKAGE = __name__.partition(".")[0]
+
+
+def load(folder):
+    return runs.load(folder, packages=[OWN_PACKAGE])
 
 
 class SmallTask(Task):
@@ -21,7 +33,7 @@ class SmallTask(Task):
     name = "small"
 
     def __init__(self, size: int = 4) -> None:
-        self.size = size
+        self.size = int(size)
 
 
 SmallTask.__abstractmethods__ = frozenset()
@@ -37,6 +49,9 @@ class Sampler:
     name: str
     part: Part | None = None
     parts: tuple = ()
+
+    def run(self) -> None:
+        """All that a sampler has to have."""
 
 
 class Bystander:
@@ -207,23 +222,94 @@ def test_model_description_that_is_no_mapping(folder, value):
         ("Task", "cannot import 'Task'"),
         ("", "cannot import ''"),
         (".relative.Task", "cannot import '.relative.Task'"),
-        (3, "cannot import 3"),
-        (None, "cannot import None"),
+        (3, "cannot import '3'"),
+        (None, "cannot import 'None'"),
     ],
 )
 @pytest.mark.parametrize("part", ["task", "sampler"])
 def test_targets_that_are_refused(folder, part, target, message):
+    expected = str(target).partition(".")[0] in (*OUR_PACKAGES, OWN_PACKAGE)
     rewrite(folder, **{part: {"_target_": target}})
-    refused(folder, re.escape(message))
+    refused(folder, re.escape(message if expected else f"{str(target)!r} lies outside constrained_dg, "))
     with pytest.raises(InputError, match=re.escape(message)):
         build({"_target_": f"{__name__}.Sampler", "name": "x", "parts": [{"_target_": target}]})
     assert Bystander.built == 0
+
+
+@pytest.mark.parametrize("part", ["task", "sampler"])
+def test_a_run_from_elsewhere_cannot_make_us_import_a_module(folder, tmp_path, monkeypatch, part):
+    # Importing is running: the module leaves a mark when it is imported, and has just what a run may name.
+    mark = tmp_path / "mark"
+    base = "from dataclasses import dataclass\nfrom constrained_dg.task import Task\n"
+    body = f"open({str(mark)!r}, 'w').close()\nclass Mine(Task): pass\n"
+    parts = "Mine.__abstractmethods__ = frozenset()\n@dataclass\nclass Part:\n    run: int = 0\n"
+    (tmp_path / "elsewhere_for_tests.py").write_text(base + body + parts)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "elsewhere_for_tests", raising=False)
+    target = {"task": "elsewhere_for_tests.Mine", "sampler": "elsewhere_for_tests.Part"}[part]
+    rewrite(folder, **{part: {"_target_": target}})
+    refused(folder, re.escape(f"'{target}' lies outside constrained_dg, ") + ".*packages=")
+    assert not mark.exists() and "elsewhere_for_tests" not in sys.modules
+    made = runs.load(folder, packages=[OWN_PACKAGE, "elsewhere_for_tests"])
+    assert type(getattr(made, part)).__module__ == "elsewhere_for_tests" and mark.exists()
+
+
+def test_what_a_module_of_ours_imported_from_elsewhere_is_not_ours(folder):
+    rewrite(folder, sampler={"_target_": "constrained_dg.runs.Backbone"})
+    refused(folder, "neither a task nor a part")
+    runs.Stranger = Part
+    try:
+        rewrite(folder, task={"_target_": "tasks.sudoku.Sudoku"}, sampler={"_target_": "constrained_dg.runs.Stranger"})
+        with pytest.raises(InputError, match=r"'constrained_dg\.runs\.Stranger' lies outside"):
+            runs.load(folder)
+    finally:
+        del runs.Stranger
+
+
+@pytest.mark.parametrize("part", ["task", "sampler"])
+@pytest.mark.parametrize("value", [3, "plain", None, [], {"_target_": f"{__name__}.Part"}])
+def test_a_description_of_something_else(folder, part, value):
+    rewrite(folder, **{part: value})
+    refused(folder, rf"run\.json: {part} describes ")
 
 
 @pytest.mark.parametrize("arguments", [{}, {"name": "x", "colour": "red"}])
 def test_wrong_arguments_name_the_target(arguments):
     with pytest.raises(InputError, match=r"test_runs\.Sampler.*(name|colour)"):
         build({"_target_": f"{__name__}.Sampler"} | arguments)
+
+
+def test_a_value_that_a_constructor_refuses_names_the_target():
+    with pytest.raises(InputError, match=r"test_runs\.SmallTask: invalid literal.*'nine'"):
+        build({"_target_": f"{__name__}.SmallTask", "size": "nine"})
+
+
+# -- a disk that does not take it -------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_earlier_run_whole(folder, monkeypatch):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    write = Path.write_bytes
+
+    def full(path, data):
+        write(path, data[:100])
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"cannot write to '.*run': No space left on device"):
+        save_run(folder, random_backbone(2), description())
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, model):
+    (tmp_path / "file").write_text("in the way")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere")):
+        with pytest.raises(InputError, match="cannot write to"):
+            save_run(place, model, description())
+
+
+def test_the_weights_can_be_read_by_whoever_can_read_the_description(folder):
+    assert len({stat.S_IMODE((folder / name).stat().st_mode) for name in (WEIGHTS, DESCRIPTION)}) == 1
 
 
 def test_build_nests_and_leaves_plain_values_alone():
