@@ -15,6 +15,11 @@ class InputError(ValueError):
         super().__init__(f"{problem}; {hint}" if hint else problem)
 
 
+def is_count(value: object, low: int = 0) -> bool:
+    """Whether a value is an integer (a bool is none) of at least `low`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
 def check(condition: bool, problem: str, hint: str = "") -> None:
     """Raise `InputError(problem, hint)` unless the condition holds."""
     if not condition:

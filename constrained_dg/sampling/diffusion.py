@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from constrained_dg.constraints.base import Constraint
-from constrained_dg.errors import check
+from constrained_dg.errors import check, is_count
 from constrained_dg.sampling.accept import EntropyBound
 from constrained_dg.sampling.base import Denoiser, Generation, StepRecord
 from constrained_dg.sampling.guide import Guide
@@ -48,7 +48,10 @@ class Diffusion:
     needs_model: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check(self.max_passes > 0, f"max_passes is {self.max_passes}", "give 1 or more")
+        _check_passes(self.max_passes)
+        for name in ("guide", "temperature", "accept", "renoise", "stop"):
+            part = getattr(self, name)
+            check(callable(part), f"{name} is {part!r}", "give a part of constrained_dg.sampling")
 
     @torch.no_grad()
     def run(
@@ -67,7 +70,7 @@ class Diffusion:
     ) -> Generation:
         """See `Sampler.run`."""
         max_passes = self.max_passes if max_passes is None else max_passes
-        check(max_passes > 0, f"max_passes is {max_passes}", "give 1 or more")
+        _check_passes(max_passes)
         (rows, length), device = batch.canvas.shape, batch.canvas.device
         canvas_length = length if canvas_length is None else canvas_length
         request = Request.of(batch, constraint, seeds, canvas_length, model.vocab_size)
@@ -149,6 +152,10 @@ class Diffusion:
             accepted=torch.zeros_like(canvas, dtype=torch.bool),
             history=self.stop.start(canvas),
         )
+
+
+def _check_passes(max_passes: int) -> None:
+    check(is_count(max_passes, 1), f"max_passes is {max_passes!r}", "give an integer of at least 1")
 
 
 def constraint_of(request: Request, rows: IntTensor) -> Constraint | None:

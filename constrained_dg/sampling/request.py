@@ -9,7 +9,7 @@ import torch
 from constrained_dg import rng
 from constrained_dg.constraints.base import Constraint, contradictory
 from constrained_dg.constraints.search import complete
-from constrained_dg.errors import check
+from constrained_dg.errors import check, is_count
 from constrained_dg.sampling.base import Generation, Status, StepRecord
 from constrained_dg.sampling.loop import INITIAL, select_rows
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
@@ -29,7 +29,7 @@ class Completer:
     time_limit: float | None = None
 
     def __post_init__(self) -> None:
-        check(self.node_budget >= 0, f"node_budget is {self.node_budget}", "give 0 or more branches")
+        check(is_count(self.node_budget), f"node_budget is {self.node_budget!r}", "give an integer of at least 0")
         check(
             self.time_limit is None or self.time_limit > 0, f"time_limit is {self.time_limit}", "give seconds, or None"
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from constrained_dg.errors import check
+from constrained_dg.errors import check, is_count
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 
@@ -23,7 +23,8 @@ class Stable:
     confidence_threshold: float = 0.005
 
     def __post_init__(self) -> None:
-        check(self.stability_threshold >= 0, f"stability_threshold is {self.stability_threshold}", "give 0 or more")
+        threshold = self.stability_threshold
+        check(is_count(threshold), f"stability_threshold is {threshold!r}", "give an integer of at least 0")
         check(
             self.confidence_threshold > 0,
             f"confidence_threshold is {self.confidence_threshold}",

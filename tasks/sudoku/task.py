@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from math import isfinite
 from typing import Any
 
 import numpy as np
 import torch
 
 from constrained_dg.constraints.base import Constraint
-from constrained_dg.errors import check
+from constrained_dg.errors import check, is_count
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Task
 from tasks.sudoku import drawing, files
@@ -97,14 +98,16 @@ class Sudoku(Task):
         added: int = 25,
         augment: bool = True,
     ) -> None:
+        check(sizes is None or isinstance(sizes, Mapping), f"sizes={sizes!r}", "give shares, such as {9: 1.0}")
         shares = {int(size): float(share) for size, share in (sizes or {9: 1.0}).items()}
         for size in shares:
             check(size in BOX, f"sudoku size {size}", "use 4, 9 or 16")
-        check(min(shares.values()) >= 0 < sum(shares.values()), f"sizes={shares}", "give shares from 0 up, not all 0")
-        check(puzzles >= 1, f"puzzles={puzzles}", "use at least 1")
-        check(seed >= 0, f"seed={seed}", "use a number that is not negative")
+        good = all(isfinite(share) and share >= 0 for share in shares.values()) and sum(shares.values()) > 0
+        check(good, f"sizes={shares}", "give shares from 0 up, not all 0")
+        check(is_count(puzzles, 1), f"puzzles={puzzles!r}", "use an integer of at least 1")
+        check(is_count(seed), f"seed={seed!r}", "use an integer that is not negative")
         check(0 <= minimal <= 1, f"minimal={minimal}", "use a share from 0 to 1")
-        check(0 <= added <= 50, f"added={added}", "use 0 to 50 clues")
+        check(is_count(added) and added <= 50, f"added={added!r}", "use 0 to 50 clues")
         self.sizes = {size: share / sum(shares.values()) for size, share in sorted(shares.items()) if share > 0}
         self.puzzles, self.seed, self.minimal, self.added, self.augment = puzzles, seed, minimal, added, augment
         self.max_prompt = self.max_canvas = max(self.sizes) ** 2
