@@ -39,7 +39,7 @@ GENERATED = 100
 #: Seconds that a pass stays before one's eyes in a terminal.
 FRAME = 0.15
 KEYS = {"run", "data", "samplers", "limit", "puzzle", "show", "out", "seed", "batch_size", "max_passes", "device"}
-KEYS |= {"threads", "check_overlap", "overridden"}
+KEYS |= {"threads", "check_overlap", "packages", "overridden"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def evaluate(cfg: dict[str, Any]) -> dict[str, Any]:
     """
     check_values(cfg)
     torch.set_num_threads(cfg["threads"] or os.cpu_count() or 1)
-    run = load(cfg["run"], cfg["device"])
+    run = load(cfg["run"], cfg["device"], cfg.get("packages") or ())
     contenders = [contender(name, run, cfg) for name in cfg["samplers"]]
     if cfg["puzzle"] is not None:
         return show(cfg, run, contenders[0], [run.task.parse(str(cfg["puzzle"]))])
@@ -89,6 +89,9 @@ def check_values(cfg: dict[str, Any]) -> None:
         hint = f"use an integer of at least {low}" + (", or null" if optional else "")
         check(number or (optional and value is None), f"{key} is {value!r}", hint)
     check(isinstance(cfg["check_overlap"], bool), f"check_overlap is {cfg['check_overlap']!r}", "use true or false")
+    packages = cfg.get("packages") or []
+    texts = isinstance(packages, list) and all(isinstance(name, str) for name in packages)
+    check(texts, f"packages is {packages!r}", "give the names of packages, such as [my_tasks]")
     names = cfg["samplers"]
     fine = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
     check(bool(fine) and len(set(names)) == len(names), f"samplers is {names!r}", "give names, each once")

@@ -243,6 +243,7 @@ def rename_task(folder):
         ({"show": 0, "data": None}, "show is 0"),
         ({"puzzle": PUZZLES[1]}, "data and puzzle were given together"),
         ({"check_overlap": 3}, "check_overlap is 3"),
+        ({"packages": "mine"}, "packages is 'mine'"),
         ({"device": "tpux"}, "device 'tpux' cannot be used"),
         ({"out": "puzzles.csv"}, "'puzzles.csv' exists"),
         ({"out": "puzzles.csv/below"}, "cannot write to out 'puzzles.csv/below'"),
