@@ -1,5 +1,6 @@
 """constrained_dg: text-diffusion language models that obey rules."""
 
 from constrained_dg.runs import Run, load
+from constrained_dg.sampling import generate
 
-__all__ = ["Run", "load"]
+__all__ = ["Run", "generate", "load"]

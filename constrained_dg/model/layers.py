@@ -55,7 +55,8 @@ class ScaledEmbedding(nn.Embedding):
         self.scale = size**0.5
 
     def rounded_scale(self) -> FloatTensor:
-        return torch.tensor(self.scale, dtype=self.weight.dtype, device=self.weight.device)
+        # Filled on the device: a tensor made of a number would be copied there, which waits for the device.
+        return torch.full((), self.scale, dtype=self.weight.dtype, device=self.weight.device)
 
     def forward(self, tokens: IntTensor) -> FloatTensor:
         """(...) -> (..., D)."""
