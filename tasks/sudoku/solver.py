@@ -206,17 +206,19 @@ def search(cells, of, members, limit, max_nodes, banned_cell, banned_value, stat
         place_cell, place_bit = guess_cell[depth - 1], bit
 
 
-def solve(cells: Sequence[int]) -> tuple[tuple[int, ...] | None, int, int]:
+def solve(cells: Sequence[int], max_nodes: int = 2**62) -> tuple[tuple[int, ...] | None, int, int]:
     """Solve a puzzle and say whether its solution is unique.
 
     Args:
         cells: 16, 81 or 256 values, 0 for a blank.
+        max_nodes: give up after this many guesses; without it some 16x16 puzzles take for ever.
 
     Returns:
-        (a solution or None, number of solutions counted up to 2, values guessed; 0 guesses = singles alone).
+        (a solution or None, number of solutions counted up to 2, values guessed; 0 guesses = singles alone, -1 = gave
+        up).
     """
     size = size_of(len(cells))
     answer = np.zeros(size * size, np.int64)
     no_shuffle = np.zeros(1, np.uint64)
-    count, nodes = search(np.array(cells, np.int64), *units(size), 2, 2**62, -1, 0, no_shuffle, answer)
+    count, nodes = search(np.array(cells, np.int64), *units(size), 2, max_nodes, -1, 0, no_shuffle, answer)
     return (tuple(answer.tolist()) if count else None), count, nodes

@@ -49,6 +49,8 @@ TIERS = {
     },
     16: {"16x16": (110, 200)},
 }
+#: Guesses after which `Sudoku.overlap` no longer tries to solve a puzzle (16x16: about a second).
+DECIDED = 100_000
 
 
 @lru_cache
@@ -168,7 +170,8 @@ class Sudoku(Task):
 
         9x9: those whose solution is the solution of a base puzzle up to symmetry, by fingerprint first, then exactly;
         that covers every choice of added clues. 16x16: by fingerprint alone, which may name too many, never too few.
-        4x4: those that equal a base puzzle. A puzzle without a unique solution never trains.
+        4x4: those that equal a base puzzle. A puzzle without a unique solution never trains; one that cannot be decided
+        within `DECIDED` guesses is named.
         """
         found: list[int] = []
         for size in sorted({puzzle.size for puzzle in puzzles} & set(self.sizes)):
@@ -181,8 +184,12 @@ class Sudoku(Task):
             for grid in pool.solutions:
                 prints.setdefault(int(fingerprint(grid.astype(np.int64), BOX[size])), []).append(grid)
             for i, puzzle in enumerate(puzzles):
-                solution, count, _ = solve(puzzle.cells) if puzzle.size == size else (None, 0, 0)
-                if solution is None or count > 1:
+                if puzzle.size != size:
+                    continue
+                solution, count, nodes = solve(puzzle.cells, DECIDED)
+                if nodes < 0 and count < 2:
+                    found.append(i)
+                if nodes < 0 or solution is None or count > 1:
                     continue
                 alike = prints.get(int(fingerprint(np.array(solution), BOX[size])), [])
                 if alike and (size == 16 or canonical(solution) in {canonical(grid.tolist()) for grid in alike}):

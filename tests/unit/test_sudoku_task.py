@@ -162,6 +162,19 @@ def test_overlap_finds_training_puzzles_in_disguise(task):
     assert task.overlap([task.parse("." * 81)]) == []
 
 
+def test_overlap_names_what_it_cannot_decide_in_time(task):
+    # 70 clues of a full grid: one solution or several, millions of guesses away.
+    rows = (
+        "...1C.G...8..9.2......8.B.5....1C..5.1.4..9..........327..F.8....",
+        "..6D...9..4.81.A..C.E5.......49...4..C.............1....8........",
+        "C..9.6.....A.....9...2.........D...8.....9.6G36.18A....D.........",
+        "E37....6.........6...GAD...2.....2..............FB5...4.27.D.",
+    )
+    puzzle = task.parse("".join(rows))
+    assert solve(puzzle.cells, 1000) == (None, 0, -1)
+    assert task.overlap([puzzle]) == [0]
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
