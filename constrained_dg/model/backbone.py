@@ -51,6 +51,12 @@ class Layer(nn.Module):
         self.register_buffer("layer_scalar", torch.ones(1))
         self.register_buffer("encoder_layer_scalar", torch.ones(1))
 
+    def score_bias(
+        self, relations: BoolTensor | None, visible: BoolTensor | None, dtype: torch.dtype
+    ) -> FloatTensor | None:
+        """See `Attention.score_bias`; a method of the layer, since the layer is what FSDP2 shards and gathers."""
+        return self.self_attn.score_bias(relations, visible, dtype)
+
     def forward(
         self,
         x: FloatTensor,
@@ -275,7 +281,7 @@ class Backbone(nn.Module):
         ).to(x.device)
         turn = rotation(torch.arange(start, start + new, device=x.device), frequencies, dtype)
         related = None if relations is None else relations[:, :, start : start + new, first : start + new]
-        return turn, attention.score_bias(related, visible, dtype)
+        return turn, layer.score_bias(related, visible, dtype)
 
     def _record(self, probabilities: FloatTensor, chosen: IntTensor) -> None:
         if self.routing is not None:

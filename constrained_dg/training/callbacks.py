@@ -11,12 +11,24 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from constrained_dg.metrics import solve, wilson
 from constrained_dg.sampling import Diffusion
 from constrained_dg.task import Problem, Task
 
 log = logging.getLogger(__name__)
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A sharded tensor gathered from all processes; others as they are."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """A whole tensor on the device of another, sharded as that is."""
+    tensor = tensor.to(other.device)
+    return distribute_tensor(tensor, other.device_mesh, other.placements) if isinstance(other, DTensor) else tensor
 
 
 class WeightAverage(L.Callback):
@@ -30,10 +42,11 @@ class WeightAverage(L.Callback):
         self.average: dict[str, torch.Tensor] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.average:
-            self.average = {n: self.average[n].to(p.device) for n, p in pl_module.named_parameters()}
+        weights = {n: p.detach() for n, p in pl_module.named_parameters()}
+        if self.average:  # restored from a checkpoint
+            self.average = {n: like(self.average[n], p) for n, p in weights.items()}
         else:
-            self.average = {n: p.detach().clone() for n, p in pl_module.named_parameters()}
+            self.average = {n: p.clone() for n, p in weights.items()}
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -58,7 +71,7 @@ class WeightAverage(L.Callback):
             parameter.copy_(weights[name])
 
     def state_dict(self) -> dict[str, Any]:
-        return {"average": self.average}
+        return {"average": {n: whole(t) for n, t in self.average.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.average = state_dict["average"]
@@ -86,6 +99,8 @@ class SolveRate(L.Callback):
             outcomes = solve(
                 model, self.task, self.sampler, self.problems, batch_size=64, seed=0, device=str(pl_module.device)
             )
+        if not trainer.is_global_zero:
+            return
         tiers: dict[str, list[bool]] = {}
         for outcome in outcomes:
             tiers.setdefault(outcome.problem.tier, []).append(outcome.solved)
@@ -129,17 +144,24 @@ class ProgressLines(L.Callback):
 
 
 class StopOnInterrupt(L.Callback):
-    """Ctrl-C ends the run after the current step: checkpoint and weights are written. A second one ends it at once."""
+    """Ctrl-C ends the run after the current step: checkpoint and weights are written. A second one ends it at once.
+
+    Processes that train together agree after each step, since a signal may reach one before the other.
+    """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.interrupted = False
 
         def stop(signum: int, frame: Any) -> None:
-            self.interrupted = trainer.should_stop = True
+            self.interrupted = True
             signal.signal(signal.SIGINT, signal.default_int_handler)
             log.info("interrupted: ending after this step, Ctrl-C again to end at once")
 
         self.previous = signal.signal(signal.SIGINT, stop)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.strategy.reduce_boolean_decision(self.interrupted, all=False):
+            trainer.should_stop = True
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         signal.signal(signal.SIGINT, self.previous)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import warnings
 from datetime import datetime
 from pathlib import Path
@@ -14,14 +15,14 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from constrained_dg.errors import InputError, check
+from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.metrics import solve, summarise
 from constrained_dg.model import Backbone, preset
-from constrained_dg.report import print_table
-from constrained_dg.runs import build, save_run
+from constrained_dg.report import new_header, print_table
+from constrained_dg.runs import OUR_PACKAGES, build, save_run
 from constrained_dg.sampling import Diffusion
 from constrained_dg.task import Task
-from constrained_dg.training.callbacks import ProgressLines, SolveRate, StopOnInterrupt, WeightAverage
+from constrained_dg.training.callbacks import ProgressLines, SolveRate, StopOnInterrupt, WeightAverage, whole
 from constrained_dg.training.data import TaskData
 from constrained_dg.training.module import DiffusionModule, can_compile
 from constrained_dg.training.settings import Objective, Optimisation, from_dict
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 #: The whole configuration of a run, to resume it with; run.json holds what is needed to use its model.
 CONFIGURATION = "train.json"
+#: The final table; a run that has one is finished.
+FINAL = "final.json"
 #: Tells the processes that Lightning starts where the first one writes.
 FOLDER_VARIABLE = "CONSTRAINED_DG_RUN"
 #: What may differ when a run is resumed: where and how it runs, not what it computes.
@@ -48,29 +51,30 @@ def fit(cfg: dict[str, Any]) -> float:
     Raises:
         InputError: a value out of range, a folder that cannot be used; before any training.
     """
-    cfg, folder = prepare_folder(cfg)
     quieten_lightning()
+    cfg, folder = configuration_of(cfg)
+    check_values(cfg)
     torch.set_num_threads(cfg["threads"] or os.cpu_count() or 1)
-    check(isinstance(cfg["seed"], int) and cfg["seed"] >= 0, f"seed is {cfg['seed']!r}", "use an integer from 0 on")
     L.seed_everything(cfg["seed"], verbose=False)
     objective = from_dict(Objective, cfg["objective"], "objective")
     optimisation = from_dict(Optimisation, cfg["optimisation"], "optimisation")
-    for name in ("checkpoint_every", "validate.every", "validate.per_tier", "report_per_tier"):
-        value = cfg["validate"][name.split(".")[1]] if "." in name else cfg[name]
-        check(isinstance(value, int) and value >= 1, f"{name} is {value!r}", "use an integer of at least 1")
-
-    task, sampler = build(cfg["task"]), build(cfg["sampler"])
+    # A run folder may come from elsewhere: it names no module to import but ours.
+    packages = OUR_PACKAGES if cfg["resume"] else None
+    task, sampler = build(cfg["task"], packages), build(cfg["sampler"], packages)
     check(isinstance(sampler, Diffusion), f"sampler {sampler.name!r} does not denoise", "train with plain or validity")
     backbone = new_backbone(cfg["model"], task, cfg["seed"])
+    resume_from = checkpoint_of(folder) if cfg["resume"] else None
     trainer, average = new_trainer(cfg, folder, task, sampler, optimisation)
+    if not cfg["resume"]:
+        make_folder(folder, cfg)
     device = trainer.strategy.root_device.type
-    compiled = can_compile(device) if cfg["compile"] == "auto" else bool(cfg["compile"])
+    compiled = can_compile(device) if cfg["compile"] == "auto" else cfg["compile"]
     module = DiffusionModule(backbone, objective, optimisation, cfg["seed"], compiled)
     parameters = sum(p.numel() for p in backbone.parameters())
     log.info("%s: %d parameters, %s, torch.compile %s", folder, parameters, device, "on" if compiled else "off")
+    if cfg["resume"]:
+        log.info("resuming from %s", resume_from or "step 0: the run had no checkpoint yet")
 
-    last = folder / "checkpoints" / "last.ckpt"
-    resume_from = str(last) if cfg["resume"] and last.exists() else None
     data = TaskData(task, optimisation.batch_size, cfg["workers"])
     trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
 
@@ -83,31 +87,45 @@ def fit(cfg: dict[str, Any]) -> float:
         return final_table(cfg, folder, module, task, sampler, trainer)
 
 
+def check_values(cfg: dict[str, Any]) -> None:
+    """Raise InputError for a value of conf/train.yaml out of range; the groups check their own."""
+    counts = {"checkpoint_every": 1, "report_per_tier": 1, "seed": 0, "threads": 0, "workers": 0}
+    given = {name: cfg[name] for name in counts}
+    given |= {f"validate.{name}": cfg["validate"][name] for name in ("every", "per_tier")}
+    for name, value in given.items():
+        low = counts.get(name, 1)
+        check(is_count(value, low), f"{name} is {value!r}", f"use an integer of at least {low}")
+    check(cfg["compile"] in ("auto", True, False), f"compile is {cfg['compile']!r}", "use auto, true or false")
+
+
 def quieten_lightning() -> None:
-    """Our lines say what matters; Lightning's own notices and deprecations are not the user's to mend."""
+    """Our lines say what matters, once; Lightning's own notices and deprecations are not the user's to mend."""
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+        logging.disable(logging.INFO)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*treespec.*", ".*is_leaf.*"):
+    for message in (".*does not have many workers.*", ".*is_leaf.*", ".*returned a view tensor.*"):
         warnings.filterwarnings("ignore", message=message)
 
 
-def prepare_folder(cfg: dict[str, Any]) -> tuple[dict[str, Any], Path]:
-    """The folder of the run, and the configuration to use: that of the run itself when one is resumed."""
+def configuration_of(cfg: dict[str, Any]) -> tuple[dict[str, Any], Path]:
+    """The configuration to use and the folder of the run: those of the run itself when one is resumed."""
     if cfg["resume"]:
         folder = Path(cfg["resume"])
         path = folder / CONFIGURATION
         check(path.is_file(), f"no {CONFIGURATION} in {str(folder)!r}", "resume takes the folder of an unfinished run")
+        check(not (folder / FINAL).exists(), f"the run in {str(folder)!r} is finished", "start another with out=FOLDER")
         try:
             before = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path} is not JSON ({error})", "it may be cut short") from None
+            missing = set(cfg) - set(before) - {"overridden"}
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+            raise InputError(f"{path} is no configuration ({error})", "it may be cut short") from None
+        check(not missing, f"{path} lacks {sorted(missing)}", "it may be cut short, or of another version")
         fixed = set(before) & set(cfg["overridden"]) - set(RESUMABLE)
-        differ = sorted(key for key in fixed if before[key] != cfg[key])
+        now = json.loads(json.dumps(cfg))  # as the file would hold it: keys are text there
+        differ = sorted(key for key in fixed if before[key] != now[key])
         check(not differ, f"{differ} differ from the run in {str(folder)!r}", "resume with the values it began with")
-        for key in RESUMABLE:
-            if key in cfg["overridden"]:
-                before[key] = cfg[key]
-        return {**before, "resume": cfg["resume"]}, folder
-    if os.environ.get(FOLDER_VARIABLE) and int(os.environ.get("LOCAL_RANK", 0)) > 0:
+        return {**before, **{key: cfg[key] for key in RESUMABLE if key in cfg["overridden"]}}, folder
+    if FOLDER_VARIABLE in os.environ and int(os.environ.get("LOCAL_RANK", 0)) > 0:
         return cfg, Path(os.environ[FOLDER_VARIABLE])
     name = cfg["task"]["_target_"].rpartition(".")[2].lower()
     folder = Path(cfg["out"] or Path("outputs") / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
@@ -116,13 +134,44 @@ def prepare_folder(cfg: dict[str, Any]) -> tuple[dict[str, Any], Path]:
         f"{str(folder)!r} holds a run already",
         f"give another out, or resume={folder}",
     )
+    return cfg, folder
+
+
+def make_folder(folder: Path, cfg: dict[str, Any]) -> None:
+    """Begin a run on the disk, once everything that could be refused was checked.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIGURATION).write_text(json.dumps(cfg, indent=1))
     except OSError as error:
         raise InputError(f"cannot write to {str(folder)!r}: {error.strerror}", "give another out") from None
     os.environ[FOLDER_VARIABLE] = str(folder)
-    return cfg, folder
+
+
+def checkpoint_of(folder: Path) -> str | None:
+    """The checkpoint to go on from, or None where the run had not written one.
+
+    Raises:
+        InputError: it is cut short or no checkpoint.
+    """
+    last = folder / "checkpoints" / "last.ckpt"
+    if not last.exists():  # killed between two writes: the newest other one is whole
+        others = sorted(last.parent.glob("step=*.ckpt"), key=lambda path: path.stat().st_mtime)
+        if not others:
+            return None
+        last = others[-1]
+    try:
+        torch.load(last, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "it is empty"
+        hint = "it may be cut short: remove it to go on from an older one"
+        raise InputError(f"{last} cannot be read ({reason})", hint) from None
+    return str(last)
 
 
 def new_backbone(config: dict[str, Any], task: Task, seed: int) -> Backbone:
@@ -205,11 +254,6 @@ def export(folder: Path, module: DiffusionModule, cfg: dict[str, Any], trainer: 
     trainer.strategy.barrier()
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A sharded tensor gathered from all processes; others as they are."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
 def final_table(
     cfg: dict[str, Any], folder: Path, module: DiffusionModule, task: Task, sampler: Diffusion, trainer: L.Trainer
 ) -> float:
@@ -221,7 +265,8 @@ def final_table(
         )
     rows = summarise(sampler.name, outcomes)
     if trainer.is_global_zero:
-        (folder / "final.json").write_text(json.dumps({"rows": rows}, indent=1))
+        header = new_header(Path.cwd(), cfg["seed"], module.device.type, threads=cfg["threads"], trainer=cfg["trainer"])
+        (folder / FINAL).write_text(json.dumps({"header": header, "rows": rows}, indent=1))
         print_table(rows)
         log.info("run folder: %s", folder)
     return sum(o.solved for o in outcomes) / len(outcomes)

@@ -57,6 +57,7 @@ class DiffusionModule(L.LightningModule):
         mesh = self.device_mesh["data_parallel"]
         for layer in self.backbone.layers:
             fully_shard(layer, mesh=mesh)
+            register_fsdp_forward_method(layer, "score_bias")
         fully_shard(self.backbone, mesh=mesh)
         for name in ("prefill", "commit", "denoise", "denoise_loops", "causal_logits", "next_token", "self_condition"):
             register_fsdp_forward_method(self.backbone, name)
@@ -155,10 +156,18 @@ class DiffusionModule(L.LightningModule):
         self.carried[shape] = advance(carried, logits, self.objective.own_canvas_passes, generator)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["carried"] = [carried.state_dict() for carried in self.carried.values()]
+        """Each process carries rows of its own; all of them enter the one checkpoint."""
+        own = [carried.state_dict() for carried in self.carried.values()]
+        everyone = [own]
+        if torch.distributed.is_initialized():
+            everyone = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(everyone, own)
+        checkpoint["carried"] = everyone
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        restored = [Carried.from_state_dict(state).to(self.device) for state in checkpoint["carried"]]
+        everyone = checkpoint["carried"]
+        own = everyone[self.global_rank] if self.global_rank < len(everyone) else []
+        restored = [Carried.from_state_dict(state).to(self.device) for state in own]
         self.carried = {(c.batch.prompt.shape[1], c.batch.canvas.shape[1]): c for c in restored}
 
     # -- optimiser ----------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from constrained_dg.errors import InputError, check
+from constrained_dg.errors import InputError, check, is_count
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,8 @@ class Objective:
         for name in ("encoder_weight", "balance_weight"):
             value = getattr(self, name)
             check(value >= 0, f"objective.{name} is {value}", "use 0 or more")
-        check(
-            self.own_canvas_passes >= 1, f"objective.own_canvas_passes is {self.own_canvas_passes}", "use at least 1"
-        )
+        passes = self.own_canvas_passes
+        check(is_count(passes, 1), f"objective.own_canvas_passes is {passes!r}", "use an integer of at least 1")
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,7 @@ class Optimisation:
     def __post_init__(self) -> None:
         for name, low in (("steps", 1), ("batch_size", 2), ("warmup", 0)):
             value = getattr(self, name)
-            check(
-                isinstance(value, int) and value >= low,
-                f"optimisation.{name} is {value!r}",
-                f"use an integer of at least {low}",
-            )
+            check(is_count(value, low), f"optimisation.{name} is {value!r}", f"use an integer of at least {low}")
         for name in ("learning_rate", "clip"):
             check(getattr(self, name) > 0, f"optimisation.{name} is {getattr(self, name)}", "use a number above 0")
         check(self.weight_decay >= 0, f"optimisation.weight_decay is {self.weight_decay}", "use 0 or more")

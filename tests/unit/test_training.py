@@ -186,7 +186,8 @@ def test_the_optimiser_moves_matrices_like_muon_and_the_rest_like_adamw() -> Non
     twin.load_state_dict(model.state_dict())
     ours = new_optimiser(model, OPTIMISATION)
     named = dict(twin.named_parameters())
-    matrices = [p for n, p in named.items() if n.startswith("layers") and p.dim() == 2 and "router" not in n and "bias" not in n]
+    rest = ("router", "bias")
+    matrices = [p for n, p in named.items() if n[0] == "l" and p.dim() == 2 and not any(r in n for r in rest)]
     matrices += [p for n, p in named.items() if n.startswith("self_conditioning") and p.dim() == 2]
     others = [p for p in twin.parameters() if all(p is not m for m in matrices)]
     theirs = [

@@ -1,0 +1,66 @@
+"""What each part of the Sudoku recipe is worth, at one small budget: `python -m experiments.sudoku.ablations.run OUT`.
+
+Every variant is trained with `train.py` on the same puzzles for the same number of steps, and differs from a reference
+in one thing. OUT receives a run folder for each and table.json; a variant whose table exists is not trained again.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from constrained_dg.cli import ROOT
+from constrained_dg.errors import check
+from constrained_dg.metrics import solve, summarise
+from constrained_dg.model import Backbone
+from constrained_dg.report import new_header, print_table
+from constrained_dg.runs import load
+
+#: Steps of 64 puzzles, seed and held-out puzzles a tier, the same for all.
+BUDGET = [
+    "trainer=cpu",
+    "optimisation.steps=200",
+    "optimisation.batch_size=64",
+    "seed=0",
+    "report_per_tier=100",
+    "validate.every=1000",
+    "logger=csv",
+]
+#: Name -> overrides. Variants from "plain_corruption" on compare with that one, the others with "reference".
+VARIANTS = {
+    "reference": [],
+    "no_relations": ["model.relations=false"],
+    "one_loop": ["model.loops=1"],
+    "plain_corruption": ["objective=diffusion"],
+    "no_self_conditioning": [
+        "objective=diffusion",
+        "objective.self_conditioning=0",
+        "sampler.self_conditioning=false",
+    ],
+}
+
+
+def main() -> None:
+    check(len(sys.argv) == 2, f"{len(sys.argv) - 1} arguments", "give one: the folder for the runs")
+    out = Path(sys.argv[1])
+    rows = []
+    for name, overrides in VARIANTS.items():
+        folder = out / name
+        if not (folder / "final.json").exists():
+            start = [f"resume={folder}"] if (folder / "train.json").exists() else [f"out={folder}", *BUDGET, *overrides]
+            subprocess.run([sys.executable, str(ROOT / "train.py"), "task=sudoku", *start], check=True)
+        rows += [{**row, "sampler": name} for row in json.loads((folder / "final.json").read_text())["rows"]]
+    reference = load(out / "reference")
+    untrained = Backbone(reference.model.config).init_weights().eval()
+    problems = reference.task.held_out(100, 2)
+    answers = solve(untrained, reference.task, reference.sampler, problems, batch_size=128, seed=0)
+    rows += summarise("untrained", answers)
+    header = new_header(ROOT, 0, "cpu", budget=BUDGET, variants=VARIANTS)
+    (out / "table.json").write_text(json.dumps({"header": header, "rows": rows}, indent=1))
+    print_table(rows)
+
+
+if __name__ == "__main__":
+    main()
