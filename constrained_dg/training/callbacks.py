@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from constrained_dg.metrics import solve, wilson
@@ -80,7 +81,7 @@ class WeightAverage(L.Callback):
 class SolveRate(L.Callback):
     """Solve rate on held-out problems every few steps, with the averaged weights; logs a table of canvases too.
 
-    Every process solves the same problems, so that sharded models run in step.
+    The first process solves them, or every process the same ones, in step, where the model is sharded.
     """
 
     def __init__(
@@ -95,6 +96,8 @@ class SolveRate(L.Callback):
 
     def report(self, trainer: L.Trainer, pl_module: Any) -> None:
         model = pl_module.backbone
+        if not (trainer.is_global_zero or isinstance(model, FSDPModule)):
+            return
         with self.average.swapped(pl_module), torch.compiler.set_stance("force_eager"):
             outcomes = solve(
                 model, self.task, self.sampler, self.problems, batch_size=64, seed=0, device=str(pl_module.device)

@@ -14,6 +14,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.distributed.fsdp import FSDPModule
 
 from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.metrics import solve, summarise
@@ -258,6 +259,8 @@ def final_table(
     cfg: dict[str, Any], folder: Path, module: DiffusionModule, task: Task, sampler: Diffusion, trainer: L.Trainer
 ) -> float:
     """Solve rates on held-out problems that neither training nor the curves have seen; printed and saved."""
+    if not (trainer.is_global_zero or isinstance(module.backbone, FSDPModule)):
+        return float("nan")  # the first process reports; the others are needed only where they hold a part of the model
     problems = task.held_out(cfg["report_per_tier"], cfg["seed"] + 2)
     with torch.compiler.set_stance("force_eager"):
         outcomes = solve(
