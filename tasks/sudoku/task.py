@@ -41,7 +41,6 @@ RELATIONS = ("row", "column", "box", "cell", "any")
 TIERS = {
     9: {
         "minimal": (MINIMAL, MINIMAL),
-        "22-24": (22, 24),
         "25-27": (25, 27),
         "28-35": (28, 35),
         "36-46": (36, 46),
