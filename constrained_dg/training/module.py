@@ -15,6 +15,7 @@ from constrained_dg.diffusion import canvas_loss, corrupt, next_token_loss, samp
 from constrained_dg.errors import check
 from constrained_dg.model import Backbone, RoutingRecord
 from constrained_dg.model.moe import balance_loss
+from constrained_dg.sampling.loop import select_relations
 from constrained_dg.shapes import FloatTensor, IntTensor
 from constrained_dg.task import Batch
 from constrained_dg.training.carry import Carried, advance, refill
@@ -73,7 +74,8 @@ class DiffusionModule(L.LightningModule):
 
         model.routing = routing = RoutingRecord([], []) if objective.balance_weight else None
         cache = model.prefill(batch.prompt, relations=batch.relations, room=0)
-        signal = self._signal(batch, noisy, cache, carried, generator)
+        model.routing = None  # the first prediction is not trained, so its routing does not count
+        signal = self._signal(batch, noisy, cache, carried)
         model.routing = routing
         logits = model.denoise_loops(noisy, cache, signal, batch.relations)
         model.routing = None
@@ -95,9 +97,7 @@ class DiffusionModule(L.LightningModule):
         self.log_dict({"loss": loss.detach(), **{k: v.detach() for k, v in parts.items()}})
         return loss
 
-    def _signal(
-        self, batch: Batch, noisy: IntTensor, cache: Any, carried: Carried | None, generator: torch.Generator
-    ) -> FloatTensor | None:
+    def _signal(self, batch: Batch, noisy: IntTensor, cache: Any, carried: Carried | None) -> FloatTensor:
         """Self-conditioning: a first prediction without gradient for a share of the fresh rows; carried rows bring
         theirs. Rows of a batch are alike, so the share is exact rather than drawn."""
         model, rows = self.backbone, len(batch)
@@ -109,20 +109,17 @@ class DiffusionModule(L.LightningModule):
         if carried is not None:
             first[:held], mask[:held] = carried.logits, carried.live & (carried.age > 0)
         if len(told):
-            recording, model.routing = model.routing, None
             with torch.no_grad():
-                relations = batch.relations
-                relations = relations if relations is None or len(relations) == 1 else relations[told]
+                relations = select_relations(batch.relations, told)
                 first[told] = model.denoise(noisy[told], cache.select(told), None, relations)
-            model.routing = recording
         return model.self_condition(first, mask)
 
     def _encoder_loss(self, batch: Batch, rows: int) -> FloatTensor:
         """Next-token loss of the causal pass over prompt and answer, on the last rows (carried rows come first)."""
         tokens = torch.cat([batch.prompt, batch.canvas], dim=1)[-rows:]
         known = torch.cat([torch.zeros_like(batch.prompt, dtype=torch.bool), batch.pinned], dim=1)[-rows:]
-        relations = batch.relations
-        relations = relations if relations is None or len(relations) == 1 else relations[-rows:]
+        last = torch.arange(len(batch) - rows, len(batch), device=tokens.device)
+        relations = select_relations(batch.relations, last)
         cache = self.backbone.empty_cache(rows, tokens.shape[1])
         return next_token_loss(self.backbone.causal_logits(tokens, cache, relations), tokens, known)
 
@@ -141,8 +138,7 @@ class DiffusionModule(L.LightningModule):
         if carried is None:
             zeros = torch.zeros(rows, dtype=torch.int64, device=noisy.device)
             logits = torch.zeros(rows, shape[1], self.backbone.vocab_size, device=noisy.device)
-            relations = batch.relations
-            relations = relations if relations is None or len(relations) == 1 else relations[:rows]
+            relations = select_relations(batch.relations, torch.arange(rows, device=noisy.device))
             held = Batch(batch.prompt[:rows], batch.canvas[:rows], batch.pinned[:rows], relations, batch.noise)
             carried = Carried(held, start[:rows], logits, zeros, zeros > 0)
         carried, batch = refill(carried, batch, start)

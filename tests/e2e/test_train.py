@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,7 +59,13 @@ def test_a_run_leaves_a_usable_model_curves_and_a_table(unbroken: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["cpu", "ddp", "fsdp"])
-def test_a_killed_run_continues_and_ends_with_the_same_weights(trainer: str, unbroken: Path, tmp_path: Path) -> None:
+def test_a_killed_run_continues_and_ends_with_the_same_weights(
+    trainer: str,
+    unbroken: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     out, options = tmp_path / "killed", [*TINY, "objective=own_canvas", f"trainer={trainer}"]
     # Slowed by a validation at every step, so that there is time to kill it between two checkpoints.
     process = subprocess.Popen(
@@ -72,6 +79,13 @@ def test_a_killed_run_continues_and_ends_with_the_same_weights(trainer: str, unb
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (out / "model.safetensors").exists()
+    if trainer == "cpu":
+        other = refusal(["train.py", f"resume={out}", "optimisation.learning_rate=1.0"], monkeypatch, capsys)
+        assert "optimisation" in other and str(out) in other
+        cut = shutil.copytree(out, tmp_path / "cut")
+        whole = (cut / "checkpoints" / "last.ckpt").resolve()
+        whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+        assert "last.ckpt" in refusal(["train.py", f"resume={cut}"], monkeypatch, capsys)
     done = run(f"resume={out}")
     assert done.returncode == 0, done.stderr
     assert load(out).description["training"]["steps_done"] == 10
@@ -87,8 +101,9 @@ def test_a_killed_run_continues_and_ends_with_the_same_weights(trainer: str, unb
 @pytest.mark.slow
 def test_an_interrupt_leaves_a_usable_model_and_a_run_to_continue(unbroken: Path, tmp_path: Path) -> None:
     out = tmp_path / "interrupted"
+    # Another logger and a process that prepares batches: neither may change what is learned.
     process = subprocess.Popen(
-        command(*TINY, "objective=own_canvas", f"out={out}", "validate.every=1"),
+        command(*TINY, "objective=own_canvas", f"out={out}", "validate.every=1", "logger=wandb", "workers=1"),
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -99,6 +114,7 @@ def test_an_interrupt_leaves_a_usable_model_and_a_run_to_continue(unbroken: Path
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0 and f"resume={out}" in output and "Traceback" not in output, output
     assert 4 <= load(out).description["training"]["steps_done"] < 10
+    assert list(out.glob("wandb/offline-run-*/files/media/table/canvases*.json"))
     done = run(f"resume={out}")
     assert done.returncode == 0, done.stderr
     assert same_weights(unbroken, out)
@@ -112,13 +128,23 @@ def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> Non
 
 
 @pytest.mark.slow
-def test_a_run_is_never_overwritten_and_resumes_only_as_it_began(unbroken: Path) -> None:
+def test_a_run_is_never_overwritten(
+    unbroken: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = {path: path.stat().st_mtime_ns for path in unbroken.rglob("*") if path.is_file()}
-    again = run(*TINY, f"out={unbroken}")
-    assert again.returncode == 2 and "holds a run already" in again.stderr
-    other = run(f"resume={unbroken}", "optimisation.learning_rate=1.0")
-    assert other.returncode == 2 and "optimisation" in other.stderr
+    assert "holds a run already" in refusal(["train.py", *TINY, f"out={unbroken}"], monkeypatch, capsys)
+    assert "is finished" in refusal(["train.py", f"resume={unbroken}"], monkeypatch, capsys)
     assert before == {path: path.stat().st_mtime_ns for path in unbroken.rglob("*") if path.is_file()}
+
+
+def refusal(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr with which train.py refuses these arguments."""
+    monkeypatch.setattr(sys, "argv", list(arguments))
+    with pytest.raises(SystemExit) as ended:
+        train.main()
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert ended.value.code == 2 and len(lines) == 1, lines
+    return lines[0]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +159,11 @@ def test_a_run_is_never_overwritten_and_resumes_only_as_it_began(unbroken: Path)
         ([*TINY, "model.loops=0"], "loops"),
         ([*TINY, "task.minimal=2"], "minimal"),
         ([*TINY, "validate.every=0"], "validate.every"),
+        ([*TINY, "threads=x"], "threads"),
+        ([*TINY, "workers=-1"], "workers"),
+        ([*TINY, "compile=maybe"], "compile"),
+        ([*TINY, "logger=tensorbord"], "tensorbord"),
+        ([*TINY, "objective.own_canvas_passes=1.5"], "own_canvas_passes"),
         ([*TINY, "trainer.precision=bf17"], "bf17"),
         (["resume=/nowhere"], "/nowhere"),
         ([*TINY, "out=/proc/run"], "/proc/run"),
@@ -147,9 +178,5 @@ def test_bad_input_is_one_line_before_any_work(
 ) -> None:
     placed = not arguments or any(argument.startswith(("out=", "resume=")) for argument in arguments)
     out = [] if placed else [f"out={tmp_path / 'run'}"]
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments, *out])
-    with pytest.raises(SystemExit) as ended:
-        train.main()
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
-    assert ended.value.code == 2 and len(lines) == 1 and named in lines[0], lines
-    assert not list(tmp_path.rglob("*.ckpt"))
+    assert named in refusal(["train.py", *arguments, *out], monkeypatch, capsys)
+    assert not list(tmp_path.iterdir())
