@@ -41,7 +41,6 @@ RELATIONS = ("row", "column", "box", "cell", "any")
 TIERS = {
     9: {
         "minimal": (MINIMAL, MINIMAL),
-        "25-27": (25, 27),
         "28-35": (28, 35),
         "36-46": (36, 46),
         "47-80": (47, 80),
@@ -143,7 +142,7 @@ class Sudoku(Task):
     def held_out(self, per_tier: int, seed: int) -> list[Puzzle]:
         """Generated puzzles that never train: `per_tier` for each tier of the sizes trained on.
 
-        9x9: "minimal", "25-27", "28-35", "36-46", "47-80" clues; 16x16 (110 to 200 clues) and 4x4 (4 to 12)
+        9x9: "minimal", "28-35", "36-46", "47-80" clues; 16x16 (110 to 200 clues) and 4x4 (4 to 12)
         are a tier each. 4x4 has so few puzzle classes that its held-out puzzles recur up to symmetry.
         """
         check(per_tier >= 1, f"per_tier={per_tier}", "use at least 1")
