@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fakes import VOCAB, Oracle, Restless, sudoku4
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from constrained_dg.errors import InputError
 from constrained_dg.metrics import mean_interval, solve, summarise, tiers_of, wilson
 from constrained_dg.sampling import Diffusion, Search, Status
 from constrained_dg.task import Batch, Problem
+from tests.fakes import VOCAB, Oracle, Restless, sudoku4
 
 GRID = (1, 2, 3, 4, 3, 4, 1, 2, 2, 1, 4, 3, 4, 3, 2, 1)
 

@@ -100,6 +100,7 @@ def test_bad_files_are_refused_in_one_line(task, tmp_path, case):
         ("empty.csv.gz", gzip.compress(b""), "is empty"),
         ("packed.csv", gzip.compress(NINE.encode()), "must end in .gz"),
     ],
+    ids=["missing", "folder", "plain", "cut", "broken", "empty", "packed"],
 )
 def test_files_that_cannot_be_opened_are_refused(task, tmp_path, name, data, words):
     path = tmp_path / name

@@ -2,13 +2,13 @@ import json
 
 import pytest
 import torch
-from fakes import Restless
 from test_metrics import PROBLEMS, TinyTask
 
 from constrained_dg.metrics import solve
 from constrained_dg.sampling import Diffusion, Violations
 from constrained_dg.viz import pictures, trace
 from tasks.sudoku import Sudoku
+from tests.fakes import Restless
 
 SAMPLER = Diffusion(renoise=Violations(), max_passes=6)
 
