@@ -22,10 +22,12 @@ def main() -> Any:
     if "resume" not in given or "task" in given:
         return entry("train")(train)()
     # Hydra wants a task, but a resumed run has its own in its folder: any choice will do, and counts as not given.
-    sys.argv.append(f"task={sorted(CONF.glob('task/*.yaml'))[0].stem}")
+    any_task = f"task={sorted(CONF.glob('task/*.yaml'))[0].stem}"
+    sys.argv.append(any_task)
 
     def resume(cfg: dict[str, Any]) -> float:
         cfg["overridden"].remove("task")
+        sys.argv.remove(any_task)  # further processes are started with what the user wrote
         return train(cfg)
 
     return entry("train")(resume)()

@@ -21,7 +21,7 @@ from constrained_dg.runs import load
 #: Steps of 64 puzzles, seed and held-out puzzles a tier, the same for all.
 BUDGET = [
     "trainer=cpu",
-    "optimisation.steps=200",
+    "optimisation.steps=150",
     "optimisation.batch_size=64",
     "seed=0",
     "report_per_tier=100",
