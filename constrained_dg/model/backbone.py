@@ -278,7 +278,8 @@ class Backbone(nn.Module):
             attention.head_dim,
             self.config.rope_theta_full if full else self.config.rope_theta_sliding,
             self.config.partial_rotary_factor if full else 1.0,
-        ).to(x.device)
+            x.device,
+        )
         turn = rotation(torch.arange(start, start + new, device=x.device), frequencies, dtype)
         related = None if relations is None else relations[:, :, start : start + new, first : start + new]
         return turn, layer.score_bias(related, visible, dtype)

@@ -7,7 +7,9 @@ import torch
 from constrained_dg.shapes import FloatTensor, IntTensor
 
 
-def inverse_frequencies(head_dim: int, theta: float, rotary_factor: float = 1.0) -> FloatTensor:
+def inverse_frequencies(
+    head_dim: int, theta: float, rotary_factor: float = 1.0, device: torch.device | None = None
+) -> FloatTensor:
     """(K / 2) angles per position.
 
     theta^(-2i / K) for the first `rotary_factor` of the pairs, exactly 0 (no rotation) for the others. The exponent
@@ -15,8 +17,8 @@ def inverse_frequencies(head_dim: int, theta: float, rotary_factor: float = 1.0)
     """
     pairs = head_dim // 2
     turning = int(rotary_factor * pairs)
-    exponents = torch.arange(turning, dtype=torch.float32) * 2 / head_dim
-    return torch.cat([theta**-exponents, torch.zeros(pairs - turning)])
+    exponents = torch.arange(turning, dtype=torch.float32, device=device) * 2 / head_dim
+    return torch.cat([theta**-exponents, torch.zeros(pairs - turning, device=device)])
 
 
 def rotation(positions: IntTensor, frequencies: FloatTensor, dtype: torch.dtype) -> tuple[FloatTensor, FloatTensor]:
