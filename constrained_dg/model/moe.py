@@ -39,7 +39,7 @@ class Experts(nn.Module):
     three large matrix products and no gather, which is faster while all experts together are small.
     """
 
-    #: Below this width of all experts together the dense path is faster (measured, experiments/LOG.md).
+    #: Up to this width of all experts together the dense path is taken. A guess, not tuned: see experiments/LOG.md.
     DENSE_WIDTH = 512
 
     def __init__(self, config: ModelConfig) -> None:
