@@ -120,7 +120,7 @@ def solve(
                 outcomes[index] = outcome
             if progress is not None:
                 progress(made)
-    return outcomes  # type: ignore[return-value]
+    return outcomes
 
 
 def _solve_batch(

@@ -268,7 +268,8 @@ def final_table(
         )
     rows = summarise(sampler.name, outcomes)
     if trainer.is_global_zero:
-        header = new_header(Path.cwd(), cfg["seed"], module.device.type, threads=cfg["threads"], trainer=cfg["trainer"])
+        where = {key: cfg[key] for key in ("threads", "trainer")}
+        header = new_header(Path(__file__).parents[2], cfg["seed"], module.device.type, **where)
         (folder / FINAL).write_text(json.dumps({"header": header, "rows": rows}, indent=1))
         print_table(rows)
         log.info("run folder: %s", folder)

@@ -27,7 +27,7 @@ def _line_orders(size: int) -> np.ndarray:
 
 
 @compiled
-def _smallest(cells, orders, box):  # type: ignore[no-untyped-def]
+def _smallest(cells, orders, box):
     """The smallest version of cells (N,) int64, rows packed in base 32: (size,) int64.
 
     For each transposition and order of columns, rows are chosen from the top, depth first. Symbols are renamed in order

@@ -35,7 +35,7 @@ MAX_NODES = 200
 
 
 @compiled
-def shuffle(values, state):  # type: ignore[no-untyped-def]
+def shuffle(values, state):
     """Fisher-Yates in place."""
     for i in range(values.size - 1, 0, -1):
         j = next_random(state) % (i + 1)
@@ -43,7 +43,7 @@ def shuffle(values, state):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def full_grid(grid, of, members, state):  # type: ignore[no-untyped-def]
+def full_grid(grid, of, members, state):
     """Fill `grid` (N,) int64 at random: shuffled boxes on the diagonal, the rest by search with random values."""
     size = members.shape[1]
     box = round(size**0.5)
@@ -61,7 +61,7 @@ def full_grid(grid, of, members, state):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def generate(of, members, clues, seed, side, tries, puzzles, solutions):  # type: ignore[no-untyped-def]
+def generate(of, members, clues, seed, side, tries, puzzles, solutions):
     """Fill puzzles and solutions, (M, N) uint8, with puzzles of `clues` (M,) int64 clues; 0 asks for minimal.
 
     Puzzle i depends on (seed, clues[i], side, i) alone. With a `side`, the solution grids are those whose fingerprint

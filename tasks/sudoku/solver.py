@@ -27,7 +27,7 @@ def units(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @compiled
-def next_random(state):  # type: ignore[no-untyped-def]
+def next_random(state):
     """The next 63 random bits of a splitmix64 counter, state (1,) uint64 (Steele, Lea, Flood 2014)."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
     z = state[0]
@@ -37,7 +37,7 @@ def next_random(state):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def search(cells, of, members, limit, max_nodes, banned_cell, banned_value, state, solution):  # type: ignore
+def search(cells, of, members, limit, max_nodes, banned_cell, banned_value, state, solution):
     """Count solutions up to `limit`.
 
     Args:

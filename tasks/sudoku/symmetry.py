@@ -40,7 +40,7 @@ def apply_symmetry(cells: np.ndarray, order: np.ndarray, relabel: np.ndarray) ->
 
 
 @compiled
-def mix(x):  # type: ignore[no-untyped-def]
+def mix(x):
     """The splitmix64 finaliser: uint64 -> uint64, a bijection whose bits all depend on all bits."""
     x += np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -49,7 +49,7 @@ def mix(x):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def fingerprint(grid, box):  # type: ignore[no-untyped-def]
+def fingerprint(grid, box):
     """A number (uint64) that is equal for all symmetric versions of a complete grid (N,) int64.
 
     Two rows of a full grid define a permutation of the symbols (the one above the other). Relabelling conjugates it and
