@@ -27,6 +27,7 @@ class Batch:
         pinned: (B, C) bool, positions of the canvas that are given: never corrupted, never re-noised, without loss.
         relations: (B or 1, R, S + C, S + C) bool over absolute positions (prompt, then canvas), or None.
         noise: (low, high), the half-open range of token ids that noise is drawn from.
+        mask: (B, S) bool, False at padding of the prompt; None without padding.
     """
 
     prompt: IntTensor
@@ -34,6 +35,7 @@ class Batch:
     pinned: BoolTensor
     relations: BoolTensor | None
     noise: tuple[int, int]
+    mask: BoolTensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), torch.Tensor)}

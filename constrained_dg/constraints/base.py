@@ -44,6 +44,19 @@ class Constraint(ABC):
     alphabet: int
     rows: int
 
+    @property
+    def vocab_size(self) -> int:
+        """V, the tokens that answers are made of; A unless the rule speaks about classes of tokens."""
+        return self.alphabet
+
+    def class_of(self, tokens: IntTensor) -> IntTensor:
+        """The class of each token: (...) in [0, V) -> (...) in [0, A). `answer` everywhere else means tokens."""
+        return tokens
+
+    def of_tokens(self, by_class: torch.Tensor) -> torch.Tensor:
+        """What holds for each class, for each token: (..., A) -> (..., V)."""
+        return by_class
+
     def check_answer(self, answer: IntTensor) -> None:
         """Raise InputError unless `answer` is (B, T) int64 with rows that match."""
         check(

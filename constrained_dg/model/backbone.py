@@ -212,9 +212,9 @@ class Backbone(nn.Module):
                 logits.append(self.head(x))
         return logits
 
-    def self_condition(self, logits: FloatTensor, mask: BoolTensor | None = None) -> FloatTensor:
-        """Expected embedding (B, C, D) under processed logits (B, C, V); zero in rows whose `mask` (B) is False."""
-        signal = self.embed_tokens.expected(logits.float().softmax(-1))
+    def self_condition(self, probabilities: FloatTensor, mask: BoolTensor | None = None) -> FloatTensor:
+        """Expected embedding (B, C, D) under probabilities (B, C, V); zero in rows whose `mask` (B) is False."""
+        signal = self.embed_tokens.expected(probabilities)
         return signal if mask is None else signal * mask[:, None, None].to(signal.dtype)
 
     def head(self, x: FloatTensor) -> FloatTensor:

@@ -40,8 +40,11 @@ class Denoiser(Protocol):
     ) -> FloatTensor:
         """Bidirectional pass over the canvas (B, C) -> fp32 logits (B, C, V). Never changes the cache."""
 
-    def self_condition(self, logits: FloatTensor, mask: BoolTensor | None = None) -> Any:
-        """Signal for the next pass from processed logits (B, C, V); rows whose mask (B) is False get none."""
+    def self_condition(self, probabilities: FloatTensor, mask: BoolTensor | None = None) -> Any:
+        """Signal for the next pass from the processed distribution (B, C, V); rows whose mask (B) is False get none.
+
+        The distribution, not its logits: the loop has made it already, and a second softmax over V costs a pass.
+        """
 
     def commit(self, canvas: IntTensor, cache: Cache, relations: BoolTensor | None = None) -> Cache:
         """Causal pass over a finished canvas (B, C); returns the cache, C tokens longer."""

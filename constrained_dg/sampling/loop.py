@@ -154,4 +154,4 @@ def denoise_canvas(
                 return
             live, signal_logits = live.select(keep), signal_logits[keep]
         if parts.self_conditioning and index + 1 < max_passes:
-            signal = model.self_condition(signal_logits)
+            signal = model.self_condition(signal_logits.softmax(-1))

@@ -112,7 +112,7 @@ class DiffusionModule(L.LightningModule):
             with torch.no_grad():
                 relations = select_relations(batch.relations, told)
                 first[told] = model.denoise(noisy[told], cache.select(told), None, relations)
-        return model.self_condition(first, mask)
+        return model.self_condition(first.softmax(-1), mask)
 
     def _encoder_loss(self, batch: Batch, rows: int) -> FloatTensor:
         """Next-token loss of the causal pass over prompt and answer, on the last rows (carried rows come first)."""

@@ -65,7 +65,7 @@ def slow_plain(model, row_prompt, row_canvas, pinned, seed, stop, max_passes):
         if stable and sum(free) / len(free) < stop.confidence_threshold:
             break
         canvas = torch.where(accepted | pinned, sample, noise)
-        signal = model.self_condition(z[None])
+        signal = model.self_condition(z[None].softmax(-1))
     return best, max_passes - n + 1
 
 

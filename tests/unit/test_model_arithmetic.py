@@ -65,9 +65,9 @@ def test_self_conditioning_without_with_and_masked_by_row():
     without = stacked(r.denoise(c.tolist()) for r, c in zip(rows, canvas, strict=True))
     conditioned = stacked(r.denoise(c.tolist(), f) for r, c, f in zip(rows, canvas, fed_back, strict=True))
     assert (without - conditioned).abs().max() > 0.1
-    got = model.denoise(canvas, cache, model.self_condition(fed_back))
+    got = model.denoise(canvas, cache, model.self_condition(fed_back.softmax(-1)))
     torch.testing.assert_close(got, conditioned, **CLOSE)
-    got = model.denoise(canvas, cache, model.self_condition(fed_back, torch.tensor([False, True])))
+    got = model.denoise(canvas, cache, model.self_condition(fed_back.softmax(-1), torch.tensor([False, True])))
     torch.testing.assert_close(got, torch.stack([without[0], conditioned[1]]), **CLOSE)
 
 
@@ -153,7 +153,7 @@ def test_every_neutral_looking_parameter_matters():
     model = random_backbone(10, num_relations=1)
     prompt, canvas = tokens(2, 8), tokens(2, 8, seed=2)
     relations = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(1)) < 0.5
-    signal = model.self_condition(torch.randn(2, 8, 64, generator=torch.Generator().manual_seed(3)))
+    signal = model.self_condition(torch.randn(2, 8, 64, generator=torch.Generator().manual_seed(3)).softmax(-1))
 
     def outputs():
         cache = model.prefill(prompt, relations=relations)

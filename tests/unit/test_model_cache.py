@@ -93,7 +93,7 @@ def test_denoise_changes_nothing_committed_and_leaves_no_trace(changes, gradient
     with torch.set_grad_enabled(gradients):
         cache = model.prefill(tokens(2, 9), padding(0, 2, length=9))
         before, mask = contents(cache), cache.mask.clone()
-        model.denoise(tokens(2, 8, seed=2), cache, model.self_condition(torch.randn(2, 8, 64)))
+        model.denoise(tokens(2, 8, seed=2), cache, model.self_condition(torch.randn(2, 8, 64).softmax(-1)))
         assert cache.length == 9 and torch.equal(cache.mask, mask)
         for one, two in zip(before, contents(cache), strict=True):
             assert torch.equal(one, two)

@@ -177,7 +177,7 @@ def test_loops_equal_a_deeper_stack_with_repeated_weights(loops):
 @torch.no_grad()
 def test_loops_change_the_model_and_every_loop_can_be_read():
     model, prompt, canvas = random_backbone(5, loops=3), tokens(2, 7), tokens(2, 4, seed=2)
-    signal = model.self_condition(torch.randn(2, 4, 64, generator=torch.Generator().manual_seed(1)))
+    signal = model.self_condition(torch.randn(2, 4, 64, generator=torch.Generator().manual_seed(1)).softmax(-1))
     cache = model.prefill(prompt)
     assert len(cache.keys) == 3, "causal_loops is 1: one entry a layer"
     each = model.denoise_loops(canvas, cache, signal)

@@ -141,12 +141,12 @@ def test_no_signal_equals_a_masked_signal_bit_for_bit_and_not_zero_logits():
     cache = model.prefill(tokens(2, 5))
     nothing = model.denoise(canvas, cache)
     fed_back = torch.randn(2, 4, 64, generator=torch.Generator().manual_seed(1))
-    masked = model.denoise(canvas, cache, model.self_condition(fed_back, torch.zeros(2, dtype=torch.bool)))
+    masked = model.denoise(canvas, cache, model.self_condition(fed_back.softmax(-1), torch.zeros(2, dtype=torch.bool)))
     assert torch.equal(nothing, masked)
-    zeros = model.denoise(canvas, cache, model.self_condition(torch.zeros(2, 4, 64)))
+    zeros = model.denoise(canvas, cache, model.self_condition(torch.zeros(2, 4, 64).softmax(-1)))
     assert (zeros - nothing).abs().max() > 1e-2
-    everyone = model.self_condition(fed_back, torch.ones(2, dtype=torch.bool))
-    assert torch.equal(everyone, model.self_condition(fed_back))
+    everyone = model.self_condition(fed_back.softmax(-1), torch.ones(2, dtype=torch.bool))
+    assert torch.equal(everyone, model.self_condition(fed_back.softmax(-1)))
 
 
 @torch.no_grad()
@@ -154,7 +154,7 @@ def test_signal_of_certain_logits_is_the_embedding_and_masked_tokens_weigh_nothi
     model = random_backbone(1)
     certain = torch.full((1, 2, 64), float("-inf"))
     certain[0, 0, 7] = certain[0, 1, 9] = 3.0
-    torch.testing.assert_close(model.self_condition(certain), model.embed_tokens(torch.tensor([[7, 9]])))
+    torch.testing.assert_close(model.self_condition(certain.softmax(-1)), model.embed_tokens(torch.tensor([[7, 9]])))
 
 
 @torch.no_grad()
@@ -163,7 +163,8 @@ def test_a_canvas_enters_with_unit_rms_and_a_prompt_as_it_is():
     hook = model.layers[0].register_forward_pre_hook(lambda _, args: entered.append(args[0]))
     cache = model.prefill(tokens(2, 5))
     assert torch.equal(entered[-1], model.embed_tokens(tokens(2, 5)))
-    for signal in (None, model.self_condition(torch.randn(2, 4, 64, generator=torch.Generator().manual_seed(1)))):
+    probabilities = torch.randn(2, 4, 64, generator=torch.Generator().manual_seed(1)).softmax(-1)
+    for signal in (None, model.self_condition(probabilities)):
         model.denoise(tokens(2, 4), cache, signal)
         rms = entered[-1].square().mean(-1).sqrt()
         torch.testing.assert_close(rms, torch.ones(2, 4), rtol=1e-4, atol=1e-4)

@@ -15,7 +15,7 @@ def tokens(*shape: int, seed: int = 1) -> torch.Tensor:
 def training_loss(model: Backbone, prompt, canvas, noisy, relations=None):
     cache = model.prefill(prompt[:, :1], relations=relations)
     causal = model.causal_logits(prompt[:, 1:], cache, relations)
-    signal = model.self_condition(torch.zeros(*canvas.shape, model.vocab_size))
+    signal = model.self_condition(torch.zeros(*canvas.shape, model.vocab_size).softmax(-1))
     free = torch.zeros(canvas.shape, dtype=torch.bool)
     loss = canvas_loss(model.denoise_loops(noisy, cache, signal, relations), canvas, free)
     return loss + next_token_loss(causal, prompt[:, 1:], torch.zeros_like(prompt[:, 1:], dtype=torch.bool))
@@ -79,7 +79,7 @@ def test_a_row_alone_equals_the_row_in_a_batch(gradients):
 
     def run(rows):
         cache = model.prefill(prompt[rows], mask[rows])
-        first = model.denoise(canvas[rows], cache, model.self_condition(fed_back[rows]))
+        first = model.denoise(canvas[rows], cache, model.self_condition(fed_back[rows].softmax(-1)))
         model.commit(canvas[rows], cache)
         return first, model.denoise(canvas[rows], cache)
 
@@ -103,7 +103,7 @@ def test_bf16_autocast_is_near_fp32(gradients):
         cache = model.prefill(prompt, relations=relations)
         model.commit(canvas, cache, relations)
         first = model.denoise(canvas, cache, None, relations)
-        return cache, model.denoise(canvas, cache, model.self_condition(first), relations)
+        return cache, model.denoise(canvas, cache, model.self_condition(first.softmax(-1)), relations)
 
     with torch.set_grad_enabled(gradients):
         _, exact = run()
