@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from constrained_dg.model.cache import KeysValues
 from constrained_dg.model.config import ModelConfig
 from constrained_dg.model.layers import RMSNorm
 from constrained_dg.model.rope import rotate
 from constrained_dg.shapes import BoolTensor, FloatTensor
-
-#: Keys and values.
-KeysValues = tuple[FloatTensor, FloatTensor]
 
 
 class Attention(nn.Module):
@@ -46,10 +45,10 @@ class Attention(nn.Module):
 
         Args:
             relations: (B or 1, R, N, M) bool, or None.
-            visible: (B or 1, N, M) bool, or None where every key is seen.
+            visible: (B or 1, N or 1, M) bool, or None where every key is seen.
 
         Returns:
-            (B or 1, H or 1, N, M), or None where there is nothing to add.
+            (B or 1, H or 1, N or 1, M), or None where there is nothing to add.
         """
         bias = None
         if self.relation_bias is not None and relations is not None:
@@ -60,44 +59,75 @@ class Attention(nn.Module):
             bias = hidden if bias is None else bias + hidden
         return bias
 
+    def keys_values(self, x: FloatTensor, rotation: KeysValues) -> KeysValues:
+        """(B, N, D) -> what the cache keeps of it: keys and values (B, N, G, K)."""
+        k = self.k_proj(x).unflatten(-1, (self.groups, self.head_dim))
+        v = k if self.v_proj is None else self.v_proj(x).unflatten(-1, (self.groups, self.head_dim))
+        return rotate(self.k_norm(k), *rotation), self.v_norm(v)
+
     def forward(
-        self, x: FloatTensor, rotation: KeysValues, past: KeysValues, bias: FloatTensor | None, buffered: bool
+        self, x: FloatTensor, rotation: KeysValues, past: KeysValues, biases: list[FloatTensor] | None, in_place: bool
     ) -> tuple[FloatTensor, FloatTensor, FloatTensor]:
         """(B, N, D) -> (B, N, D) and the new keys and values (B, N, G, K).
 
         Args:
             rotation: cosine and sine (N, K).
-            past: a cache view: committed keys and values, with N positions of scratch behind them when `buffered`.
-            bias: from `score_bias`.
+            past: a cache view: committed keys and values, with N positions of scratch behind them when `in_place`.
+            biases: None, or what is added to the scores of each block of queries, see `attend_blocks`.
         """
         new = x.shape[1]
-        q = self.q_proj(x).unflatten(-1, (self.heads, self.head_dim))
-        k = self.k_proj(x).unflatten(-1, (self.groups, self.head_dim))
-        v = k if self.v_proj is None else self.v_proj(x).unflatten(-1, (self.groups, self.head_dim))
-        q, k, v = rotate(self.q_norm(q), *rotation), rotate(self.k_norm(k), *rotation), self.v_norm(v)
+        q = rotate(self.q_norm(self.q_proj(x).unflatten(-1, (self.heads, self.head_dim))), *rotation)
+        k, v = self.keys_values(x, rotation)
         keys, values = past
-        if buffered:
+        if in_place:
             keys[:, -new:] = k
             values[:, -new:] = v
         elif keys.shape[1]:
             keys, values = torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1)
         else:
             keys, values = k, v
-        return self.o_proj(attend(q, keys, values, bias).flatten(-2)), k, v
+        return self.o_proj(attend_blocks(q, keys, values, biases).flatten(-2)), k, v
+
+
+def attend_blocks(q: FloatTensor, k: FloatTensor, v: FloatTensor, biases: list[FloatTensor] | None) -> FloatTensor:
+    """`attend`, block by block of queries, each over the stretch of keys that its bias (.., N_i, M_i) covers.
+
+    The queries are the last N of the M positions. Blocks divide them evenly but for the last one, and the keys of a
+    block end with its last query, so that a causal block reads nothing behind itself and, with a window, nothing far
+    before it. One bias covers all queries and all keys; None adds nothing.
+    """
+    if biases is None or len(biases) == 1:
+        return attend(q, k, v, None if biases is None else biases[0])
+    out, done, past = [], 0, k.shape[1] - q.shape[1]
+    for bias in biases:
+        stop = done + bias.shape[-2]
+        keys = slice(past + stop - bias.shape[-1], past + stop)
+        out.append(attend(q[:, done:stop], k[:, keys], v[:, keys], bias))
+        done = stop
+    return torch.cat(out, dim=1)
 
 
 def attend(q: FloatTensor, k: FloatTensor, v: FloatTensor, bias: FloatTensor | None) -> FloatTensor:
-    """softmax(q k^T + bias) v: queries (B, N, H, K), keys and values (B, M, G, K), bias (B or 1, H or 1, N, M).
+    """softmax(q k^T + bias) v: queries (B, N, H, K), keys and values (B, M, G, K), bias (B or 1, H or 1, N or 1, M).
 
-    Matmul, softmax, matmul: with small heads on a CPU this is faster, forward and backward, than
-    scaled_dot_product_attention with a bias that needs a gradient.
+    Keys and values are never repeated: the H / G query heads that share one stand behind each other as if they were
+    more queries. A bias that needs a gradient goes through plain matrix products, which is faster with small heads on
+    a CPU, forward and backward, than what scaled_dot_product_attention does then. Otherwise that function takes 0.55
+    to 0.85 of the time of the plain products (one CPU thread, canvas of 256 behind 256 and 4096 tokens).
     """
-    heads, groups = q.shape[2], k.shape[2]
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    if groups != heads:
-        k = k.repeat_interleave(heads // groups, dim=1)
-        v = v.repeat_interleave(heads // groups, dim=1)
-    scores = q @ k.transpose(-1, -2)
-    if bias is not None:
-        scores = scores + bias.to(scores.dtype)
-    return (torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype) @ v).transpose(1, 2)
+    rows, new, heads, size = q.shape
+    groups, shared = k.shape[2], heads // k.shape[2]
+    q = q.unflatten(2, (groups, shared)).permute(0, 2, 3, 1, 4).reshape(rows, groups, shared * new, size)
+    k, v = k.transpose(1, 2), v.transpose(1, 2)
+    if bias is not None and (shared > 1 or bias.shape[1] > 1):
+        # Heads of the bias go the way of the heads of the queries; one that is the same for all queries stays small.
+        if bias.shape[1] == 1 and bias.shape[2] > 1:
+            bias = bias.expand(-1, shared, -1, -1).flatten(1, 2)[:, None]
+        elif bias.shape[1] > 1:
+            bias = bias.expand(-1, -1, new, -1).unflatten(1, (groups, shared)).flatten(2, 3)
+    if bias is not None and bias.requires_grad:
+        weights = torch.softmax(q @ k.transpose(-1, -2) + bias.to(q.dtype), dim=-1, dtype=torch.float32)
+        out = weights.to(v.dtype) @ v
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype), scale=1.0)
+    return out.unflatten(2, (shared, new)).permute(0, 3, 1, 2, 4).flatten(2, 3)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from constrained_dg.errors import check
-from constrained_dg.model.attention import Attention, KeysValues
-from constrained_dg.model.cache import Cache
+from constrained_dg.model.attention import Attention
+from constrained_dg.model.cache import Cache, Entry, KeysValues
 from constrained_dg.model.config import ModelConfig
 from constrained_dg.model.layers import MLP, RMSNorm, ScaledEmbedding
 from constrained_dg.model.masks import causal_mask, first_visible
@@ -20,6 +21,12 @@ from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 #: A head that starts tied to a relation gives related keys exp(TIED_BIAS) times the weight of the others.
 TIED_BIAS = 4.0
+
+#: Tokens that go through the stack at a time in a causal pass without gradients (activations are bounded by it, and
+#: every chunk reads all weights once more), and queries that attend at a time in it (a sliding layer's queries read up
+#: to a block more keys than they see). Prefill of 4096 tokens, hidden 512, one CPU thread: chunks of 256, 1024, 2048
+#: and 4096 take 3.5, 3.1, 2.8 and 3.5 s; blocks of 128, 256 and 512 take 2.7, 2.8 and 2.9 s.
+PREFILL_CHUNK, QUERY_BLOCK = 2048, 256
 
 
 @dataclass
@@ -62,12 +69,19 @@ class Layer(nn.Module):
         x: FloatTensor,
         turn: KeysValues,
         past: KeysValues,
-        bias: FloatTensor | None,
-        buffered: bool,
+        biases: list[FloatTensor] | None,
+        in_place: bool,
         causal: bool,
-    ) -> tuple[FloatTensor, FloatTensor, FloatTensor, FloatTensor, IntTensor]:
-        """(B, N, D) -> (B, N, D), new keys and values (B, N, G, K), router probabilities and choices."""
-        out, keys, values = self.self_attn(self.input_layernorm(x), turn, past, bias, buffered)
+        keys_only: bool = False,
+    ) -> tuple[FloatTensor | None, FloatTensor, FloatTensor, FloatTensor | None, IntTensor | None]:
+        """(B, N, D) -> (B, N, D), new keys and values (B, N, G, K), router probabilities and choices.
+
+        With `keys_only` nothing but the keys and values is made; the rest is None.
+        """
+        normed = self.input_layernorm(x)
+        if keys_only:
+            return None, *self.self_attn.keys_values(normed, turn), None, None
+        out, keys, values = self.self_attn(normed, turn, past, biases, in_place)
         x = x + self.post_attention_layernorm(out)
         flat = x.flatten(0, 1)
         weights, chosen, probabilities = self.router(flat)
@@ -95,6 +109,7 @@ class Backbone(nn.Module):
         self.self_conditioning = SelfConditioning(config)
         #: Filled by every pass while it is set; training sets it for one step.
         self.routing: RoutingRecord | None = None
+        self._compiled: tuple[Callable[..., FloatTensor], Callable[..., FloatTensor]] | None = None
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> Backbone:
@@ -123,14 +138,20 @@ class Backbone(nn.Module):
         relations: BoolTensor | None = None,
         room: int | None = None,
     ) -> Cache:
-        """Causal pass over the prompt.
+        """Causal pass over the prompt, PREFILL_CHUNK tokens at a time (all at once with gradients).
+
+        No head, and of the last layer nothing but its keys and values: no canvas ever reads more.
 
         Args:
             prompt: (B, S) int64.
             mask: (B, S) bool, False at padding; None without padding.
             relations: (B or 1, R, >= S, >= S) bool over absolute positions, or None.
             room: tokens to reserve behind the prompt; default one canvas.
+
+        Raises:
+            InputError: the prompt is longer than the context, or the mask has another shape.
         """
+        self._check_context(prompt.shape[1])
         space = self.config.canvas_length if room is None else room
         cache = self.empty_cache(prompt.shape[0], prompt.shape[1] + space)
         self._causal_pass(prompt, cache, mask, relations)
@@ -138,25 +159,39 @@ class Backbone(nn.Module):
 
     def empty_cache(self, rows: int, capacity: int) -> Cache:
         """A cache of B rows with nothing committed and space for `capacity` tokens."""
-        layers = [layer.self_attn for layer in self.layers]
-        shapes = [(layer.groups, layer.head_dim) for layer in layers] * self.config.causal_loops
         like = self.embed_tokens.weight[0]
         if torch.is_autocast_enabled(like.device.type):
             like = like.to(torch.get_autocast_dtype(like.device.type))
-        return Cache(shapes, rows, capacity, like)
+        return Cache(self._entries(), rows, capacity, self.config.canvas_length, like)
 
     def commit(self, canvas: IntTensor, cache: Cache, relations: BoolTensor | None = None) -> Cache:
         """Causal pass over a finished canvas (B, C); the cache grows by C tokens, in place."""
         self._causal_pass(canvas, cache, None, relations)
         return cache
 
+    def hidden_states(
+        self, tokens: IntTensor, cache: Cache, mask: BoolTensor | None = None, relations: BoolTensor | None = None
+    ) -> FloatTensor:
+        """Causal pass over new tokens (B, N), committed to the cache -> hidden states (B, N, D) after the final norm.
+
+        Args:
+            mask: (B, N) bool, False at padding; what stands at padding means nothing.
+        """
+        return self.norm(self._causal_pass(tokens, cache, mask, relations, wanted=tokens.shape[1]))
+
     def next_token(self, tokens: IntTensor, cache: Cache, relations: BoolTensor | None = None) -> FloatTensor:
         """Causal pass over new tokens (B, N), committed to the cache -> fp32 logits (B, V) of the token after them."""
-        return self.head(self._causal_pass(tokens, cache, None, relations)[:, -1])
+        return self.head(self._causal_pass(tokens, cache, None, relations, wanted=1)[:, -1])
 
-    def causal_logits(self, tokens: IntTensor, cache: Cache, relations: BoolTensor | None = None) -> FloatTensor:
-        """Like `next_token`, at every position: fp32 (B, N, V)."""
-        return self.head(self._causal_pass(tokens, cache, None, relations))
+    def causal_logits(
+        self,
+        tokens: IntTensor,
+        cache: Cache,
+        relations: BoolTensor | None = None,
+        mask: BoolTensor | None = None,
+    ) -> FloatTensor:
+        """Like `next_token`, at every position: fp32 (B, N, V). `mask` as in `hidden_states`."""
+        return self.head(self._causal_pass(tokens, cache, mask, relations, wanted=tokens.shape[1]))
 
     def denoise(
         self,
@@ -170,6 +205,9 @@ class Backbone(nn.Module):
         Args:
             signal: (B, C, D) from `self_condition`, or None on the first pass.
             relations: (B or 1, R, >= S + C, >= S + C) bool, or None.
+
+        Raises:
+            InputError: the canvas is longer than trained, or ends beyond the context.
         """
         return self.denoise_loops(canvas, cache, signal, relations, every=False)[-1]
 
@@ -182,35 +220,48 @@ class Backbone(nn.Module):
         every: bool = True,
     ) -> list[FloatTensor]:
         """`denoise`, with the logits after every loop when `every`: a list of fp32 (B, C, V), the last loop last."""
-        rows, new = canvas.shape
+        new, start = canvas.shape[1], cache.length
         check(
             new <= self.config.canvas_length,
             f"the canvas has {new} tokens",
             f"this model takes canvases of up to {self.config.canvas_length}",
         )
+        self._check_context(start + new)
         cache.reserve(new)
         x = self.self_conditioning(self.embed_tokens(canvas), signal)
-        plan = []
-        for index, layer in enumerate(self.layers):
-            window = None if self.config.is_full(index) else self.config.sliding_window
-            first = first_visible(cache.length, window)
-            visible = None
-            if cache.mask is not None:
-                own = torch.ones(rows, new, dtype=torch.bool, device=canvas.device)
-                visible = torch.cat([cache.mask[:, first:], own], dim=1)[:, None].expand(-1, new, -1)
-            plan.append((layer, first, *self._pass_constants(layer, first, cache.length, new, relations, visible, x)))
-        # With gradients nothing is written into the buffers: autograd may still need what they hold.
-        buffered = cache.buffered and not torch.is_grad_enabled()
+        seen = None if cache.mask is None else cache.seen(new, None)
+        plan = self._plan(
+            [(start, start + new)],
+            start,
+            relations,
+            x,
+            lambda window, lo, hi, first: None if seen is None else seen[:, None, first:hi],
+        )
+        compiled = self._compiled if self.routing is None and not torch.is_grad_enabled() else None
+        run, head = compiled or (_canvas_loop, _soft_capped)
         logits = []
         for loop in range(self.config.loops):
             base = min(loop, self.config.causal_loops - 1) * len(self.layers)
-            for index, (layer, first, turn, bias) in enumerate(plan):
-                past = cache.view(base + index, first, new if buffered else 0)
-                x, _, _, *routing = layer(x, turn, past, bias, buffered, causal=False)
-                self._record(*routing)
+            # With gradients nothing is written into the buffers: autograd may still need what they hold.
+            views = [cache.view(base + index, first, new) for index, (first, _, _) in enumerate(plan)]
+            steps = [(turn, past, biases) for (past, _), (_, turn, biases) in zip(views, plan, strict=True)]
+            if compiled:
+                _mark_dynamic(x, steps)
+            x = run(self, x, steps, views[0][1])
             if every or loop == self.config.loops - 1:
-                logits.append(self.head(x))
+                logits.append(head(self, x))
         return logits
+
+    def compile_canvas_pass(self, mode: str | None = None) -> Backbone:
+        """From now on compile the canvas pass (torch.compile) wherever no gradient is needed; returns the model.
+
+        Rows and context are dynamic: a generation compiles a handful of graphs (below and beyond the window, one row
+        and several), whatever its length. The canvas length is not; each one compiles its own. The stack gets `mode`.
+        The head is always compiled without CUDA graphs, so that its logits are fresh tensors, which the caller may
+        keep while the next pass runs.
+        """
+        self._compiled = torch.compile(_canvas_loop, mode=mode), torch.compile(_soft_capped)
+        return self
 
     def self_condition(self, probabilities: FloatTensor, mask: BoolTensor | None = None) -> FloatTensor:
         """Expected embedding (B, C, D) under probabilities (B, C, V); zero in rows whose `mask` (B) is False."""
@@ -219,72 +270,190 @@ class Backbone(nn.Module):
 
     def head(self, x: FloatTensor) -> FloatTensor:
         """Tied, soft-capped head: (..., D) -> fp32 logits (..., V)."""
-        cap = self.config.final_logit_softcapping
-        logits = torch.nn.functional.linear(self.norm(x), self.embed_tokens.weight).float()
-        return cap * torch.tanh(logits / cap)
+        return _soft_capped(self, x)
+
+    def memory_needed(self, rows: int, committed: int, canvas: int) -> int:
+        """Bytes beyond the weights that generating takes at its peak, estimated without allocating anything.
+
+        The sum of the cache (all layers of `committed` tokens and two canvases of room, sliding ones only what their
+        window bounds; twice with more than one row, since rows that leave the batch select a second, smaller cache
+        while the first still stands), one canvas of logits in fp32 with the probabilities that go back in the dtype of
+        the weights (and, where that is not fp32, the logits before the cast), and the larger pass of prefill and
+        canvas: its residual stream, queries, MLP, experts and masks as if one layer's tensors were all alive at once.
+        A sampler's own tensors come on top.
+
+        Args:
+            rows: B.
+            committed: tokens in the cache when the last canvas begins.
+            canvas: C.
+        """
+        config, size = self.config, self.embed_tokens.weight.element_size()
+        shape = Cache(self._entries(), 0, committed + 2 * canvas, config.canvas_length, self.embed_tokens.weight[0])
+        slots = [(entry, shape.slots(entry, committed + 2 * canvas)) for entry in shape.entries]
+        cache = sum(2 * n * entry.groups * entry.head_dim for entry, n in slots) * rows * size * (2 if rows > 1 else 1)
+        logits = rows * canvas * config.vocab_size * (4 + size + (size if size < 4 else 0))
+        heads = config.num_attention_heads * max(config.head_dim, config.global_head_dim)
+        token = 8 * config.hidden_size + 4 * heads + 3 * config.intermediate_size
+        token += config.top_k_experts * (3 * config.hidden_size + 4 * config.moe_intermediate_size)
+        tokens = max(canvas, min(committed, PREFILL_CHUNK))
+        masks = tokens * committed * (1 + config.num_attention_heads // config.num_global_key_value_heads)
+        return cache + logits + (rows * tokens * token + masks) * size
 
     # -- parts of the passes ------------------------------------------------------------------------------------------
 
-    def _causal_pass(
-        self, tokens: IntTensor, cache: Cache, mask: BoolTensor | None, relations: BoolTensor | None
-    ) -> FloatTensor:
-        """Commit tokens (B, N) to the cache -> last hidden states (B, N, D), before the final norm."""
-        new, start = tokens.shape[1], cache.length
+    def _entries(self) -> list[Entry]:
+        windows = [self._window(index) for index in range(len(self.layers))]
+        parts = [(layer.self_attn.groups, layer.self_attn.head_dim) for layer in self.layers]
+        return [Entry(*part, window) for part, window in zip(parts, windows, strict=True)] * self.config.causal_loops
+
+    def _window(self, layer: int) -> int | None:
+        return None if self.config.is_full(layer) else self.config.sliding_window
+
+    def _check_context(self, tokens: int) -> None:
         limit = self.config.max_position_embeddings
-        check(start + new <= limit, f"{start + new} tokens of context", f"this model takes up to {limit}")
+        check(tokens <= limit, f"{tokens} tokens of context", f"this model takes up to {limit}")
+
+    def _causal_pass(
+        self,
+        tokens: IntTensor,
+        cache: Cache,
+        mask: BoolTensor | None,
+        relations: BoolTensor | None,
+        wanted: int = 0,
+    ) -> FloatTensor | None:
+        """Commit tokens (B, N) to the cache -> hidden states (B, wanted, D) of the last ones, before the final norm."""
+        new = tokens.shape[1]
+        self._check_context(cache.length + new)
+        check(
+            mask is None or mask.shape == tokens.shape,
+            f"the padding mask is {tuple(mask.shape) if mask is not None else ()} for tokens {tuple(tokens.shape)}",
+            "give one of the same shape",
+        )
+        chunk = max(1, new) if torch.is_grad_enabled() else PREFILL_CHUNK
+        states = [self.embed_tokens(tokens[:, :0])] if wanted == new == 0 else []
+        for at in range(0, new, chunk):
+            part = None if mask is None else mask[:, at : at + chunk]
+            keep = max(0, min(at + chunk, new) - max(at, new - wanted))
+            x = self._causal_chunk(tokens[:, at : at + chunk], cache, part, relations, keep == 0)
+            if keep:
+                states.append(x[:, -keep:])
+        return torch.cat(states, dim=1) if len(states) > 1 else states[0] if states else None
+
+    def _causal_chunk(
+        self,
+        tokens: IntTensor,
+        cache: Cache,
+        mask: BoolTensor | None,
+        relations: BoolTensor | None,
+        keys_only: bool,
+    ) -> FloatTensor | None:
+        """One chunk of `_causal_pass` -> hidden states (B, N, D), or None with `keys_only`."""
+        new, start = tokens.shape[1], cache.length
         cache.reserve(new)
-        seen = None
-        if mask is not None or cache.mask is not None:
-            past_mask = cache.mask if cache.mask is not None else mask.new_ones(mask.shape[0], start)
-            new_mask = mask if mask is not None else past_mask.new_ones(past_mask.shape[0], new)
-            seen = torch.cat([past_mask, new_mask], dim=1)
+        seen = cache.seen(new, mask)
+        block = new if torch.is_grad_enabled() else QUERY_BLOCK
+        blocks = [(lo, min(lo + block, start + new)) for lo in range(start, start + new, block)]
         x = self.embed_tokens(tokens)
-        plan = []
-        for index, layer in enumerate(self.layers):
-            window = None if self.config.is_full(index) else self.config.sliding_window
-            first = first_visible(start, window)
-            visible = causal_mask(start, new, window, tokens.device)[None, :, first:]
-            if seen is not None:
-                # A padded query sees itself alone: a softmax over nothing would be NaN.
-                itself = torch.eye(new, dtype=torch.bool, device=tokens.device)
-                itself = torch.cat([itself.new_zeros(new, start - first), itself], dim=1)
-                visible = (visible & seen[:, None, first:]) | itself
-            plan.append((layer, first, *self._pass_constants(layer, first, start, new, relations, visible, x)))
-        for loop in range(self.config.causal_loops):
-            for index, (layer, first, turn, bias) in enumerate(plan):
-                entry = loop * len(self.layers) + index
-                past = cache.view(entry, first, new)
-                x, keys, values, *routing = layer(x, turn, past, bias, cache.buffered, causal=True)
-                cache.append(entry, keys, values)
+
+        def visible(window: int | None, lo: int, hi: int, first: int) -> BoolTensor:
+            see = causal_mask(lo, hi - lo, window, tokens.device, first)[None]
+            if seen is None:
+                return see
+            # A padded query sees itself alone: a softmax over nothing would be NaN.
+            itself = torch.eye(hi - lo, dtype=torch.bool, device=tokens.device)
+            return (see & seen[:, None, first:hi]) | torch.nn.functional.pad(itself, (lo - first, 0))
+
+        plan = self._plan(blocks, start, relations, x, visible)
+        entries = self.config.causal_loops * len(self.layers)
+        for entry in range(entries):
+            first, turn, biases = plan[entry % len(self.layers)]
+            past, in_place = cache.view(entry, first, new)
+            last = keys_only and entry == entries - 1
+            layer = self.layers[entry % len(self.layers)]
+            x, keys, values, *routing = layer(x, turn, past, biases, in_place and not last, True, last)
+            cache.append(entry, keys, values, in_place and not last)
+            if not last:
                 self._record(*routing)
         cache.advance(new, mask)
         return x
 
-    def _pass_constants(
+    def _plan(
         self,
-        layer: Layer,
-        first: int,
+        blocks: list[tuple[int, int]],
         start: int,
-        new: int,
         relations: BoolTensor | None,
-        visible: BoolTensor | None,
         x: FloatTensor,
-    ) -> tuple[KeysValues, FloatTensor | None]:
-        """Rotation and score bias of one layer, the same in every loop of a pass."""
-        attention = layer.self_attn
-        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-        full = attention.v_proj is None
-        frequencies = inverse_frequencies(
-            attention.head_dim,
-            self.config.rope_theta_full if full else self.config.rope_theta_sliding,
-            self.config.partial_rotary_factor if full else 1.0,
-            x.device,
-        )
-        turn = rotation(torch.arange(start, start + new, device=x.device), frequencies, dtype)
-        related = None if relations is None else relations[:, :, start : start + new, first : start + new]
-        return turn, layer.score_bias(related, visible, dtype)
+        visible: Callable[[int | None, int, int, int], BoolTensor | None],
+    ) -> list[tuple[int, KeysValues, list[FloatTensor] | None]]:
+        """What is the same in every loop of a pass over positions `start` .. of x (B, N, D).
+
+        Args:
+            blocks: of queries, as absolute positions [lo, hi).
+            visible: (window, lo, hi, first) -> which keys [first, hi) the queries [lo, hi) of a layer see.
+
+        Returns:
+            for each layer the oldest position that it reads, its rotation, and the biases of its blocks or None.
+        """
+        config, device = self.config, x.device
+        dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else x.dtype
+        positions = torch.arange(start, start + x.shape[1], device=device)
+        shared: dict[int | None, tuple] = {}
+        plan = []
+        for index, layer in enumerate(self.layers):
+            window = self._window(index)
+            if window not in shared:
+                full = window is None
+                frequencies = inverse_frequencies(
+                    config.global_head_dim if full else config.head_dim,
+                    config.rope_theta_full if full else config.rope_theta_sliding,
+                    config.partial_rotary_factor if full else 1.0,
+                    device,
+                )
+                firsts = [first_visible(lo, window) for lo, _ in blocks]
+                see = [visible(window, *block, first) for block, first in zip(blocks, firsts, strict=True)]
+                biases = None
+                if relations is None or not config.num_relations:
+                    biases = [layer.score_bias(None, mask, dtype) for mask in see]
+                shared[window] = rotation(positions, frequencies, dtype), firsts, see, biases
+            turn, firsts, see, biases = shared[window]
+            if biases is None:
+                biases = [
+                    layer.score_bias(relations[:, :, lo:hi, first:hi], mask, dtype)
+                    for (lo, hi), first, mask in zip(blocks, firsts, see, strict=True)
+                ]
+            plan.append((firsts[0], turn, None if biases[0] is None else biases))
+        return plan
 
     def _record(self, probabilities: FloatTensor, chosen: IntTensor) -> None:
         if self.routing is not None:
             self.routing.probabilities.append(probabilities)
             self.routing.chosen.append(chosen)
+
+
+#: For each layer of a canvas pass: rotation, cache view and biases.
+Steps = list[tuple[KeysValues, KeysValues, list[FloatTensor] | None]]
+
+
+# Functions of the model, not methods: a compiled method would keep hold of the model that it was compiled for.
+def _canvas_loop(model: Backbone, x: FloatTensor, steps: Steps, in_place: bool) -> FloatTensor:
+    """The canvas (B, C, D) once through the stack."""
+    for layer, (turn, past, biases) in zip(model.layers, steps, strict=True):
+        x, _, _, *routing = layer(x, turn, past, biases, in_place, False)
+        model._record(*routing)
+    return x
+
+
+def _soft_capped(model: Backbone, x: FloatTensor) -> FloatTensor:
+    cap = model.config.final_logit_softcapping
+    logits = torch.nn.functional.linear(model.norm(x), model.embed_tokens.weight).float().div_(cap).tanh_()
+    # In place but for the last step, which tanh's own gradient forbids.
+    return logits * cap if logits.requires_grad else logits.mul_(cap)
+
+
+def _mark_dynamic(x: FloatTensor, steps: Steps) -> None:
+    """Tell torch.compile that rows and keys change from pass to pass (a size of 1 is always compiled as such)."""
+    for _, past, biases in steps:
+        for tensor, keys in ((x, None), *((store, 1) for store in past), *((bias, 3) for bias in biases or [])):
+            for dim in (0, keys):
+                if dim is not None and tensor.shape[dim] > 1:
+                    torch._dynamo.maybe_mark_dynamic(tensor, dim)

@@ -22,11 +22,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: FloatTensor) -> FloatTensor:
         """(..., size) -> (..., size)."""
-        wide = x.float()
-        y = wide * (wide.square().mean(-1, keepdim=True) + self.eps).pow(-0.5)
-        if self.weight is not None:
-            y = y * self.weight.float()
-        return y.to(x.dtype)
+        weight = None if self.weight is None else self.weight.float()
+        return F.rms_norm(x.float(), x.shape[-1:], weight, self.eps).to(x.dtype)
 
 
 def gated_gelu(gate: FloatTensor, up: FloatTensor) -> FloatTensor:

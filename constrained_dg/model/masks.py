@@ -20,14 +20,20 @@ import torch
 from constrained_dg.shapes import BoolTensor
 
 
-def causal_mask(cached: int, new: int, window: int | None, device: torch.device | None = None) -> BoolTensor:
-    """(new, cached + new): key j is visible to query i (absolute positions) iff i - window < j <= i."""
+def causal_mask(
+    cached: int, new: int, window: int | None, device: torch.device | None = None, first: int = 0
+) -> BoolTensor:
+    """(new, cached + new - first): key j is visible to query i (absolute positions) iff i - window < j <= i.
+
+    Keys start at position `first`; from `first_visible(cached, window)` on nothing visible is missing.
+    """
     query = torch.arange(cached, cached + new, device=device)[:, None]
-    key = torch.arange(cached + new, device=device)[None, :]
+    key = torch.arange(first, cached + new, device=device)[None, :]
     visible = key <= query
     return visible if window is None else visible & (key > query - window)
 
 
 def first_visible(committed: int, window: int | None) -> int:
-    """The oldest committed position a canvas sees: 0 on full layers, the last `window - 1` tokens on sliding ones."""
+    """The oldest committed position that the tokens behind `committed` others see: 0 on full layers, the last
+    `window - 1` tokens on sliding ones; for a canvas, and for the first token of a causal pass."""
     return 0 if window is None else max(0, committed - (window - 1))

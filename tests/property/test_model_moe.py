@@ -1,12 +1,13 @@
-"""Experts: both fast paths against a loop over tokens."""
+"""Experts: the grouped and the dense path against a loop over tokens."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
 from constrained_dg.model import preset
-from constrained_dg.model.moe import Experts, balance_loss
+from constrained_dg.model.moe import Experts, balance_loss, grouped_linear
 
 
 @st.composite
@@ -15,7 +16,7 @@ def routed_tokens(draw):
     count = draw(st.integers(1, 6))
     usable = draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=count, unique=True))
     top_k, rows = draw(st.integers(1, len(usable))), draw(st.integers(0, 7))
-    size, width = draw(st.integers(1, 5)), draw(st.integers(1, 4))
+    size, width = draw(st.sampled_from([1, 3, 4, 8])), draw(st.sampled_from([2, 4, 12]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     experts = Experts(
         preset("tiny", num_experts=count, top_k_experts=top_k, hidden_size=size, moe_intermediate_size=width)
@@ -50,18 +51,66 @@ def test_both_paths_equal_a_loop_over_tokens_in_values_and_gradients(case):
         return [out, *torch.autograd.grad((out * direction).sum(), inputs, allow_unused=True, materialize_grads=True)]
 
     want = run(lambda *args: token_by_token(experts, *args))
-    for path in (experts.dense_forward, experts.sorted_forward, experts):
+    fits = len(z) > 0 and z.shape[1] % 4 == experts.down_proj.shape[2] % 4 == 0  # 16 bytes are 4 numbers
+    assert experts._fits_grouped(z) == fits
+    for path in (experts, experts.dense_forward, *([experts.grouped_forward] if fits else [])):
         for got, expected in zip(run(path), want, strict=True):
             torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_forward_takes_the_dense_path_up_to_its_width_and_the_sorted_one_above(monkeypatch):
+def random_case(size=16, width=8, rows=40, experts=4, k=2):
+    module = Experts(
+        preset("tiny", num_experts=experts, top_k_experts=k, hidden_size=size, moe_intermediate_size=width)
+    )
+    generator = torch.Generator().manual_seed(1)
+    for parameter in module.parameters():
+        parameter.data.normal_(0.0, parameter.shape[-1] ** -0.5, generator=generator)
+    weights, chosen = torch.randn(rows, experts, generator=generator).softmax(-1).topk(k)
+    return module, torch.randn(rows, size, generator=generator), weights, chosen
+
+
+def test_narrow_experts_are_dense_in_sampling_alone(monkeypatch):
     taken = []
-    for name in ("dense_forward", "sorted_forward"):
+    for name in ("dense_forward", "grouped_forward"):
         monkeypatch.setattr(Experts, name, lambda self, *args, n=name: taken.append(n))
-    for experts, width in ((4, 128), (4, 129), (129, 4)):
-        Experts(preset("tiny", num_experts=experts, moe_intermediate_size=width))(None, None, None)
-    assert taken == ["dense_forward", "sorted_forward", "sorted_forward"]
+    for width in (Experts.DENSE_WIDTH // 4, Experts.DENSE_WIDTH // 4 + 4):
+        for gradients in (False, True):
+            with torch.set_grad_enabled(gradients):
+                random_case(width=width)[0](*random_case(width=width)[1:])
+    assert taken == ["dense_forward", "grouped_forward", "grouped_forward", "grouped_forward"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@torch.no_grad()
+def test_other_dtypes_are_near_fp32_and_keep_their_dtype(dtype):
+    module, z, weights, chosen = random_case()
+    want = module.dense_forward(z, weights, chosen)
+    path = module.dense_forward if dtype == torch.float64 else module.grouped_forward
+    module.to(dtype)
+    got = path(z.to(dtype), weights.to(dtype), chosen)
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.float(), want, rtol=0.02, atol=0.02)
+
+
+def test_autocast_reaches_the_grouped_product_and_its_gradients():
+    module, z, weights, chosen = random_case()
+    exact = torch.autograd.grad(module(z, weights, chosen).square().sum(), [*module.parameters()])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert grouped_linear(z, module.gate_up_proj, torch.tensor([0, 20, 30, 40], dtype=torch.int32)).dtype == (
+            torch.bfloat16
+        )
+        near = torch.autograd.grad(module(z, weights, chosen).square().sum(), [*module.parameters()])
+    for one, two in zip(near, exact, strict=True):
+        assert one.dtype == torch.float32
+        assert 0 < (one - two).abs().mean() < 0.03 * two.abs().mean()
+
+
+def test_the_operators_keep_their_promises_to_autograd_and_the_compiler():
+    module, z, _, chosen = random_case()
+    ends = torch.searchsorted(chosen[:, 0].sort().values, torch.arange(4), right=True, out_int32=True)
+    inputs = (z.requires_grad_(), module.gate_up_proj, ends)
+    torch.library.opcheck(torch.ops.constrained_dg.grouped_linear, inputs)
+    torch.library.opcheck(torch.ops.constrained_dg.grouped_outer, (z.detach(), z.detach(), ends))
 
 
 @given(st.integers(1, 8), st.integers(1, 8), st.integers(1, 6), st.integers(0, 2**32))

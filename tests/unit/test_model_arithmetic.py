@@ -27,11 +27,14 @@ def stacked(results):
 @torch.no_grad()
 def compare_cache(cache, rows, real=None):
     for entry in range(len(cache.keys)):
-        for store, naive in ((cache.keys, "keys"), (cache.values, "values")):
-            got = store[entry][:, : cache.length]
+        for got, naive in zip(cache.committed(entry), ("keys", "values"), strict=True):
             want = stacked(torch.stack(getattr(row, naive)[entry]) for row in rows)
+            window = cache.entries[entry].window
+            held = cache.length if window is None else min(cache.length, window - 1)
+            assert got.shape[1] == held
+            want = want[:, cache.length - held :]
             if real is not None:
-                got, want = got[real], want[real]
+                got, want = got[real[:, cache.length - held :]], want[real[:, cache.length - held :]]
             torch.testing.assert_close(got, want, **CLOSE, msg=lambda m, e=entry, n=naive: f"{n} of entry {e}: {m}")
 
 

@@ -15,8 +15,8 @@ def tokens(*shape: int, seed: int = 1) -> torch.Tensor:
 
 
 def contents(cache) -> list[torch.Tensor]:
-    """Everything committed, copied."""
-    return [store[:, : cache.length].detach().clone() for store in (*cache.keys, *cache.values)]
+    """Everything committed that any pass can still read, copied."""
+    return [store.detach().clone() for entry in range(len(cache.entries)) for store in cache.committed(entry)]
 
 
 def assert_same(cache, other, **tolerance) -> None:
@@ -99,8 +99,9 @@ def test_denoise_changes_nothing_committed_and_leaves_no_trace(changes, gradient
             assert torch.equal(one, two)
         # A shorter canvas afterwards reads nothing that the longer one left in the scratch region.
         if cache.buffered:
-            for store in (*cache.keys, *cache.values):
-                store[:, cache.length :] = float("nan")
+            for entry, kind in enumerate(cache.entries):
+                used = cache.length - (0 if kind.window is None else cache.slid)
+                cache.keys[entry][:, used:] = cache.values[entry][:, used:] = float("nan")
         fresh = model.prefill(tokens(2, 9), padding(0, 2, length=9))
         assert torch.equal(model.denoise(tokens(2, 5, seed=3), cache), model.denoise(tokens(2, 5, seed=3), fresh))
 

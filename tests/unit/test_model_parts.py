@@ -225,9 +225,11 @@ def test_router_record_holds_every_layer_of_every_loop():
     model = random_backbone(1, loops=2)
     model.routing = RoutingRecord([], [])
     cache = model.prefill(tokens(2, 5))
-    assert [p.shape for p in model.routing.probabilities] == [(10, 4)] * 3
+    assert [p.shape for p in model.routing.probabilities] == [(10, 4)] * 2, "the last layer routes no prompt"
     model.denoise(tokens(2, 4), cache)
-    assert [c.shape for c in model.routing.chosen[3:]] == [(8, 2)] * 6
+    assert [c.shape for c in model.routing.chosen[2:]] == [(8, 2)] * 6
+    model.causal_logits(tokens(2, 5), cache)
+    assert [c.shape for c in model.routing.chosen[8:]] == [(10, 2)] * 3
 
 
 def test_balance_loss_is_one_when_balanced_and_e_when_collapsed():
