@@ -76,9 +76,9 @@ class Fake:
     def logits(self, canvas, cache, signal):
         return torch.zeros(*canvas.shape, self.vocab_size)
 
-    def self_condition(self, logits, mask=None):
-        assert not logits.isnan().any()
-        return logits
+    def self_condition(self, probabilities, mask=None):
+        assert not probabilities.isnan().any()
+        return probabilities.clone()  # its memory is used again
 
     def commit(self, canvas, cache, relations=None):
         return FakeCache(cache.row, cache.length + canvas.shape[1])
@@ -112,7 +112,7 @@ class Restless(Fake):
         length = canvas.shape[1]
         state = canvas * 31 + canvas.roll(1, -1) * 17 + torch.arange(length) * 7 + cache.row[:, None] * 5 + cache.length
         if signal is not None:
-            state = state + signal.argmax(-1) * 13 + (signal == -torch.inf).sum(-1)
+            state = state + signal.argmax(-1) * 13 + (signal == 0).sum(-1)
         logits = (state[..., None] * torch.tensor([3, 5, 11, 2, 7, 19, 23]) % 29).float() / 4
         told = self.solutions[cache.row % len(self.solutions)][:, :length]
         return logits + self.certainty * torch.nn.functional.one_hot(told, self.vocab_size)

@@ -8,8 +8,9 @@ from typing import Self
 
 import torch
 
+from constrained_dg.constraints.alphabet import Alphabet
 from constrained_dg.errors import check
-from constrained_dg.shapes import BoolTensor, IntTensor
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 
 def one_hot(tokens: IntTensor, alphabet: int) -> BoolTensor:
@@ -24,38 +25,83 @@ def candidates_of(answer: IntTensor, known: BoolTensor, alphabet: int) -> BoolTe
 
 def contradictory(constraint: Constraint, answer: IntTensor, known: BoolTensor) -> BoolTensor:
     """(B) True where propagation alone proves that no satisfying answer agrees with the known tokens."""
-    return ~constraint.propagate(candidates_of(answer, known, constraint.alphabet)).any(-1).all(-1)
+    candidates = candidates_of(constraint.class_of(answer), known, constraint.alphabet)
+    return ~constraint.propagate(candidates).any(-1).all(-1)
 
 
 class Constraint(ABC):
     """A rule on whole answers, one row for each problem of a batch.
 
-    Positions count over the whole answer (T), all canvases joined. Tokens are those of the alphabet (A); for puzzle
-    codecs A = V. A row of the constraint judges the same row of the answer; a constraint with `rows == 1` serves any B.
-    Wrong shapes raise InputError (`check_answer`).
+    Positions count over the whole answer (T), all canvases joined. A row of the constraint judges the same row of the
+    answer; a constraint with `rows == 1` serves any B. Wrong shapes raise InputError (`check_answer`).
+
+    An answer is made of tokens (V). What an answer may still be is told in classes of tokens (A): `allowed` and
+    `propagate` speak of those alone. For most rules every token is a class of its own and A = V; a rule on text
+    (`on`) has far fewer. The tokens of a class are interchangeable: replacing one by another changes no verdict. Hence
+    an answer found in classes is right whichever tokens stand for them (`tokens_of`).
 
     Attributes:
         length: T.
         alphabet: A.
         rows: B, or 1 where the rule is the same for every row.
+        classes: the class of each token, or None where every token is its own.
     """
 
     length: int
     alphabet: int
     rows: int
+    classes: Alphabet | None = None
 
     @property
     def vocab_size(self) -> int:
-        """V, the tokens that answers are made of; A unless the rule speaks about classes of tokens."""
-        return self.alphabet
+        """V, the tokens that answers are made of."""
+        return self.alphabet if self.classes is None else self.classes.vocab_size
+
+    @property
+    def bound(self) -> BoolTensor:
+        """(T) True where the rule speaks about a position: no verdict depends on the others, nor is one blamed."""
+        return torch.ones(self.length, dtype=torch.bool)
 
     def class_of(self, tokens: IntTensor) -> IntTensor:
-        """The class of each token: (...) in [0, V) -> (...) in [0, A). `answer` everywhere else means tokens."""
-        return tokens
+        """The class of each token: (...) in [0, V) -> (...) in [0, A)."""
+        return tokens if self.classes is None else self.classes.table[tokens]
 
     def of_tokens(self, by_class: torch.Tensor) -> torch.Tensor:
         """What holds for each class, for each token: (..., A) -> (..., V)."""
-        return by_class
+        return by_class if self.classes is None else by_class[..., self.classes.table]
+
+    def tokens_of(self, classes: IntTensor, log_probs: FloatTensor | None = None) -> IntTensor:
+        """A token of each class: (...) in [0, A) -> (...) in [0, V).
+
+        The likeliest by log_probs (..., V) where given, else the first of the class. This knows no answer: where one
+        already holds a token of the class it should be kept, as `complete` does.
+        """
+        if self.classes is None:
+            return classes
+        if log_probs is None:
+            return self.classes.first[classes]
+        return self.likeliest(log_probs)[1].gather(-1, classes[..., None])[..., 0]
+
+    def likeliest(self, log_probs: FloatTensor) -> tuple[FloatTensor, IntTensor]:
+        """Log-probabilities (..., V) by class: each class's highest, and the token that has it, both (..., A).
+
+        They are all that `complete` needs, at a small part of the memory.
+        """
+        if self.classes is not None:
+            return self.classes.likeliest(log_probs)
+        return log_probs, torch.arange(self.alphabet, device=log_probs.device).expand(log_probs.shape)
+
+    def partition(self) -> IntTensor:
+        """(V) labels; the judge tells apart no two tokens of equal label. Default: the classes."""
+        return torch.arange(self.vocab_size) if self.classes is None else self.classes.table
+
+    def in_classes(self, classes: Alphabet) -> Constraint:
+        """The same rule told in these classes, which part all that `partition` parts; itself where it cannot."""
+        return self
+
+    def renamed(self, positions: Sequence[int]) -> Constraint:
+        """The same rule, whose sentences give its position k the number of positions[k]; itself where it has names."""
+        return self
 
     def check_answer(self, answer: IntTensor) -> None:
         """Raise InputError unless `answer` is (B, T) int64 with rows that match."""
@@ -100,7 +146,7 @@ class Constraint(ABC):
         """
         while True:
             known = candidates.sum(-1) == 1
-            answer = candidates.to(torch.uint8).argmax(-1)
+            answer = self.tokens_of(candidates.to(torch.uint8).argmax(-1))
             smaller = candidates & self.allowed(answer, known, slice(0, self.length))
             if torch.equal(smaller, candidates):
                 return candidates
@@ -122,6 +168,22 @@ class Constraint(ABC):
     def repeat(self, times: int) -> Self:
         """Each row `times` times, neighbours together: rows (0, 0, ..., 1, 1, ...)."""
         return self.select(torch.arange(self.rows).repeat_interleave(times))
+
+    def on(self, positions: IntTensor, alphabet: Alphabet, length: int) -> Constraint:
+        """The same rule on a part of a longer answer, such as the cells of a puzzle within a text.
+
+        Args:
+            positions: int64, the positions of the answer at which those of this rule stand, in order.
+            alphabet: class k of it is token k of this rule. Where this rule has one token more, that is `other`;
+                else no position of the rule may hold `other`.
+            length: T of the whole answer, in tokens of the alphabet's vocabulary. Elsewhere anything may stand.
+
+        Raises:
+            InputError: positions or alphabet do not fit, or this rule already speaks of classes.
+        """
+        from constrained_dg.constraints.on import On
+
+        return On(self, positions, alphabet, length)
 
     def __and__(self, other: Constraint) -> Constraint:
         from constrained_dg.constraints.combine import All

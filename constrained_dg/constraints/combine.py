@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
+from constrained_dg.constraints.alphabet import Alphabet
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, IntTensor
@@ -16,25 +18,35 @@ from constrained_dg.shapes import BoolTensor, IntTensor
 class All(Constraint):
     """Every part must hold. `allowed` is the intersection of the parts' sets; `propagate` lets them work on each other.
 
+    Parts may speak of different classes of tokens. This then speaks of the coarsest classes that part whatever one of
+    them parts: a rule on 9 digits and 40 given tokens need some 50, whatever the vocabulary.
+
     Args:
-        parts: constraints of equal length and alphabet; each has one row or the same number of rows. Parts that are
+        parts: constraints of equal length and vocabulary; each has one row or the same number of rows. Parts that are
             `All` themselves are flattened.
+        classes: None to work them out. They stay as they are where rows are selected, so that what was told by class
+            for one row fits another.
 
     Raises:
-        InputError: lengths, alphabets or rows do not fit.
+        InputError: lengths, vocabularies or rows do not fit.
     """
 
     parts: Sequence[Constraint]
+    classes: Alphabet | None = None
 
     def __post_init__(self) -> None:
         check(len(self.parts) > 0, "All got no constraint", "give one or more")
         flat = [leaf for part in self.parts for leaf in (part.parts if isinstance(part, All) else [part])]
         object.__setattr__(self, "parts", tuple(flat))
-        for name in ("length", "alphabet"):
+        for name, words in (("length", "length"), ("vocab_size", "vocabulary")):
             values = [getattr(part, name) for part in flat]
-            check(len(set(values)) == 1, f"constraints of {name} {values} cannot be joined", f"make the {name} equal")
+            check(len(set(values)) == 1, f"constraints of {words} {values} cannot be joined", f"make the {words} equal")
         rows = [part.rows for part in flat]
         check(len({*rows} - {1}) < 2, f"constraints of {rows} rows cannot be joined", "give each one row or equal rows")
+        if self.classes is None and any(part.classes for part in flat):
+            same = len({part.classes for part in flat}) == 1
+            classes = flat[0].classes if same else Alphabet.refining([part.partition() for part in flat])
+            object.__setattr__(self, "classes", classes)
 
     @property
     def length(self) -> int:
@@ -42,11 +54,23 @@ class All(Constraint):
 
     @property
     def alphabet(self) -> int:
-        return self.parts[0].alphabet
+        return self.parts[0].alphabet if self.classes is None else self.classes.size
 
     @property
     def rows(self) -> int:
         return max(part.rows for part in self.parts)
+
+    @property
+    def bound(self) -> BoolTensor:
+        return torch.stack([part.bound for part in self.parts]).any(0)
+
+    @cached_property
+    def _told(self) -> list[tuple[Constraint, IntTensor | None]]:
+        """Each part with the map from these classes to its own, (A) int64; None where they are the same."""
+        if self.classes is None:
+            return [(part, None) for part in self.parts]
+        told = [part.in_classes(self.classes) for part in self.parts]
+        return [(part, None if part.classes == self.classes else part.class_of(self.classes.first)) for part in told]
 
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
         return torch.stack([part.is_satisfied(answer) for part in self.parts]).all(0)
@@ -61,22 +85,27 @@ class All(Constraint):
         ]
 
     def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
-        may = self.parts[0].allowed(answer, known, window)
-        for part in self.parts[1:]:
-            may = may & part.allowed(answer, known, window)
+        may = None
+        for part, to_own in self._told:
+            own = part.allowed(answer, known, window)
+            own = own if to_own is None else own[..., to_own]
+            may = own if may is None else may & own
         return may
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         size = None
         while (new_size := int(candidates.sum())) != size:
             size = new_size
-            for part in self.parts:
-                candidates = part.propagate(candidates)
+            for part, to_own in self._told:
+                candidates = part.propagate(candidates) if to_own is None else _coarsely(part, to_own, candidates)
         return candidates
+
+    def renamed(self, positions: Sequence[int]) -> All:
+        return All([part.renamed(positions) for part in self.parts], self.classes)
 
     def select(self, rows: IntTensor) -> All:
         shared = self.rows > 1
-        return All([part if shared and part.rows == 1 else part.select(rows) for part in self.parts])
+        return All([part if shared and part.rows == 1 else part.select(rows) for part in self.parts], self.classes)
 
     @classmethod
     def stack(cls, constraints: Sequence[All]) -> All:
@@ -85,4 +114,11 @@ class All(Constraint):
         return All([type(column[0]).stack(column) for column in zip(*(c.parts for c in constraints), strict=True)])
 
     def to(self, device: torch.device | str) -> All:
-        return All([part.to(device) for part in self.parts])
+        return All([part.to(device) for part in self.parts], self.classes and self.classes.to(device))
+
+
+def _coarsely(part: Constraint, to_own: IntTensor, candidates: BoolTensor) -> BoolTensor:
+    """`part.propagate` on candidates of finer classes: a class of the part is possible where one of its classes is."""
+    own = torch.zeros(*candidates.shape[:-1], part.alphabet, device=candidates.device)
+    own = part.propagate(own.index_add_(-1, to_own, candidates.to(own.dtype)) > 0)
+    return candidates & own[..., to_own]

@@ -86,7 +86,7 @@ class AllDifferent(Constraint):
         return member.scatter_add_(1, self.groups, torch.ones_like(self.groups, dtype=member.dtype))
 
     @cached_property
-    def _bound(self) -> BoolTensor:
+    def bound(self) -> BoolTensor:
         """(T) True where a position is in some group."""
         return self._membership.any(0)
 
@@ -94,7 +94,7 @@ class AllDifferent(Constraint):
     def _permitted(self) -> BoolTensor:
         """(T, A) what a position may be by the range alone."""
         ids = torch.arange(self.alphabet, device=self.groups.device)
-        return ((ids >= self.tokens[0]) & (ids < self.tokens[1])) | ~self._bound[:, None]
+        return ((ids >= self.tokens[0]) & (ids < self.tokens[1])) | ~self.bound[:, None]
 
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
         return ~self.violations(answer).any(-1)
@@ -109,7 +109,7 @@ class AllDifferent(Constraint):
         counts.scatter_add_(2, values, torch.ones_like(values))
         repeated = (counts.gather(2, values) > 1).flatten(1)
         clash = torch.zeros_like(answer).index_add_(1, self.groups.flatten(), repeated.long()) > 0
-        return (clash | foreign) & self._bound
+        return (clash | foreign) & self.bound
 
     def explain(self, answer: IntTensor) -> list[list[str]]:
         self.check_answer(answer)
@@ -174,6 +174,14 @@ class AllDifferent(Constraint):
         homeless = member.T @ (homes == 0).any(-1, keepdim=True).to(sets.dtype)
         # Two tokens that both have to stand at one position: a contradiction, so the set is empty.
         return torch.where(demands == 0, sets, must * (demands == 1)) * (homeless == 0)
+
+    def renamed(self, positions: Sequence[int]) -> AllDifferent:
+        groups = self.groups.tolist()
+
+        def where(group: int, members: list[int]) -> str:
+            return _places(group, [positions[groups[group][member]] for member in members])
+
+        return replace(self, where=where) if self.where is _places else self
 
     def select(self, rows: IntTensor) -> AllDifferent:
         return self

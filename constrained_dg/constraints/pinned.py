@@ -7,9 +7,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from constrained_dg.constraints.base import Constraint, candidates_of, one_hot
+from constrained_dg.constraints.alphabet import Alphabet
+from constrained_dg.constraints.base import Constraint, candidates_of
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, IntTensor
+
+
+def _position(at: int) -> str:
+    return f"position {at + 1}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,16 +27,19 @@ class Pinned(Constraint):
         alphabet: A.
         show: a token as people write it.
         where: the name of a position.
+        classes: None, or classes of tokens for `allowed`; each given token is alone in its class.
 
     Raises:
-        InputError: shapes differ, or a given token lies outside the alphabet.
+        InputError: shapes differ, a given token lies outside the vocabulary or shares its class, or A is not that of
+            the classes.
     """
 
     tokens: IntTensor
     mask: BoolTensor
     alphabet: int
     show: Callable[[int], str] = str
-    where: Callable[[int], str] = lambda at: f"position {at + 1}"
+    where: Callable[[int], str] = _position
+    classes: Alphabet | None = None
 
     def __post_init__(self) -> None:
         check(
@@ -41,10 +49,15 @@ class Pinned(Constraint):
         )
         given = self.tokens[self.mask]
         check(
-            bool(((given >= 0) & (given < self.alphabet)).all()),
-            f"a pinned token lies outside the alphabet of {self.alphabet}",
-            f"tokens run from 0 to {self.alphabet - 1}",
+            bool(((given >= 0) & (given < self.vocab_size)).all()),
+            f"a pinned token lies outside the alphabet of {self.vocab_size}",
+            f"tokens run from 0 to {self.vocab_size - 1}",
         )
+        if self.classes is not None:
+            size, table = self.classes.size, self.classes.table
+            check(self.alphabet == size, f"alphabet is {self.alphabet} with {size} classes", f"give {size}")
+            alone = (table.bincount()[table[given]] == 1).all()
+            check(bool(alone), "a pinned token shares its class", "make it the only token of a class")
 
     @property
     def length(self) -> int:
@@ -53,6 +66,10 @@ class Pinned(Constraint):
     @property
     def rows(self) -> int:
         return self.tokens.shape[0]
+
+    @property
+    def bound(self) -> BoolTensor:
+        return self.mask.any(0)
 
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
         return ~self.violations(answer).any(-1)
@@ -73,11 +90,31 @@ class Pinned(Constraint):
 
     def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
         self.check_answer(answer)
-        own = candidates_of(answer[:, window], known[:, window], self.alphabet)
-        return own & candidates_of(self.tokens[:, window], self.mask[:, window], self.alphabet)
+        own = candidates_of(self.class_of(answer[:, window]), known[:, window], self.alphabet)
+        return own & self._candidates(window)
+
+    def _candidates(self, window: slice = slice(None)) -> BoolTensor:
+        """(B, C, A). Tokens off the mask may be anything, also none of the vocabulary."""
+        mask = self.mask[:, window]
+        return candidates_of(self.class_of(self.tokens[:, window].where(mask, 0)), mask, self.alphabet)
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
-        return candidates & (one_hot(self.tokens, self.alphabet) | ~self.mask[..., None])
+        return candidates & self._candidates()
+
+    def partition(self) -> IntTensor:
+        """Each given token, and all others."""
+        if self.classes is not None:
+            return super().partition()
+        labels = self.tokens.new_zeros(self.vocab_size)
+        given = self.tokens[self.mask].unique()
+        labels[given] = torch.arange(1, len(given) + 1, device=labels.device)
+        return labels
+
+    def in_classes(self, classes: Alphabet) -> Pinned:
+        return replace(self, alphabet=classes.size, classes=classes)
+
+    def renamed(self, positions: Sequence[int]) -> Pinned:
+        return replace(self, where=lambda at: _position(positions[at])) if self.where is _position else self
 
     def select(self, rows: IntTensor) -> Pinned:
         return replace(self, tokens=self.tokens[rows], mask=self.mask[rows])
@@ -86,8 +123,10 @@ class Pinned(Constraint):
     def stack(cls, constraints: Sequence[Pinned]) -> Pinned:
         shapes = sorted({(part.length, part.alphabet) for part in constraints})
         check(len(shapes) == 1, f"cannot stack pinned tokens of (length, alphabet) {shapes}", "stack equal ones only")
+        check(len({part.classes for part in constraints}) == 1, "cannot stack pins of other classes", "use one map")
         tokens, mask = (torch.cat([getattr(part, name) for part in constraints]) for name in ("tokens", "mask"))
         return replace(constraints[0], tokens=tokens, mask=mask)
 
     def to(self, device: torch.device | str) -> Pinned:
-        return replace(self, tokens=self.tokens.to(device), mask=self.mask.to(device))
+        classes = self.classes and self.classes.to(device)
+        return replace(self, tokens=self.tokens.to(device), mask=self.mask.to(device), classes=classes)

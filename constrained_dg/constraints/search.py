@@ -17,7 +17,7 @@ class Completion:
     """How a search ended.
 
     Attributes:
-        answer: (T) int64 that the judge accepts, or None.
+        answer: (T) int64, the tokens that the judge accepts, or None.
         exhausted: the whole space was searched without an answer: a proof that none exists.
         nodes: branches opened; what propagation alone decides costs none.
     """
@@ -33,19 +33,25 @@ def complete(
     known: BoolTensor,
     *,
     log_probs: FloatTensor | None = None,
+    tokens: IntTensor | None = None,
     node_budget: int = 10_000,
     time_limit: float | None = None,
 ) -> Completion:
     """Find a satisfying answer that keeps the known tokens.
+
+    Positions that the rule does not bind keep their tokens too. The search is among classes; where the class found is
+    that of the token already there, the token stays.
 
     The position with the fewest candidates is branched on, the surest by the model first among equals, its tokens in
     the order of the model's log-probabilities; `propagate` prunes every branch and the judge has the last word.
 
     Args:
         constraint: of one row. Use one on the CPU: nodes are many and small.
-        answer: (T) int64; only known positions are read.
+        answer: (T) int64, the draft: all of it must be tokens of the vocabulary.
         known: (T) bool, positions to keep.
-        log_probs: (T, A) of the model; None means that all tokens are equal.
+        log_probs: (T, A) of the model; None means that all classes are equal.
+        tokens: (T, A) int64, the token to write for each class; None means the first. `Constraint.likeliest` makes
+            both from the model's (T, V).
         node_budget: branches that may be opened.
         time_limit: seconds, or None. With a limit the outcome depends on the machine.
 
@@ -58,13 +64,16 @@ def complete(
     constraint.check_answer(answer[None])
     check(known.shape == answer.shape, f"known has shape {tuple(known.shape)}", f"give ({length})")
     log_probs = torch.zeros(length, alphabet) if log_probs is None else log_probs
-    got = tuple(log_probs.shape)
-    check(got == (length, alphabet), f"log_probs have shape {got}", f"give ({length}, {alphabet})")
+    tokens = constraint.tokens_of(torch.arange(alphabet)).expand(length, -1) if tokens is None else tokens
+    for name, values in (("log_probs", log_probs), ("tokens", tokens)):
+        got = tuple(values.shape)
+        check(got == (length, alphabet), f"{name} have shape {got}", f"give ({length}, {alphabet})")
     # What the model rules out comes last but stays possible: only the rules can prove that nothing is left.
     log_probs = log_probs.float().clamp(min=-1e6)
 
     deadline = None if time_limit is None else time.monotonic() + time_limit
-    branches = [candidates_of(answer[None], known[None], alphabet)]  # last in, first out
+    draft = constraint.class_of(answer)
+    branches = [candidates_of(draft[None], (known | ~constraint.bound)[None], alphabet)]  # last in, first out
     nodes = -1  # the root is not a branch
     while branches:
         if nodes == node_budget or (deadline is not None and time.monotonic() > deadline):
@@ -76,9 +85,10 @@ def complete(
         if smallest == 0:
             continue
         if largest == 1:
-            found = candidates.to(torch.uint8).argmax(-1)
-            if constraint.is_satisfied(found):
-                return Completion(found[0], exhausted=False, nodes=nodes)
+            found = candidates[0].to(torch.uint8).argmax(-1)
+            whole = torch.where(found == draft, answer, tokens.gather(-1, found[:, None])[:, 0])
+            if constraint.is_satisfied(whole[None]):
+                return Completion(whole, exhausted=False, nodes=nodes)
             continue
         branches += _branch(candidates, sizes, log_probs)
     return Completion(None, exhausted=True, nodes=nodes)

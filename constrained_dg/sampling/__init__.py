@@ -2,10 +2,11 @@
 
 from constrained_dg.sampling.accept import EntropyBound
 from constrained_dg.sampling.autoregressive import Autoregressive
-from constrained_dg.sampling.base import Cache, Denoiser, Generation, Sampler, Status, StepRecord
+from constrained_dg.sampling.base import Cache, Denoiser, Generation, PassInfo, Sampler, Status, StepRecord
 from constrained_dg.sampling.diffusion import Diffusion
 from constrained_dg.sampling.generate import generate
 from constrained_dg.sampling.guide import Guide
+from constrained_dg.sampling.options import Options
 from constrained_dg.sampling.renoise import Uniform, Violations
 from constrained_dg.sampling.request import Completer
 from constrained_dg.sampling.search import Search
@@ -22,6 +23,8 @@ __all__ = [
     "Generation",
     "Guide",
     "LinearTemperature",
+    "Options",
+    "PassInfo",
     "Sampler",
     "Search",
     "Stable",

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from constrained_dg import rng
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check
-from constrained_dg.sampling.base import Denoiser, Generation, StepRecord
-from constrained_dg.sampling.loop import SAMPLE, draw, select_relations
-from constrained_dg.sampling.request import Request, after_end
-from constrained_dg.shapes import IntTensor
+from constrained_dg.sampling.answers import Answers, after_end
+from constrained_dg.sampling.base import Denoiser, Generation
+from constrained_dg.sampling.distribution import draw
+from constrained_dg.sampling.draws import SAMPLE
+from constrained_dg.sampling.loop import READ_EVERY, select_relations
+from constrained_dg.sampling.options import Options
+from constrained_dg.sampling.request import Request
+from constrained_dg.shapes import FloatTensor, IntTensor
 from constrained_dg.task import Batch
 
 
@@ -44,50 +47,64 @@ class Autoregressive:
         batch: Batch,
         constraint: Constraint | None = None,
         seeds: IntTensor | int = 0,
-        *,
-        max_passes: int | None = None,
-        canvas_length: int | None = None,
-        eos: tuple[int, ...] = (),
-        pad: int = 0,
-        on_step: Callable[[StepRecord], None] | None = None,
-        trace: bool = False,
+        **options: Any,
     ) -> Generation:
-        """See `Sampler.run`; there are no canvases here, so nothing is recorded."""
-        length = batch.canvas.shape[1]
-        request = Request.of(batch, constraint, seeds, length, model.vocab_size)
+        """See `Sampler.run`; there are no canvases here, so nothing is recorded and options of canvases are ignored.
+
+        Raises:
+            InputError: as there, a prompt that is too short or ends in padding, or an option it cannot follow.
+        """
+        options = Options.of(model, options, refused=("candidates", "rng", "logits_hook"))
+        request = Request.of(model, batch, constraint, seeds, options)
         check(
             batch.prompt.shape[1] > 1,
             "the prompt has fewer than 2 tokens",
             "the first token is predicted from the last one",
         )
-        tokens, passes = request.tokens.clone(), torch.zeros_like(request.seeds)
-        log_probability = torch.zeros(len(tokens), device=tokens.device)
-        going = (~request.refused).nonzero().flatten()
-        if len(going):
-            prompt, pinned = batch.prompt[going], batch.pinned[going]
-            relations, row_seeds = select_relations(batch.relations, going), request.seeds[going]
-            cache = model.prefill(prompt[:, :-1], relations=relations)
-            last = prompt[:, -1:]
-            ended = torch.zeros_like(going, dtype=torch.bool)
-            for at in range(length):
-                log_probs = self._scaled(model.next_token(last, cache, relations)).log_softmax(-1)
-                chosen = log_probs.argmax(-1)
-                if self.temperature > 0:
-                    chosen = draw(log_probs.exp(), rng.uniform(row_seeds, at, 0, SAMPLE, count=1)[:, 0])
-                passes[going] += 1
-                free = ~pinned[:, at]
-                chosen = torch.where(free, chosen, batch.canvas[going, at])
-                gained = log_probs.gather(-1, chosen[:, None])[:, 0]
-                log_probability[going] += gained.masked_fill(~free | ended, 0)
-                tokens[going, at], last = chosen, chosen[:, None]
-                if eos:
-                    ended |= after_end(last, eos)[1]
-                    if bool(ended.all()):
-                        break
-        padding = torch.zeros_like(batch.pinned)
-        padding[going] = after_end(tokens[going], eos)[0]
-        tokens = torch.where(padding & ~batch.pinned, pad, tokens)
-        return request.conclude(tokens, passes=passes, padding=padding, log_probability=log_probability)
+        check(
+            batch.mask is None or bool(batch.mask[:, -1].all()),
+            "a prompt ends in padding",
+            "pad on the left: the first token is predicted from the last one",
+        )
+        answers = request.begin(None)
+        if not request.refused.all():
+            self._fill(model, request, answers)
+        return request.conclude(answers)
 
-    def _scaled(self, logits: torch.Tensor) -> torch.Tensor:
+    def _fill(self, model: Denoiser, request: Request, answers: Answers) -> None:
+        options, batch, length = request.options, request.batch, request.tokens.shape[1]
+        going = (~request.refused).nonzero().flatten()
+        relations, mask = select_relations(batch.relations, going), None if batch.mask is None else batch.mask[going]
+        cache = model.prefill(batch.prompt[going, :-1], None if mask is None else mask[:, :-1], relations)
+        if hasattr(cache, "reserve"):
+            cache.reserve(length)
+        last, ended = batch.prompt[going, -1:], torch.zeros_like(going, dtype=torch.bool)
+        interval = 1 if going.device.type == "cpu" else READ_EVERY
+        for at in range(length):
+            if options.expired():
+                answers.padding[going, at:] = True
+                break
+            log_probs = self._scaled(model.next_token(last, cache, relations)).log_softmax(-1)
+            chosen = log_probs.argmax(-1)
+            if self.temperature > 0:
+                chosen = draw(log_probs.exp(), rng.uniform(request.seeds[going], at, 0, SAMPLE, count=1)[:, 0])
+            # An answer that has ended waits, all padding, until it leaves.
+            chosen = torch.where(ended, options.pad, chosen)
+            chosen = torch.where(batch.pinned[going, at], batch.canvas[going, at], chosen)
+            answers.passes[going] += ~ended
+            answers.tokens[going, at], answers.padding[going, at] = chosen, ended
+            answers.log_best[going, at] = log_probs.gather(-1, chosen[:, None])[:, 0]
+            last = chosen[:, None]
+            if options.eos:
+                ended = ended | after_end(last, options.eos)[1]
+                if (at + 1) % interval == 0 and bool(ended.any()):
+                    answers.padding[going, at + 1 :] |= ended[:, None]
+                    staying = (~ended).nonzero().flatten()
+                    if len(staying) == 0:
+                        break
+                    going, ended, last, cache = going[staying], ended[staying], last[staying], cache.select(staying)
+                    relations = select_relations(batch.relations, going)
+        answers.tokens.masked_fill_(answers.padding & ~batch.pinned, options.pad)
+
+    def _scaled(self, logits: FloatTensor) -> FloatTensor:
         return logits / self.temperature if self.temperature > 0 else logits

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -28,6 +27,16 @@ class Denoiser(Protocol):
     """A block-diffusion language model, as the sampling loop sees it.
 
     `relations` is (B or 1, R, S + C, S + C) bool over absolute positions, or None.
+
+    A model may also have these; where one is missing, nothing is assumed:
+
+        canvas_length: int, the longest canvas it was trained for (or `config.canvas_length`).
+        max_context: int, the most tokens, prompt and answer together (or `config.max_position_embeddings`).
+        eos_token_ids: tuple of int, tokens that end an answer.
+        pad_token_id: int, what follows the end.
+        image_token_ids: tuple of int, tokens that stand for images; a prompt that holds one is refused.
+        memory_needed(rows, committed, canvas): bytes that a call takes beside the weights, for B rows, S committed
+            tokens at the last canvas and C tokens of canvas.
     """
 
     vocab_size: int
@@ -38,12 +47,16 @@ class Denoiser(Protocol):
     def denoise(
         self, canvas: IntTensor, cache: Cache, signal: Any = None, relations: BoolTensor | None = None
     ) -> FloatTensor:
-        """Bidirectional pass over the canvas (B, C) -> fp32 logits (B, C, V). Never changes the cache."""
+        """Bidirectional pass over the canvas (B, C) -> fp32 logits (B, C, V). Never changes the cache.
+
+        The logits are the caller's from then on: the loop overwrites them.
+        """
 
     def self_condition(self, probabilities: FloatTensor, mask: BoolTensor | None = None) -> Any:
         """Signal for the next pass from the processed distribution (B, C, V); rows whose mask (B) is False get none.
 
-        The distribution, not its logits: the loop has made it already, and a second softmax over V costs a pass.
+        The distribution, not its logits: the loop has made it already, and a second softmax over V costs a pass. Its
+        memory is used again; what the signal needs of it must be computed here.
         """
 
     def commit(self, canvas: IntTensor, cache: Cache, relations: BoolTensor | None = None) -> Cache:
@@ -62,12 +75,29 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True)
+class PassInfo:
+    """Where a logits hook stands.
+
+    Attributes:
+        pass_index: 0-based count of denoise calls in this canvas.
+        rows: (N) indices of the rows in the caller's batch; with K candidates the prompt is rows // K.
+        answer: (N, T) int64, finished canvases, then the canvas that entered this pass, then pinned tokens and noise.
+        start: position of the canvas in the answer.
+    """
+
+    pass_index: int
+    rows: IntTensor
+    answer: IntTensor
+    start: int
+
+
+@dataclass(frozen=True)
 class StepRecord:
     """What one pass saw and decided, for the rows that were still live.
 
     Attributes:
         pass_index: 0-based count of denoise calls in this canvas.
-        rows: (N) indices of the live rows in the caller's batch.
+        rows: (N) indices of the live rows in the caller's batch; with K candidates the prompt is rows // K.
         canvas: (N, C) the canvas that entered the pass.
         best: (N, C) arg-max of the processed logits, pinned cells written in: the answer so far.
         entropy: (N, C) in nats, of the processed distribution.
@@ -96,14 +126,15 @@ class Generation:
 
     Attributes:
         tokens: (B, T) int64, the arg-max canvas of each row's last pass with pinned cells written in. A row that made
-            no pass (contradictory clues) keeps the noise it started from.
+            no pass (contradictory clues) keeps the noise it started from. After the first EOS stands only padding.
         status: a `Status` for each row, or None without a constraint.
-        passes: (B) int64, denoise calls of each row (search nodes and commits are not passes).
+        passes: (B) int64, denoise calls of each row (search nodes and commits are not passes); with several candidates
+            those of all of them.
         free_tokens: (B) int64, tokens of the answer that were neither pinned nor padding.
         search_nodes: (B) int64, branches the completer opened; 0 without one.
-        seeds: (B) int64, the seed of each row.
-        log_probability: (B) float32, mean-field log-probability of the answer in the last pass, over free positions; 0
-            for a row without a pass.
+        seeds: (B) int64, the seed of each answer; with one candidate it makes the same answer again.
+        log_probability: (B) float32, mean-field log-probability of the answer in the last pass of each canvas, over
+            positions that are neither pinned nor padding; 0 for a row without a pass.
         trace: the step records when they were asked for, else empty.
     """
 
@@ -139,27 +170,18 @@ class Sampler(Protocol):
         batch: Batch,
         constraint: Constraint | None = None,
         seeds: IntTensor | int = 0,
-        *,
-        max_passes: int | None = None,
-        canvas_length: int | None = None,
-        eos: tuple[int, ...] = (),
-        pad: int = 0,
-        on_step: Callable[[StepRecord], None] | None = None,
-        trace: bool = False,
+        **options: Any,
     ) -> Generation:
-        """Answer every row of the batch. Only its prompt, pinned tokens, relations and noise range are read.
+        """Answer every row of the batch. Only its prompt, mask, pinned tokens, relations and noise range are read.
 
         Args:
             model: the denoiser.
             batch: `batch.canvas` (B, T) may hold several canvases; free cells of it are not read.
             constraint: over the whole answer, T long; of B rows or one.
             seeds: (B) int64, or one number from which the seeds of the rows are drawn.
-            max_passes: instead of the sampler's own; a sampler that makes no denoising pass has no use for it.
-            canvas_length: C, which must divide T; None means T.
-            eos: tokens that end an answer; what follows becomes `pad`.
-            on_step: called with the record of every pass.
-            trace: keep the records in the result.
+            options: keywords of `Options`.
 
         Raises:
-            InputError: shapes, ranges or values do not fit; before the first pass.
+            InputError: shapes, ranges, values or the memory do not fit, or a keyword is unknown; before the first pass.
+                NaN logits; during it.
         """

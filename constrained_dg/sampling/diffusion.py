@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check, is_count
 from constrained_dg.sampling.accept import EntropyBound
-from constrained_dg.sampling.base import Denoiser, Generation, StepRecord
+from constrained_dg.sampling.answers import Answers, after_end
+from constrained_dg.sampling.base import Cache, Denoiser, Generation, StepRecord
 from constrained_dg.sampling.guide import Guide
 from constrained_dg.sampling.loop import Live, denoise_canvas, select_relations, select_rows
+from constrained_dg.sampling.options import Options
 from constrained_dg.sampling.renoise import Uniform, Violations
-from constrained_dg.sampling.request import Completer, Request, after_end
+from constrained_dg.sampling.request import Completer, Request
 from constrained_dg.sampling.stop import Stable
 from constrained_dg.sampling.temperature import LinearTemperature
-from constrained_dg.shapes import IntTensor
+from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch
 
 
@@ -30,7 +32,7 @@ class Diffusion:
         name: as on the command line.
         guide, temperature, accept, renoise, stop: the parts, one decision each.
         self_conditioning: tell each pass what the one before predicted; off only for models trained without.
-        judge_stop: a row also stops as soon as the judge accepts its arg-max canvas (the last one of an answer).
+        judge_stop: a row also stops as soon as the judge accepts its answer (in the last canvas, or one with an EOS).
         max_passes: denoise calls a canvas.
         complete: search for what the passes left unsolved, or None.
     """
@@ -48,7 +50,7 @@ class Diffusion:
     needs_model: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_passes(self.max_passes)
+        check(is_count(self.max_passes, 1), f"max_passes is {self.max_passes!r}", "give an integer of at least 1")
         for name in ("guide", "temperature", "accept", "renoise", "stop"):
             part = getattr(self, name)
             check(callable(part), f"{name} is {part!r}", "give a part of constrained_dg.sampling")
@@ -60,105 +62,119 @@ class Diffusion:
         batch: Batch,
         constraint: Constraint | None = None,
         seeds: IntTensor | int = 0,
-        *,
-        max_passes: int | None = None,
-        canvas_length: int | None = None,
-        eos: tuple[int, ...] = (),
-        pad: int = 0,
-        on_step: Callable[[StepRecord], None] | None = None,
-        trace: bool = False,
+        **options: Any,
     ) -> Generation:
         """See `Sampler.run`."""
-        max_passes = self.max_passes if max_passes is None else max_passes
-        _check_passes(max_passes)
-        (rows, length), device = batch.canvas.shape, batch.canvas.device
-        canvas_length = length if canvas_length is None else canvas_length
-        request = Request.of(batch, constraint, seeds, canvas_length, model.vocab_size)
+        options = Options.of(model, options)
+        asked = Request.of(model, batch, constraint, seeds, options)
+        request, records = asked.candidates(), []
+        answers = request.begin(self.complete)
+        if not request.refused.all():
+            self._fill(model, asked, request, answers, _listeners(options, records))
+        return asked.conclude(answers, self.complete, records)
 
-        tokens, records = request.tokens.clone(), []
-        passes = torch.zeros(rows, dtype=torch.int64, device=device)
-        log_probability = torch.zeros(rows, device=device)
-        padding = torch.zeros_like(batch.pinned)
-        log_probs = torch.zeros(rows, length, model.vocab_size, device=device) if self.complete else None
-
+    def _fill(
+        self,
+        model: Denoiser,
+        asked: Request,
+        request: Request,
+        answers: Answers,
+        emit: Callable[[StepRecord], None] | None,
+    ) -> None:
+        """Denoise canvas after canvas: `asked` has a row for each prompt, `request` one for each candidate."""
+        options, batch, length = request.options, request.batch, request.tokens.shape[1]
+        cache = _prefill(model, asked, length)
         going = (~request.refused).nonzero().flatten()
-        cache = (
-            model.prefill(batch.prompt[going], relations=select_relations(batch.relations, going))
-            if len(going)
-            else None
-        )
-        for start in range(0, length, canvas_length):
-            if len(going) == 0:
+        ended = torch.zeros_like(going, dtype=torch.bool)
+        for start in range(0, length, request.canvas_length):
+            if options.expired():
+                answers.padding[going, start:] = True
                 break
-            window = slice(start, start + canvas_length)
-            live = self._enter(request, tokens, going, cache, window)
-            of_canvas = torch.zeros_like(log_probability)
-            steps = denoise_canvas(model, live, self, window, batch.noise, max_passes) if len(live.rows) else ()
-            for step in steps:
-                record = step.record
-                tokens[record.rows, window] = record.best
-                passes[record.rows] += 1
-                chosen = step.log_probs.gather(-1, record.best[..., None])[..., 0]
-                of_canvas[record.rows] = chosen.masked_fill(batch.pinned[record.rows, window], 0).sum(-1)
-                if log_probs is not None:
-                    log_probs[record.rows, window] = step.log_probs
-                if on_step is not None:
-                    on_step(record)
-                if trace:
-                    records.append(record)
-            log_probability += of_canvas
-            if window.stop == length and not eos:
+            window = slice(start, min(start + request.canvas_length, length))
+            live = self._enter(request, answers, going, ended, cache, window)
+            if len(live.rows):
+                denoise_canvas(model, live, self, options, window, batch.noise, answers, emit)
+            if not options.eos and window.stop == length:
                 break
-            after, ended = after_end(tokens[going, window], eos)
-            padding[going, window] = after
-            padding[going, window.stop :] = ended[:, None]
-            unfinished = (~ended).nonzero().flatten()
-            if len(unfinished) and window.stop < length:
-                cache = cache if len(unfinished) == len(going) else cache.select(unfinished)
-                going = going[unfinished]
-                relations = select_relations(batch.relations, going)
-                cache = model.commit(tokens[going, window], cache, relations)
-            else:
+            after, now = after_end(answers.tokens[going, window], options.eos)
+            ended = ended | now
+            answers.padding[going, window] |= after
+            answers.padding[going, window.stop :] |= ended[:, None]
+            _pad(answers, request)
+            if window.stop == length or bool(ended.all()):
                 break
-        tokens = torch.where(padding & ~batch.pinned, pad, tokens)
-        return request.conclude(
-            tokens,
-            passes=passes,
-            padding=padding,
-            log_probability=log_probability,
-            log_probs=log_probs,
-            completer=self.complete,
-            trace=records,
-        )
+            if options.draws.rows_leave:
+                staying = (~(ended | self._settled(request, answers, going, ended))).nonzero().flatten()
+                if len(staying) == 0:
+                    break
+                if len(staying) < len(going):
+                    going, ended, cache = going[staying], ended[staying], cache.select(staying)
+            cache = model.commit(answers.tokens[going, window], cache, select_relations(batch.relations, going))
+        _pad(answers, request)
 
-    def _enter(self, request: Request, tokens: IntTensor, going: IntTensor, cache: object, window: slice) -> Live:
+    def _enter(
+        self, request: Request, answers: Answers, going: IntTensor, ended: BoolTensor, cache: Cache, window: slice
+    ) -> Live:
         """The rows that have something left to denoise in this canvas."""
-        batch = request.batch
-        known = batch.pinned.clone()
-        known[:, : window.start] = True
+        batch, constraint, device = request.batch, request.constraint, going.device
         entering = (~batch.pinned[going, window]).any(-1).nonzero().flatten()
         rows = going[entering]
-        canvas = tokens[rows, window]
+        known, answer = batch.pinned[rows], answers.tokens[rows]
+        known[:, : window.start] = True
+        drawn = request.options.draws.canvas(request.seeds[rows], window.start, window.stop - window.start, batch.noise)
+        canvas = torch.where(batch.pinned[rows, window], batch.canvas[rows, window], drawn)
+        answer[:, window] = canvas
         return Live(
             rows=rows,
             seeds=request.seeds[rows],
             canvas=canvas,
             pinned=batch.pinned[rows, window],
-            answer=tokens[rows],
-            known=known[rows],
+            answer=answer,
+            known=known,
             cache=cache if len(entering) == len(going) else cache.select(entering),
-            constraint=constraint_of(request, rows),
+            constraint=constraint if len(rows) == len(request.tokens) else select_rows(constraint, rows),
             relations=select_relations(batch.relations, rows),
             accepted=torch.zeros_like(canvas, dtype=torch.bool),
             history=self.stop.start(canvas),
+            best=canvas,
+            log_best=torch.zeros(canvas.shape, device=device),
+            passes=torch.zeros_like(rows),
+            stopped=torch.zeros_like(rows, dtype=torch.bool),
+            silent=ended[entering],
         )
 
+    @staticmethod
+    def _settled(request: Request, answers: Answers, going: IntTensor, ended: BoolTensor) -> BoolTensor:
+        """Rows (N) of prompts with a candidate that ended and that the judge accepts: no more is asked of them."""
+        copies, constraint = request.options.candidates, select_rows(request.constraint, going)
+        if copies == 1 or constraint is None or not bool(ended.any()):
+            return torch.zeros_like(ended)
+        won = constraint.is_satisfied(answers.tokens[going]) & ended
+        return (won & (going[:, None] // copies == going // copies)).any(-1)
 
-def _check_passes(max_passes: int) -> None:
-    check(is_count(max_passes, 1), f"max_passes is {max_passes!r}", "give an integer of at least 1")
+
+def _prefill(model: Denoiser, asked: Request, length: int) -> Cache:
+    """The cache of every prompt that is not refused, with a copy for each candidate and room for the answer."""
+    batch, rows = asked.batch, (~asked.refused).nonzero().flatten()
+    mask, relations = None if batch.mask is None else batch.mask[rows], select_relations(batch.relations, rows)
+    cache = model.prefill(batch.prompt[rows], mask, relations)
+    if asked.options.candidates > 1:
+        cache = cache.fork(asked.options.candidates)
+    if hasattr(cache, "reserve"):  # once for all canvases
+        cache.reserve(length)
+    return cache
 
 
-def constraint_of(request: Request, rows: IntTensor) -> Constraint | None:
-    """The constraint of these rows of a request."""
-    same = len(rows) == len(request.tokens)
-    return request.constraint if same else select_rows(request.constraint, rows)
+def _pad(answers: Answers, request: Request) -> None:
+    answers.tokens.masked_fill_(answers.padding & ~request.batch.pinned, request.options.pad)
+
+
+def _listeners(options: Options, records: list[StepRecord]) -> Callable[[StepRecord], None] | None:
+    """What hears of each pass: the trace, the caller, or nobody."""
+    heard = [listener for listener in (records.append if options.trace else None, options.on_step) if listener]
+
+    def tell(record: StepRecord) -> None:
+        for listener in heard:
+            listener(record)
+
+    return tell if heard else None

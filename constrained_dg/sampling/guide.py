@@ -4,25 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
-
-
-@dataclass(frozen=True)
-class Guided:
-    """Logits after the rules.
-
-    Attributes:
-        logits: (N, C, V), what is sampled, judged and measured.
-        signal: (N, C, V), what goes back as self-conditioning.
-        conflict: (N, C) bool, positions with an empty allowed set, where the mask was lifted.
-    """
-
-    logits: FloatTensor
-    signal: FloatTensor
-    conflict: BoolTensor
 
 
 @dataclass(frozen=True)
@@ -40,15 +23,33 @@ class Guide:
     mask_self_conditioning: bool = False
     known_accepted: bool = False
 
-    def __call__(
-        self, logits: FloatTensor, answer: IntTensor, known: BoolTensor, window: slice, constraint: Constraint | None
-    ) -> Guided:
-        """Logits (N, C, V) beside the answer (N, T) of which `known` (N, T) is decided -> `Guided`."""
-        if constraint is None or not (self.mask_logits or self.mask_self_conditioning):
-            return Guided(logits, logits, torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device))
+    @property
+    def masks(self) -> bool:
+        return self.mask_logits or self.mask_self_conditioning
+
+    def forbidden(
+        self, answer: IntTensor, known: BoolTensor, window: slice, constraint: Constraint
+    ) -> tuple[BoolTensor, BoolTensor]:
+        """What the rules forbid beside the answer (N, T) of which `known` (N, T) is decided.
+
+        Returns:
+            (N, C, A) forbidden classes, and (N, C) conflicts: positions that would have nothing left, where the mask is
+            lifted.
+        """
         allowed = constraint.allowed(answer, known, window)
         conflict = ~allowed.any(-1)
-        masked = logits.masked_fill(~(allowed | conflict[..., None]), -torch.inf)
-        return Guided(
-            masked if self.mask_logits else logits, masked if self.mask_self_conditioning else logits, conflict
-        )
+        return ~(allowed | conflict[..., None]), conflict
+
+    def __call__(
+        self, logits: FloatTensor, forbidden: BoolTensor, constraint: Constraint
+    ) -> tuple[FloatTensor, FloatTensor]:
+        """Logits (N, C, V), overwritten -> what is sampled and judged, and what goes back as self-conditioning.
+
+        The two are one tensor unless a single switch is on.
+        """
+        forbidden = constraint.of_tokens(forbidden)
+        if self.mask_logits and self.mask_self_conditioning:
+            masked = logits.masked_fill_(forbidden, float("-inf"))
+            return masked, masked
+        masked = logits.masked_fill(forbidden, float("-inf"))
+        return (masked, logits) if self.mask_logits else (logits, masked)

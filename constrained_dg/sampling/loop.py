@@ -1,34 +1,39 @@
 """The loop: denoise, accept, re-noise, until a row stops or the passes run out (DiffusionGemma, 2026, with rules).
 
     canvas                     noise, pinned tokens written in
-      -> denoise               logits / temperature, masked by the guide
-      -> best, sample          arg-max, and one draw from the distribution
+      -> denoise               logits, seen by the hook, masked by the guide
+      -> settle                softmax(logits / temperature): arg-max, one draw, entropy
       -> accept                the most certain positions keep their sample
       -> re-noise              every other free position gets fresh uniform noise
-      -> stop                  rows that are stable, or that the judge accepts, leave the batch
+      -> stop                  rows that are stable, or that the judge accepts, are finished
 
 Nothing is sticky: a position accepted in one pass may be re-noised in the next.
+
+A pass never waits for the device. Between passes one flag is read: after every pass on a CPU, every READ_EVERY passes
+on an accelerator. A row that finished in between is frozen, its further passes are not counted, and it leaves the batch
+at the read, so that the interval changes no result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from constrained_dg import rng
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check
-from constrained_dg.sampling.base import Cache, Denoiser, StepRecord
+from constrained_dg.sampling.answers import Answers, after_end
+from constrained_dg.sampling.base import Cache, Denoiser, PassInfo, StepRecord
+from constrained_dg.sampling.options import Options
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 if TYPE_CHECKING:
     from constrained_dg.sampling.diffusion import Diffusion
 
-#: Purposes of random draws: the last of the counters (start of the canvas, pass, purpose).
-INITIAL, SAMPLE, NOISE = 0, 1, 2
+#: Passes between two reads of the stop flag on an accelerator.
+READ_EVERY = 4
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Live:
     """Everything that belongs to the rows still being denoised. `select` keeps it in step.
 
     Attributes:
-        rows: (N) indices in the caller's batch.
+        rows: (N) indices in the batch, candidates counted as rows.
         seeds: (N).
         canvas: (N, C), what enters the next pass.
         pinned: (N, C) bool.
@@ -45,6 +50,12 @@ class Live:
         cache, constraint, relations: as given; the latter two may be of one row for all, or None.
         accepted: (N, C) bool, positions that kept their sample in the last pass.
         history: (N, K, C) arg-max canvases of the last passes.
+        best: (N, C) arg-max canvas of the last pass that counts.
+        log_best: (N, C) its log-probabilities.
+        passes: (N) passes that count.
+        stopped: (N) bool, finished rows that are still in the batch: frozen.
+        silent: (N) bool, rows whose answer had ended before this canvas: nothing of them counts.
+        forbidden, conflict: (N, C, A), (N, C), see `Guide.forbidden`; None where nothing is masked.
     """
 
     rows: IntTensor
@@ -58,17 +69,24 @@ class Live:
     relations: BoolTensor | None
     accepted: BoolTensor
     history: IntTensor
+    best: IntTensor
+    log_best: FloatTensor
+    passes: IntTensor
+    stopped: BoolTensor
+    silent: BoolTensor
+    forbidden: BoolTensor | None = None
+    conflict: BoolTensor | None = None
 
     def select(self, keep: IntTensor) -> Live:
         """The state of these rows (N)."""
-        shared = ("cache", "constraint", "relations")
-        chosen = {f.name: getattr(self, f.name)[keep] for f in fields(self) if f.name not in shared}
-        return Live(
-            cache=self.cache.select(keep),
-            constraint=select_rows(self.constraint, keep),
-            relations=select_relations(self.relations, keep),
-            **chosen,
-        )
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values |= {
+            "cache": self.cache.select(keep),
+            "constraint": select_rows(self.constraint, keep),
+            "relations": select_relations(self.relations, keep),
+        }
+        done = ("cache", "constraint", "relations")
+        return Live(**{k: v if k in done or v is None else v[keep] for k, v in values.items()})
 
     def with_canvas(self, canvas: IntTensor, window: slice) -> IntTensor:
         """(N, T) the answer with this canvas in its window."""
@@ -87,71 +105,161 @@ def select_relations(relations: BoolTensor | None, rows: IntTensor) -> BoolTenso
     return relations if relations is None or len(relations) == 1 else relations[rows]
 
 
-def draw(probabilities: FloatTensor, uniform: FloatTensor) -> IntTensor:
-    """One token for each position by the inverse of the cumulative distribution: (..., V), (...) -> (...)."""
-    cumulative = probabilities.cumsum(-1)
-    # The uniform is below 1, so some sum lies above the threshold; the first one that does has a probability above 0.
-    threshold = uniform[..., None] * cumulative[..., -1:]
-    return torch.searchsorted(cumulative, threshold, right=True)[..., 0].clamp(max=probabilities.shape[-1] - 1)
+def reading_interval(device: torch.device, parts: Diffusion, options: Options, constraint: Constraint | None) -> int:
+    """Passes between two reads of the stop flag: 1 where the host looks at every pass anyway.
+
+    It does on a CPU, with a record, a hook or a time limit, with a completer (which keeps the distribution of a row's
+    last pass), with draws that depend on the batch, and where `constraint.reads_every_pass` says that its judge is
+    plain Python.
+    """
+    rules = () if constraint is None else getattr(constraint, "parts", (constraint,))
+    in_python = any(getattr(rule, "reads_every_pass", False) for rule in (constraint, *rules))
+    host_looks = options.watched or parts.complete is not None or not options.draws.rows_leave or in_python
+    return 1 if device.type == "cpu" or host_looks else READ_EVERY
 
 
-@dataclass(frozen=True)
-class Step:
-    """One pass: its record, and what the caller keeps of the distribution (N, C, V)."""
-
-    record: StepRecord
-    log_probs: FloatTensor
-
-
+@torch.no_grad()
 def denoise_canvas(
-    model: Denoiser, live: Live, parts: Diffusion, window: slice, noise: tuple[int, int], max_passes: int
-) -> Iterator[Step]:
-    """Denoise one canvas of every live row; yields each pass after it was decided.
+    model: Denoiser,
+    live: Live,
+    parts: Diffusion,
+    options: Options,
+    window: slice,
+    noise: tuple[int, int],
+    answers: Answers,
+    emit: Callable[[StepRecord], None] | None = None,
+) -> None:
+    """Denoise one canvas of every live row and write it into the answers.
+
+    Args:
+        window: where the canvas lies in the answer.
+        noise: (low, high), the half-open range of tokens that noise is drawn from.
+        emit: called with the record of each pass.
 
     Raises:
-        InputError: the model returns NaN, or logits that are not (N, C, V).
+        InputError: the model or the hook returns NaN, or logits that are not (N, C, V).
     """
-    signal, low_high = None, dict(zip(("low", "high"), noise, strict=True))
-    length = live.canvas.shape[1]
+    draws, (start, length) = options.draws, (window.start, window.stop - window.start)
+    max_passes = options.max_passes or parts.max_passes
+    interval = reading_interval(live.canvas.device, parts, options, live.constraint)
+    broken = torch.zeros((), dtype=torch.bool, device=live.canvas.device)
+    signal = None
     for index in range(max_passes):
-        logits = model.denoise(live.canvas, live.cache, signal, live.relations)
-        expected = (*live.canvas.shape, model.vocab_size)
-        check(logits.shape == expected, f"the model returned logits {tuple(logits.shape)}", f"give {expected}")
-        known = live.known.clone()
-        if parts.guide.known_accepted:
-            known[:, window] |= live.accepted
-        before = live.with_canvas(live.canvas, window)
-        guided = parts.guide(logits / parts.temperature(index, max_passes), before, known, window, live.constraint)
+        logits = _logits(model, live, signal, options, window, index)
+        temperature = parts.temperature(index, max_passes)
+        conflict, told = torch.zeros_like(live.pinned), None
+        if live.constraint is not None and parts.guide.masks:
+            if parts.guide.known_accepted or live.forbidden is None:
+                live = _with_masks(live, parts, window)
+            logits, told = parts.guide(logits, live.forbidden, live.constraint)
+            told, conflict = None if told is logits else told.div_(temperature).softmax(-1), live.conflict
+        settled = draws.settle(logits, temperature, live.seeds, start, index)
+        told = settled.probabilities if told is None else told
 
-        log_probs = guided.logits.log_softmax(-1)
-        probabilities = log_probs.exp()
-        # 0 * log 0 = 0: the clamp keeps masked tokens from making a NaN.
-        entropy = -(probabilities * log_probs.clamp(min=torch.finfo(log_probs.dtype).min)).sum(-1)
-        best = torch.where(live.pinned, live.canvas, guided.logits.argmax(-1))
-        drawn = draw(probabilities, rng.uniform(live.seeds, window.start, index, SAMPLE, count=length))
-        sample = torch.where(live.pinned, live.canvas, drawn)
-
-        accepted = parts.accept(entropy, ~live.pinned) & ~guided.conflict
+        free = ~live.pinned
+        best = torch.where(free, settled.best, live.canvas)
+        sample = torch.where(free, settled.sample, live.canvas)
+        accepted = parts.accept(settled.entropy, free) & ~conflict
         accepted = parts.renoise(accepted, live.with_canvas(sample, window), live.known, window, live.constraint)
-        fresh = rng.integers(live.seeds, window.start, index, NOISE, count=length, **low_high)
+        fresh = draws.fresh(live.seeds, start, index, length, noise)
         canvas = torch.where(accepted | live.pinned, sample, fresh)
+        stopped, history = parts.stop(best, settled.entropy, free, live.history)
+        stopped = _judged(live, best, stopped, parts, options, window)
 
-        stopped, history = parts.stop(best, entropy, ~live.pinned, live.history)
-        if parts.judge_stop and live.constraint is not None and window.stop == live.constraint.length:
-            stopped = stopped | live.constraint.is_satisfied(live.with_canvas(best, window))
-        renoised = ~(accepted | live.pinned)
-        record = StepRecord(
-            index, live.rows, live.canvas, best, entropy, accepted, renoised, guided.conflict, stopped, window.start
+        going = ~live.stopped
+        if emit is not None:
+            renoised = free & ~accepted
+            record = StepRecord(
+                index, live.rows, live.canvas, best, settled.entropy, accepted, renoised, conflict, stopped, start
+            )
+            _emit(record, going & ~live.silent, emit)
+        broken = broken | (settled.entropy.isnan() & going[:, None]).any()
+        live = replace(
+            live,
+            canvas=canvas,
+            accepted=accepted,
+            history=history,
+            best=torch.where(going[:, None], best, live.best),
+            log_best=torch.where(going[:, None], settled.log_best, live.log_best),
+            passes=live.passes + (going & ~live.silent),
+            stopped=live.stopped | stopped,
         )
-        yield Step(record, log_probs)
-
-        any_stopped, any_nan = torch.stack([stopped.any(), entropy.isnan().any()]).tolist()  # the one wait of a pass
-        check(not any_nan, f"the model returned NaN in pass {index}", "check its weights and its precision")
-        live, signal_logits = replace(live, canvas=canvas, accepted=accepted, history=history), guided.signal
-        if any_stopped:
-            keep = (~stopped).nonzero().flatten()
-            if len(keep) == 0:
+        last = index + 1 == max_passes
+        if last or (index + 1) % interval == 0:
+            *finished, nan = torch.cat([live.stopped, broken[None]]).tolist()  # the one wait
+            check(not nan, f"the model returned NaN by pass {index}", "check its weights and its precision")
+            if last or all(finished) or options.expired():
+                answers.write(live, slice(None), settled.probabilities, window)
                 return
-            live, signal_logits = live.select(keep), signal_logits[keep]
-        if parts.self_conditioning and index + 1 < max_passes:
-            signal = model.self_condition(signal_logits.softmax(-1))
+            if any(finished) and draws.rows_leave:
+                keep = [row for row, done in enumerate(finished) if not done]
+                answers.write(live, live.stopped.nonzero().flatten(), settled.probabilities, window)
+                live, told = live.select(torch.tensor(keep, device=canvas.device)), _to_front(told, keep)
+        if parts.self_conditioning:
+            signal = model.self_condition(told)
+
+
+def _logits(model: Denoiser, live: Live, signal: object, options: Options, window: slice, index: int) -> FloatTensor:
+    """(N, C, V) float32 of one pass, through the hook."""
+    logits = model.denoise(live.canvas, live.cache, signal, live.relations)
+    expected = (*live.canvas.shape, model.vocab_size)
+    check(logits.shape == expected, f"the model returned logits {tuple(logits.shape)}", f"give {expected}")
+    if options.logits_hook is not None:
+        info = PassInfo(index, live.rows, live.with_canvas(live.canvas, window), window.start)
+        logits = options.logits_hook(logits, info)
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        check(got == expected, f"logits_hook returned {got}", f"return logits {expected}")
+    return logits.float()
+
+
+def _with_masks(live: Live, parts: Diffusion, window: slice) -> Live:
+    """The rows with what the rules forbid now. Unless accepted tokens count as known it stays so for the canvas."""
+    known = live.known.clone()
+    if parts.guide.known_accepted:
+        known[:, window] |= live.accepted
+    answer = live.with_canvas(live.canvas, window)
+    forbidden, conflict = parts.guide.forbidden(answer, known, window, live.constraint)
+    return replace(live, forbidden=forbidden, conflict=conflict)
+
+
+def _judged(
+    live: Live, best: IntTensor, stopped: BoolTensor, parts: Diffusion, options: Options, window: slice
+) -> BoolTensor:
+    """(N), (N) of `Stable` -> rows that stop (N), with what the judge says of answers that are complete."""
+    constraint, alone = live.constraint, options.candidates == 1
+    last = constraint is not None and window.stop == constraint.length
+    if constraint is None or not (parts.judge_stop or not alone) or not (last or options.eos):
+        return stopped
+    answer, whole = live.with_canvas(best, window), torch.ones_like(stopped)
+    if options.eos:
+        after, ended = after_end(best, options.eos)
+        behind = ended[:, None].expand(-1, answer.shape[1] - window.stop)
+        before = behind.new_zeros(len(behind), window.start)
+        padding = torch.cat([before, after, behind], 1) & ~live.known
+        answer, whole = answer.masked_fill(padding, options.pad), ended | last
+    accepted = constraint.is_satisfied(answer) & whole
+    if parts.judge_stop:
+        stopped = stopped | accepted
+    if alone:
+        return stopped
+    # Candidates of one prompt stop together, as soon as one that stops is accepted.
+    same_prompt = live.rows[:, None] // options.candidates == live.rows // options.candidates
+    return stopped | (same_prompt & (accepted & stopped & ~live.stopped)).any(-1)
+
+
+def _emit(record: StepRecord, counted: BoolTensor, emit: Callable[[StepRecord], None]) -> None:
+    """Hand on the rows (N) of a record that count, if there are any."""
+    keep = counted.nonzero().flatten()
+    if len(keep) == len(counted):
+        emit(record)
+    elif len(keep):
+        values = {each.name: getattr(record, each.name) for each in fields(record)}
+        emit(StepRecord(**{k: v[keep] if isinstance(v, torch.Tensor) else v for k, v in values.items()}))
+
+
+def _to_front(tensor: FloatTensor, rows: list[int]) -> FloatTensor:
+    """These rows, ascending, moved to the front in place: (N, ...) -> (len(rows), ...)."""
+    for to, row in enumerate(rows):
+        if to != row:
+            tensor[to].copy_(tensor[row])
+    return tensor[: len(rows)]

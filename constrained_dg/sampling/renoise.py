@@ -51,4 +51,4 @@ class Violations:
         decided = known.clone()
         decided[:, window] |= accepted
         allowed = constraint.allowed(answer, decided, window)
-        return accepted & allowed.gather(-1, answer[:, window, None])[..., 0]
+        return accepted & allowed.gather(-1, constraint.class_of(answer[:, window])[..., None])[..., 0]

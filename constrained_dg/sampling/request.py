@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from constrained_dg import rng
 from constrained_dg.constraints.base import Constraint, contradictory
-from constrained_dg.constraints.search import complete
+from constrained_dg.constraints.search import Completion, complete
 from constrained_dg.errors import check, is_count
+from constrained_dg.sampling.answers import Answers, ByClass
 from constrained_dg.sampling.base import Generation, Status, StepRecord
-from constrained_dg.sampling.loop import INITIAL, select_rows
-from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+from constrained_dg.sampling.draws import DRAWS, candidate_seeds
+from constrained_dg.sampling.loop import select_relations, select_rows
+from constrained_dg.sampling.options import Options
+from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch
 
 
@@ -45,6 +51,8 @@ class Request:
         seeds: (B) int64.
         tokens: (B, T) the pinned tokens, and noise elsewhere.
         refused: (B) bool, rows whose pinned tokens already contradict the constraint.
+        canvas_length: C.
+        options: of the call.
     """
 
     batch: Batch
@@ -52,22 +60,26 @@ class Request:
     seeds: IntTensor
     tokens: IntTensor
     refused: BoolTensor
+    canvas_length: int
+    options: Options
 
     @classmethod
     def of(
-        cls, batch: Batch, constraint: Constraint | None, seeds: IntTensor | int, canvas_length: int, vocab_size: int
+        cls, model: Any, batch: Batch, constraint: Constraint | None, seeds: IntTensor | int, options: Options
     ) -> Request:
         """Check everything that can be checked before the first pass.
+
+        Args:
+            model: or None for a sampler without one; then the constraint gives the vocabulary.
 
         Raises:
             InputError: naming what does not fit.
         """
+        vocab_size = constraint.vocab_size if model is None else model.vocab_size
         rows, length = _check_batch(batch, vocab_size)
-        check(
-            canvas_length > 0 and length % canvas_length == 0,
-            f"canvases of {canvas_length} tokens do not fill an answer of {length}",
-            "give a length that divides it",
-        )
+        _check_text_alone(model, batch.prompt)
+        canvas_length = _check_lengths(model, batch, options)
+        check(0 <= options.pad < vocab_size, f"pad is {options.pad}", f"give a token from 0 to {vocab_size - 1}")
         device = batch.canvas.device
         if constraint is not None:
             constraint = constraint.to(device)
@@ -82,8 +94,8 @@ class Request:
                 "make them equal",
             )
             check(
-                vocab_size == constraint.alphabet,
-                f"the constraint's alphabet is {constraint.alphabet}, the model's vocabulary {vocab_size}",
+                vocab_size == constraint.vocab_size,
+                f"the constraint speaks of {constraint.vocab_size} tokens, the model of {vocab_size}",
                 "build the constraint over the model's tokens",
             )
         seeds = (rng.row_seeds(seeds, rows) if isinstance(seeds, int) else seeds).to(device)
@@ -92,82 +104,162 @@ class Request:
             f"seeds have shape {tuple(seeds.shape)} and type {seeds.dtype}",
             f"give one number, or ({rows},) of torch.int64",
         )
-        low, high = batch.noise
-        noise = [
-            rng.integers(seeds, start, 0, INITIAL, count=canvas_length, low=low, high=high)
-            for start in range(0, length, canvas_length)
-        ]
-        tokens = torch.where(batch.pinned, batch.canvas, torch.cat(noise, 1))
+        tokens = _start(batch, seeds, canvas_length)
         refused = torch.zeros(rows, dtype=torch.bool, device=device)
         if constraint is not None:
             refused = contradictory(constraint, tokens, batch.pinned)
-        return cls(batch, constraint, seeds, tokens, refused)
+        return cls(batch, constraint, seeds, tokens, refused, canvas_length, options)
+
+    def candidates(self) -> Request:
+        """The request with each row once for each candidate, neighbours together, and seeds of their own."""
+        copies = self.options.candidates
+        if copies == 1:
+            return self
+        rows = torch.arange(len(self.tokens), device=self.tokens.device).repeat_interleave(copies)
+        mask, relations = self.batch.mask, select_relations(self.batch.relations, rows)
+        chosen = {name: getattr(self.batch, name)[rows] for name in ("prompt", "canvas", "pinned")}
+        batch = replace(self.batch, **chosen, relations=relations, mask=None if mask is None else mask[rows])
+        constraint, seeds = select_rows(self.constraint, rows), candidate_seeds(self.seeds, copies)
+        tokens = _start(batch, seeds, self.canvas_length)
+        return replace(self, batch=batch, constraint=constraint, seeds=seeds, tokens=tokens, refused=self.refused[rows])
+
+    def begin(self, completer: Completer | None) -> Answers:
+        """The answers before any pass."""
+        if completer is None or self.constraint is None:
+            return Answers.begin(self.tokens, None)
+        by_class = ByClass.before_any_pass(self.constraint, len(self.tokens), self.tokens.device)
+        return Answers.begin(self.tokens, by_class)
 
     def conclude(
-        self,
-        tokens: IntTensor,
-        *,
-        passes: IntTensor,
-        padding: BoolTensor | None = None,
-        log_probability: FloatTensor | None = None,
-        log_probs: FloatTensor | None = None,
-        completer: Completer | None = None,
-        trace: list[StepRecord] | None = None,
+        self, answers: Answers, completer: Completer | None = None, trace: Sequence[StepRecord] = ()
     ) -> Generation:
-        """Complete what may be completed, let the judge speak, and count.
+        """Choose among candidates, complete what may be completed, let the judge speak, and count.
 
         Args:
-            tokens: (B, T) the answers.
-            passes: (B).
-            padding: (B, T) bool, what follows the end of an answer.
-            log_probability: (B), see `Generation`.
-            log_probs: (B, T, V) of the last pass, to order the search; None for equal ones.
+            answers: of every candidate of every row.
             completer: or None.
         """
+        pinned = self.batch.pinned
+        copies, seeds, passes = self.options.candidates, self.seeds, answers.passes
+        if copies > 1:
+            seeds = candidate_seeds(seeds, copies)
+            score = answers.log_probability(pinned.repeat_interleave(copies, 0)).masked_fill(passes == 0, -torch.inf)
+            if self.constraint is not None:
+                rules = self.constraint if self.constraint.rows == 1 else self.constraint.repeat(copies)
+                score = score.masked_fill(rules.is_satisfied(answers.tokens), torch.inf)
+            first = torch.arange(0, len(seeds), copies, device=seeds.device)
+            chosen = first + score.view(-1, copies).argmax(-1)
+            answers, seeds, passes = answers.select(chosen), seeds[chosen], passes.view(-1, copies).sum(-1)
+        tokens, padding, log_probability = answers.tokens, answers.padding, answers.log_probability(pinned)
         nodes, refused, status = torch.zeros_like(passes), self.refused.clone(), [None] * len(tokens)
-        if log_probability is None:
-            log_probability = torch.zeros(len(tokens), device=tokens.device)
         if self.constraint is not None:
             solved = self.constraint.is_satisfied(tokens)
-            if completer is not None:
-                tokens = tokens.clone()
-                for row in (~solved & ~refused).nonzero().flatten().tolist():
-                    rule = select_rows(self.constraint, torch.tensor([row], device=tokens.device)).to("cpu")
-                    found = complete(
-                        rule,
-                        tokens[row].cpu(),
-                        self.batch.pinned[row].cpu(),
-                        log_probs=None if log_probs is None else log_probs[row].cpu(),
-                        node_budget=completer.node_budget,
-                        time_limit=completer.time_limit,
-                    )
-                    nodes[row], refused[row] = found.nodes, found.exhausted
-                    if found.answer is not None:
-                        tokens[row] = found.answer.to(tokens.device)
-                        if log_probs is not None:
-                            chosen = log_probs[row].gather(-1, tokens[row, :, None])[:, 0]
-                            log_probability[row] = chosen.masked_fill(self.batch.pinned[row], 0).sum()
-                solved = self.constraint.is_satisfied(tokens)
+            for row in (~solved & ~refused).nonzero().flatten().tolist() if completer is not None else ():
+                limit = self._limit(completer)
+                if limit == 0:
+                    break
+                found = self._complete(row, answers, completer.node_budget, limit)
+                nodes[row], refused[row] = found.nodes, found.exhausted
+                if found.answer is not None:
+                    whole = found.answer.to(tokens.device)
+                    padding[row] &= whole == tokens[row]
+                    tokens[row] = whole
+                    classes = self.constraint.class_of(whole)[:, None]
+                    gained = answers.by_class.log_probs[row].gather(-1, classes)[:, 0]
+                    log_probability[row] = gained.masked_fill(pinned[row] | padding[row], 0).sum()
+            solved = self.constraint.is_satisfied(tokens)
             pairs = zip(solved.tolist(), refused.tolist(), strict=True)
             # The judge speaks first: a faulty proof never hides an answer that it accepts.
             status = [Status.SOLVED if s else Status.UNSATISFIABLE if r else Status.UNSOLVED for s, r in pairs]
-        free = ~self.batch.pinned if padding is None else ~(self.batch.pinned | padding)
         return Generation(
             tokens=tokens,
             status=status,
             passes=passes,
-            free_tokens=free.sum(-1),
+            free_tokens=(~(pinned | padding)).sum(-1),
             search_nodes=nodes,
-            seeds=self.seeds,
+            seeds=seeds,
             log_probability=log_probability,
-            trace=trace or [],
+            trace=list(trace),
+        )
+
+    def _limit(self, completer: Completer) -> float | None:
+        """Seconds for the search of one row: the completer's own, or what is left of the call."""
+        limits = [limit for limit in (completer.time_limit, self.options.remaining()) if limit is not None]
+        return min(limits, default=None)
+
+    def _complete(self, row: int, answers: Answers, node_budget: int, time_limit: float | None) -> Completion:
+        rule = select_rows(self.constraint, torch.tensor([row], device=self.tokens.device)).to("cpu")
+        return complete(
+            rule,
+            answers.tokens[row].cpu(),
+            self.batch.pinned[row].cpu(),
+            log_probs=answers.by_class.log_probs[row].cpu(),
+            tokens=answers.by_class.tokens[row].cpu(),
+            node_budget=node_budget,
+            time_limit=time_limit,
         )
 
 
-def after_end(tokens: IntTensor, eos: tuple[int, ...]) -> tuple[BoolTensor, BoolTensor]:
-    """(B, C) -> positions after the first EOS (B, C), and rows that have one (B)."""
-    ends = torch.isin(tokens, torch.tensor(eos, device=tokens.device, dtype=tokens.dtype))
-    return (ends.cumsum(-1) - ends.long()) > 0, ends.any(-1)
+def known_of(model: Any, name: str, in_config: str | None = None) -> Any:
+    """What a model says of itself: its attribute, or that of its config, or None."""
+    return getattr(model, name, getattr(getattr(model, "config", None), in_config or name, None))
+
+
+def _start(batch: Batch, seeds: IntTensor, canvas_length: int) -> IntTensor:
+    """(B, T) pinned tokens, and noise elsewhere."""
+    length, draws = batch.canvas.shape[1], DRAWS["counter"]
+    starts = range(0, length, canvas_length)
+    noise = [draws.canvas(seeds, start, min(canvas_length, length - start), batch.noise) for start in starts]
+    return torch.where(batch.pinned, batch.canvas, torch.cat(noise, 1))
+
+
+def _check_text_alone(model: Any, prompt: IntTensor) -> None:
+    images = torch.tensor(getattr(model, "image_token_ids", ()), dtype=prompt.dtype, device=prompt.device)
+    found = images[torch.isin(images, prompt)].tolist()
+    check(not found, f"the prompt holds the image tokens {found}", "images are not read: give text alone")
+
+
+def _check_lengths(model: Any, batch: Batch, options: Options) -> int:
+    """The canvas length of a call that fits the model and the memory."""
+    (rows, length), prompt = batch.canvas.shape, batch.prompt.shape[1]
+    trained, context = known_of(model, "canvas_length"), known_of(model, "max_context", "max_position_embeddings")
+    canvas_length = min(length, options.canvas_length or trained or length)
+    check(
+        trained is None or canvas_length <= trained,
+        f"canvases of {canvas_length} tokens are longer than the {trained} this model was trained for",
+        "lower canvas_length",
+    )
+    check(
+        context is None or prompt + length <= context,
+        f"a prompt of {prompt} and an answer of {length} tokens do not fit a context of {context}",
+        "shorten the prompt, or lower max_new_tokens",
+    )
+    estimate = getattr(model, "memory_needed", None)
+    free = None if estimate is None else free_memory(batch.canvas.device)
+    if free is not None:
+        needed = estimate(rows * options.candidates, prompt + length - canvas_length, canvas_length)
+        check(
+            needed <= free,
+            f"this call needs about {needed / 1e9:.2f} GB beside the weights, and {free / 1e9:.2f} GB are free",
+            "lower the rows, candidates, canvas_length or max_new_tokens",
+        )
+    return canvas_length
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be had on a device; None where that is unknown."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    if device.type != "cpu":
+        return None
+    try:  # free pages alone would not count what the system merely caches
+        with open("/proc/meminfo") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        names = ("SC_AVPHYS_PAGES", "SC_PAGE_SIZE")
+        known = all(name in getattr(os, "sysconf_names", {}) for name in names)
+        return os.sysconf(names[0]) * os.sysconf(names[1]) if known else None
 
 
 def _check_batch(batch: Batch, vocab_size: int) -> tuple[int, int]:
@@ -191,6 +283,12 @@ def _check_batch(batch: Batch, vocab_size: int) -> tuple[int, int]:
         f"noise cannot be drawn from [{low}, {high})",
         f"give 0 <= low < high <= {vocab_size}",
     )
+    if batch.mask is not None:
+        check(
+            batch.mask.shape == prompt.shape and batch.mask.dtype == torch.bool and bool(batch.mask.any(-1).all()),
+            f"the mask has shape {tuple(batch.mask.shape)} and type {batch.mask.dtype}",
+            f"give {tuple(prompt.shape)} of torch.bool, with a token in every row",
+        )
     if batch.relations is not None:
         check(
             batch.relations.dim() == 4

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
-
-import torch
+from typing import Any, ClassVar
 
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check
-from constrained_dg.sampling.base import Denoiser, Generation, StepRecord
+from constrained_dg.sampling.base import Denoiser, Generation
+from constrained_dg.sampling.options import Options
 from constrained_dg.sampling.request import Completer, Request
 from constrained_dg.shapes import IntTensor
 from constrained_dg.task import Batch
@@ -35,20 +33,14 @@ class Search:
         batch: Batch,
         constraint: Constraint | None = None,
         seeds: IntTensor | int = 0,
-        *,
-        max_passes: int | None = None,
-        canvas_length: int | None = None,
-        eos: tuple[int, ...] = (),
-        pad: int = 0,
-        on_step: Callable[[StepRecord], None] | None = None,
-        trace: bool = False,
+        **options: Any,
     ) -> Generation:
-        """See `Sampler.run`; only the pinned tokens, the noise range and the constraint are read.
+        """See `Sampler.run`; of the options it uses the time limit, and lets those pass that only concern canvases.
 
         Raises:
-            InputError: there is no constraint to search with.
+            InputError: there is no constraint to search with, or an option asks for something it cannot do.
         """
         check(constraint is not None, "search was given no constraint", "give one, or use another sampler")
-        request = Request.of(batch, constraint, seeds, batch.canvas.shape[1], constraint.alphabet)
-        passes = torch.zeros_like(request.seeds)
-        return request.conclude(request.tokens, passes=passes, completer=self.complete)
+        options = Options.of(None, options, refused=("candidates", "rng", "logits_hook"))
+        request = Request.of(None, batch, constraint, seeds, options)
+        return request.conclude(request.begin(self.complete), self.complete)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from constrained_dg.sampling import EntropyBound, LinearTemperature
-from constrained_dg.sampling.loop import draw
+from constrained_dg.sampling.distribution import settle
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch
 
@@ -105,13 +105,12 @@ def advance(
     heat = [temperature(age, passes) for age in range(passes)]
     heat = torch.tensor(heat, device=logits.device)[carried.age.clamp(max=passes - 1)]
     processed = logits.float() / heat[:, None, None]
-    log_probs = processed.log_softmax(-1)
-    entropy = -(log_probs.exp() * log_probs).sum(-1)
-    best = torch.where(batch.pinned, batch.canvas, processed.argmax(-1))
-    uniform = torch.rand(entropy.shape, generator=generator).to(logits.device)
-    sample = draw(log_probs.exp(), uniform)
-    noise = torch.randint(*batch.noise, entropy.shape, generator=generator).to(logits.device)
-    canvas = torch.where(accept(entropy, ~batch.pinned), sample, noise)
+    shape = carried.canvas.shape
+    uniform = torch.rand(shape, generator=generator).to(logits.device)
+    settled = settle(processed.clone(), 1.0, uniform)
+    best = torch.where(batch.pinned, batch.canvas, settled.best)
+    noise = torch.randint(*batch.noise, shape, generator=generator).to(logits.device)
+    canvas = torch.where(accept(settled.entropy, ~batch.pinned), settled.sample, noise)
     age = carried.age + 1
     live = (age < passes) & (best != batch.canvas).any(1)
     return Carried(batch, torch.where(batch.pinned, batch.canvas, canvas), processed, age, live)

@@ -1,12 +1,12 @@
 """The invariants of shared/design.md, against brute force over every answer of a small space."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constrained_dg.constraints import All, AllDifferent, Constraint, Pinned
+from constrained_dg.constraints import All, AllDifferent, Alphabet, Constraint, On, Pinned, complete
 
 LENGTH, ALPHABET = 4, 4
 EVERY = torch.tensor(list(product(range(ALPHABET), repeat=LENGTH)))
@@ -20,19 +20,39 @@ class DefaultPropagate(AllDifferent):
 
 
 @st.composite
-def all_different(draw) -> AllDifferent:
-    low = draw(st.integers(0, ALPHABET - 1))
-    high = draw(st.integers(low + 1, ALPHABET))
-    size = draw(st.integers(1, high - low))
-    groups = draw(st.lists(st.permutations(range(LENGTH)).map(lambda order: order[:size]), min_size=1, max_size=3))
+def all_different(draw, length: int = LENGTH, alphabet: int = ALPHABET) -> AllDifferent:
+    low = draw(st.integers(0, alphabet - 1))
+    high = draw(st.integers(low + 1, alphabet))
+    size = draw(st.integers(1, min(high - low, length)))
+    groups = draw(st.lists(st.permutations(range(length)).map(lambda order: order[:size]), min_size=1, max_size=3))
     kind = draw(st.sampled_from([AllDifferent, DefaultPropagate]))
-    return kind(torch.tensor(groups), [f"group {n}" for n in range(len(groups))], (low, high), LENGTH, ALPHABET)
+    return kind(torch.tensor(groups), [f"group {n}" for n in range(len(groups))], (low, high), length, alphabet)
 
 
-answers = st.lists(st.integers(0, ALPHABET - 1), min_size=LENGTH, max_size=LENGTH).map(lambda a: torch.tensor([a]))
-masks = st.lists(st.booleans(), min_size=LENGTH, max_size=LENGTH).map(lambda m: torch.tensor([m]))
+def rows_of(values, length: int) -> st.SearchStrategy:
+    return st.lists(values, min_size=length, max_size=length).map(lambda row: torch.tensor([row]))
+
+
+@st.composite
+def placed(draw) -> On:
+    """A rule on 1 to 3 of the positions, over classes of some or all tokens, with or without `other`."""
+    length = draw(st.integers(1, 3))
+    positions = torch.tensor(draw(st.permutations(range(LENGTH)))[:length])
+    order, ends = draw(st.permutations(range(ALPHABET))), draw(st.sets(st.integers(1, ALPHABET), min_size=1))
+    bounds = [0, *sorted(ends)]
+    alphabet = Alphabet.of(ALPHABET, [order[i:j] for i, j in pairwise(bounds)])
+    tokens = draw(st.sampled_from([alphabet.named, alphabet.size]))
+    pinned = st.builds(
+        Pinned, rows_of(st.integers(0, tokens - 1), length), rows_of(st.booleans(), length), st.just(tokens)
+    )
+    rules = st.lists(st.one_of(all_different(length, tokens), pinned), min_size=1, max_size=2)
+    return draw(rules.map(lambda parts: All(parts) if len(parts) > 1 else parts[0])).on(positions, alphabet, LENGTH)
+
+
+answers = rows_of(st.integers(0, ALPHABET - 1), LENGTH)
+masks = rows_of(st.booleans(), LENGTH)
 pins = st.builds(Pinned, answers, masks, st.just(ALPHABET))
-simple = st.one_of(all_different(), pins)
+simple = st.one_of(all_different(), pins, placed())
 constraints = st.one_of(simple, st.lists(simple, min_size=1, max_size=3).map(All))
 
 
@@ -47,14 +67,17 @@ def slow_judge(constraint: Constraint, answer: list[int]) -> bool:
     if isinstance(constraint, Pinned):
         pairs = zip(constraint.tokens[0].tolist(), constraint.mask[0].tolist(), answer, strict=True)
         return all(token == held for token, given_, held in pairs if given_)
+    if isinstance(constraint, On):
+        own = [int(constraint.classes.table[answer[position]]) for position in constraint.positions.tolist()]
+        return max(own) < constraint.rule.alphabet and slow_judge(constraint.rule, own)
     held = [[answer[position] for position in group] for group in constraint.groups.tolist()]
     low, high = constraint.tokens
     return all(len(set(group)) == len(group) and all(low <= token < high for token in group) for group in held)
 
 
-def held(sets: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+def held(constraint: Constraint, sets: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
     """Whether each answer (N, T) lies in the sets (1 or N, T, A) at every position."""
-    return sets.expand(len(answers), -1, -1).gather(-1, answers[..., None]).all(1)[:, 0]
+    return sets.expand(len(answers), -1, -1).gather(-1, constraint.class_of(answers)[..., None]).all(1)[:, 0]
 
 
 @given(constraints)
@@ -74,7 +97,7 @@ def test_blame_and_words_agree_with_the_judge(constraint):
 def test_allowed_is_sound(constraint, answer, known):
     satisfying = EVERY[judge_of(constraint)]
     agreeing = satisfying[((satisfying == answer) | ~known).all(-1)]
-    assert held(constraint.allowed(answer, known, ALL_POSITIONS), agreeing).all()
+    assert held(constraint, constraint.allowed(answer, known, ALL_POSITIONS), agreeing).all()
 
 
 @given(constraints, answers, masks, masks)
@@ -99,19 +122,59 @@ def test_a_window_is_a_part_of_the_whole(constraint, answer, known, start, stop)
 def test_both_means_both(first, second, answer, known):
     both = first & second
     assert torch.equal(judge_of(both), judge_of(first) & judge_of(second))
-    sets = [rule.allowed(answer, known, ALL_POSITIONS) for rule in (both, first, second)]
-    assert torch.equal(sets[0], sets[1] & sets[2])
+    sets = [rule.of_tokens(rule.allowed(answer, known, ALL_POSITIONS)) for rule in (both, first, second)]
+    # Both speak of classes: what holds for a token holds for its class.
+    classes = both.class_of(torch.arange(ALPHABET))
+    whole = ((sets[1] & sets[2])[..., None, :] & (classes[:, None] == classes)).any(-1)
+    assert torch.equal(sets[0], whole)
+
+
+@given(constraints)
+def test_tokens_of_a_class_and_unbound_positions_change_no_verdict(constraint):
+    verdict = judge_of(constraint)
+    twins = constraint.tokens_of(constraint.class_of(EVERY))
+    assert torch.equal(constraint.class_of(twins), constraint.class_of(EVERY))
+    assert torch.equal(constraint.repeat(len(EVERY)).is_satisfied(twins), verdict)
+    other = torch.where(constraint.bound, EVERY, EVERY.flip(0))
+    assert torch.equal(constraint.repeat(len(EVERY)).is_satisfied(other), verdict)
+    assert not constraint.repeat(len(EVERY)).violations(EVERY)[:, ~constraint.bound].any()
+
+
+@given(constraints, st.integers(0, 2**32))
+def test_the_likeliest_token_of_each_class(constraint, seed):
+    scores = torch.randint(3, (2, ALPHABET), generator=torch.Generator().manual_seed(seed)).float()  # with ties
+    best, tokens = constraint.likeliest(scores)
+    for row, of_row in enumerate(scores.tolist()):
+        for k in range(constraint.alphabet):
+            members = [token for token in range(ALPHABET) if int(constraint.class_of(torch.tensor(token))) == k]
+            winner = max(members, key=of_row.__getitem__)
+            assert (best[row, k], tokens[row, k]) == (of_row[winner], winner)
+            assert constraint.tokens_of(torch.tensor([k]), scores[row : row + 1]).tolist() == [winner]
+
+
+@given(constraints, answers, masks, st.integers(0, 2**32))
+def test_search_agrees_with_brute_force_and_keeps_what_it_may(constraint, answer, known, seed):
+    scores = torch.rand(LENGTH, ALPHABET, generator=torch.Generator().manual_seed(seed))
+    log_probs, tokens = constraint.likeliest(scores)
+    found = complete(constraint, answer[0], known[0], log_probs=log_probs, tokens=tokens)
+    possible = (judge_of(constraint) & ((answer == EVERY) | ~known).all(-1)).any()
+    assert (found.answer is not None) == possible and found.exhausted != possible
+    if possible:
+        assert constraint.is_satisfied(found.answer[None])
+        kept = found.answer == answer[0]
+        same = constraint.class_of(found.answer) == constraint.class_of(answer[0])
+        assert kept[known[0] | ~constraint.bound | same].all()
 
 
 @given(constraints, st.integers(0, 2**32))
 def test_propagation_is_sound_and_never_grows(constraint, seed):
-    candidates = torch.rand(1, LENGTH, ALPHABET, generator=torch.Generator().manual_seed(seed)) < 0.7
+    candidates = torch.rand(1, LENGTH, constraint.alphabet, generator=torch.Generator().manual_seed(seed)) < 0.7
     left = constraint.propagate(candidates)
     assert not (left & ~candidates).any()
     satisfying = EVERY[judge_of(constraint)]
-    inside = satisfying[held(candidates, satisfying)]
+    inside = satisfying[held(constraint, candidates, satisfying)]
     if len(inside):
-        assert held(left, inside).all()
+        assert held(constraint, left, inside).all()
 
 
 @given(constraints, st.lists(answers, min_size=2, max_size=4), masks)
@@ -123,3 +186,4 @@ def test_rows_do_not_see_each_other(constraint, rows, known):
     assert torch.equal(many.violations(batch), torch.cat([constraint.violations(row) for row in rows]))
     stacked = type(constraint).stack([constraint] * len(rows))
     assert torch.equal(stacked.violations(batch), many.violations(batch))
+    assert many.alphabet == constraint.alphabet and many.classes == constraint.classes

@@ -17,7 +17,7 @@ from constrained_dg.sampling import (
     Violations,
     generate,
 )
-from constrained_dg.sampling.loop import draw
+from constrained_dg.sampling.distribution import draw
 from constrained_dg.task import Batch
 from tests.fakes import GRIDS, HIGH, LOW, VOCAB, Anything, Fake, Oracle, Restless, sudoku4, sudoku_batch
 
@@ -74,11 +74,14 @@ def test_violations_asks_decided_tokens_only():
 
 def test_each_switch_of_the_guide():
     logits, known = torch.zeros(1, 16, VOCAB), torch.arange(16)[None] < 4
-    arguments = (logits, GRIDS[:1], known, slice(0, 16), sudoku4())
-    off, sample, signal = (Guide(*switches)(*arguments) for switches in ((False, False), (True, False), (False, True)))
-    assert torch.equal(off.logits, logits) and torch.equal(off.signal, logits)
-    assert torch.equal(sample.signal, logits) and torch.equal(signal.logits, logits)
-    assert torch.equal(sample.logits, signal.signal) and (sample.logits[0, 5].isfinite().sum() == 2)
+    forbidden, conflict = Guide(True).forbidden(GRIDS[:1], known, slice(0, 16), sudoku4())
+    sample, signal, both = (
+        Guide(*switches)(logits.clone(), forbidden, sudoku4())
+        for switches in ((True, False), (False, True), (True, True))
+    )
+    assert torch.equal(sample[1], logits) and torch.equal(signal[0], logits) and both[0] is both[1]
+    assert torch.equal(sample[0], signal[1]) and torch.equal(sample[0], both[0]) and not conflict.any()
+    assert sample[0][0, 5].isfinite().sum() == 2
 
 
 def test_an_empty_set_lifts_the_mask_and_is_never_accepted():
@@ -216,7 +219,7 @@ def test_a_model_that_returns_nan_is_named():
             return torch.full((*canvas.shape, VOCAB), torch.nan)
 
     batch, rules = sudoku_batch([0], CLUES[:1])
-    with pytest.raises(InputError, match="NaN in pass 0"):
+    with pytest.raises(InputError, match="NaN by pass 0"):
         Diffusion(max_passes=1).run(Broken(), batch, rules)
 
 
@@ -259,7 +262,13 @@ PROMPT, CANVAS, FREE = torch.zeros(1, 2, dtype=torch.int64), GRIDS[:1], torch.ze
         ({"max_passes": 0}, "max_passes is 0"),
         ({"noise": (3, 3)}, r"\[3, 3\)"),
         ({"noise": (0, 8)}, r"\[0, 8\)"),
-        ({"canvas_length": 5}, "canvases of 5 tokens do not fill an answer of 16"),
+        ({"canvas_length": 0}, "canvas_length is 0"),
+        ({"candidates": 0}, "candidates is 0"),
+        ({"rng": "numpy"}, "rng is 'numpy'"),
+        ({"time_limit": 0}, "time_limit is 0"),
+        ({"pad": 7}, "pad is 7"),
+        ({"mask": PROMPT > 9}, r"the mask has shape \(1, 2\)"),
+        ({"guarantee": True}, "guarantee was asked without a constraint"),
         ({"canvas": None}, "canvas and pinned go together"),
         ({"canvas": None, "pinned": None}, "canvas_length is None"),
         ({"max_new_tokens": 4}, "beside a canvas"),

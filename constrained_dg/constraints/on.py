@@ -1,0 +1,153 @@
+"""A rule on a part of a longer answer: a puzzle within a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+
+from constrained_dg.constraints.alphabet import Alphabet
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.errors import check
+from constrained_dg.shapes import BoolTensor, IntTensor
+
+
+@dataclass(frozen=True, eq=False)
+class On(Constraint):
+    """What `Constraint.on` returns. Strength of `allowed` and `propagate`: those of the rule.
+
+    A token that the rule does not know, at one of its positions, breaks it. The rule itself never sees such a token:
+    the position counts as unknown to `allowed`, and blame of the others is what holds whichever end of the rule's
+    tokens stands there instead.
+
+    Args:
+        rule: T positions of its own, A tokens of its own.
+        positions: see `Constraint.on`.
+        classes: its alphabet.
+        length: T of the whole answer.
+
+    Raises:
+        InputError: see `Constraint.on`.
+    """
+
+    rule: Constraint
+    positions: IntTensor
+    classes: Alphabet = field()  # required, though the base class has None
+    length: int = field()
+
+    def __post_init__(self) -> None:
+        rule, positions, classes = self.rule, self.positions, self.classes
+        check(
+            rule.classes is None,
+            f"{type(rule).__name__} already speaks of classes of tokens",
+            "apply `on` to the rule of plain tokens, and join with & afterwards",
+        )
+        check(
+            positions.dtype == torch.int64 and positions.shape == (rule.length,),
+            f"positions have shape {tuple(positions.shape)} and type {positions.dtype}",
+            f"the rule has {rule.length} positions: give ({rule.length}) of torch.int64",
+        )
+        low, high = (int(end) for end in positions.aminmax())
+        check(
+            low >= 0 and high < self.length,
+            f"positions run from {low} to {high}",
+            f"an answer of length {self.length} has positions 0 to {self.length - 1}",
+        )
+        check(len(positions.unique()) == len(positions), "a position stands twice", "give each of the rule its own")
+        check(
+            rule.alphabet in (classes.named, classes.size),
+            f"an alphabet of {classes.named} classes does not fit a rule of {rule.alphabet} tokens",
+            f"give {rule.alphabet} classes, one for each token",
+        )
+
+    @property
+    def alphabet(self) -> int:
+        return self.classes.size
+
+    @property
+    def rows(self) -> int:
+        return self.rule.rows
+
+    @property
+    def bound(self) -> BoolTensor:
+        bound = torch.zeros(self.length, dtype=torch.bool, device=self.positions.device)
+        # A position the rule leaves open is bound all the same where the rule has no `other`.
+        bound[self.positions] = self.rule.bound if self.rule.alphabet == self.alphabet else True
+        return bound
+
+    @cached_property
+    def _slot(self) -> IntTensor:
+        """(T) which position of the rule stands there, or its length where none does."""
+        slot = self.positions.new_full((self.length,), self.rule.length)
+        slot[self.positions] = torch.arange(self.rule.length, device=slot.device)
+        return slot
+
+    def _read(self, answer: IntTensor) -> tuple[IntTensor, BoolTensor]:
+        """(B, R) twice: what the rule's positions hold, in its tokens, and where none of them is (0 stands there)."""
+        self.check_answer(answer)
+        own = self.class_of(answer[:, self.positions])
+        foreign = own >= self.rule.alphabet
+        return own.masked_fill(foreign, 0), foreign
+
+    def is_satisfied(self, answer: IntTensor) -> BoolTensor:
+        own, foreign = self._read(answer)
+        return self.rule.is_satisfied(own) & ~foreign.any(-1)
+
+    def violations(self, answer: IntTensor) -> BoolTensor:
+        own, foreign = self._read(answer)
+        blamed = self.rule.violations(own) & self.rule.violations(own.masked_fill(foreign, self.rule.alphabet - 1))
+        whole = torch.zeros_like(answer, dtype=torch.bool)
+        whole[:, self.positions] = foreign | blamed
+        return whole
+
+    def explain(self, answer: IntTensor) -> list[list[str]]:
+        own, foreign = self._read(answer)
+        positions = self.positions.tolist()
+        rule = self.rule.renamed(positions)
+        told = zip(rule.explain(own), rule.explain(own.masked_fill(foreign, rule.alphabet - 1)), strict=True)
+        sentences = [[sentence for sentence in one if sentence in other] for one, other in told]
+        for row, at in foreign.nonzero().tolist():
+            token = int(answer[row, positions[at]])
+            sentences[row].append(f"position {positions[at] + 1} holds token {token}, which the rule does not know")
+        return sentences
+
+    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+        own, foreign = self._read(answer)
+        known = known[:, self.positions]
+        may = self.rule.allowed(own, known & ~foreign, slice(0, self.rule.length))
+        may = self._with_other(may & ~(known & foreign)[..., None])
+        elsewhere = may.new_ones(len(may), 1, self.alphabet)
+        return torch.cat([may, elsewhere], 1)[:, self._slot[window]]
+
+    def propagate(self, candidates: BoolTensor) -> BoolTensor:
+        smaller = candidates.clone()
+        own = candidates[:, self.positions, : self.rule.alphabet]
+        smaller[:, self.positions] = self._with_other(self.rule.propagate(own))
+        return smaller
+
+    def _with_other(self, own: BoolTensor) -> BoolTensor:
+        """(B, R, tokens of the rule) -> (B, R, A): never `other`, unless the rule has it."""
+        return torch.nn.functional.pad(own, (0, self.alphabet - self.rule.alphabet), value=False)
+
+    def renamed(self, positions: Sequence[int]) -> On:
+        return replace(self, rule=self.rule.renamed([positions[at] for at in self.positions.tolist()]))
+
+    def select(self, rows: IntTensor) -> On:
+        return replace(self, rule=self.rule.select(rows))
+
+    @classmethod
+    def stack(cls, constraints: Sequence[On]) -> On:
+        first = constraints[0]
+        same = all(
+            torch.equal(part.positions, first.positions)
+            and (part.classes, part.length) == (first.classes, first.length)
+            for part in constraints
+        )
+        check(same, "cannot stack rules on different positions or alphabets", "stack rows of one layout only")
+        return replace(first, rule=type(first.rule).stack([part.rule for part in constraints]))
+
+    def to(self, device: torch.device | str) -> On:
+        rule, positions, classes = (each.to(device) for each in (self.rule, self.positions, self.classes))
+        return replace(self, rule=rule, positions=positions, classes=classes)

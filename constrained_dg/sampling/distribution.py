@@ -1,0 +1,134 @@
+"""What a pass needs to know of the model's distribution, read off the logits in one sweep.
+
+The logits are large (256 positions of a vocabulary of 262,144 are 268 MB) and everything wanted from them is small, so
+they are visited a few positions at a time, while these lie in the cache, and overwritten with the probabilities.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from constrained_dg.shapes import FloatTensor, IntTensor
+
+#: Tokens that are summed before any is looked at: a sample is found among the sums, then inside one block.
+BLOCK = 256
+#: Logits in the air at once: about the second-level cache of a CPU core, and 64 MB of scratch on an accelerator.
+CHUNK_CPU, CHUNK_ACCELERATOR = 2**18, 2**24
+#: Stands for -inf after the maximum was taken off: exp gives exactly 0, and 0 times it is 0 where 0 * inf is NaN.
+_NEVER = -1e30
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """The processed distribution at every position of a canvas.
+
+    Attributes:
+        best: (N, C) int64, the likeliest token, the first of equals.
+        sample: (N, C) int64, one draw.
+        entropy: (N, C) in nats.
+        log_best: (N, C) log-probability of the likeliest token.
+        probabilities: (N, C, V) float32; exactly 0 for a token whose logit is -inf.
+    """
+
+    best: IntTensor
+    sample: IntTensor
+    entropy: FloatTensor
+    log_best: FloatTensor
+    probabilities: FloatTensor
+
+
+def settle(logits: FloatTensor, temperature: FloatTensor | float, uniform: FloatTensor) -> Distribution:
+    """The distribution softmax(logits / temperature); the logits are overwritten with its probabilities.
+
+    No row's numbers depend on the rows beside it, and nothing waits for the device. A position with a NaN, a +inf or no
+    finite logit gets an entropy of NaN.
+
+    Args:
+        logits: (N, C, V) float32, the caller's own.
+        temperature: a number, or a tensor that broadcasts with (N, 1, 1).
+        uniform: (N, C) in (0, 1); each picks one token by `draw`.
+    """
+    logits = logits.contiguous()
+    rows, length, vocab = logits.shape
+    flat, uniform = logits.view(-1, vocab), uniform.reshape(-1)
+    if isinstance(temperature, torch.Tensor) and temperature.dim():
+        temperature = temperature.expand(rows, length, 1).reshape(-1, 1)
+    best = torch.empty(len(flat), dtype=torch.int64, device=flat.device)
+    sample, entropy, log_best = torch.empty_like(best), flat.new_empty(len(flat)), flat.new_empty(len(flat))
+    chunk = max(1, (CHUNK_CPU if flat.device.type == "cpu" else CHUNK_ACCELERATOR) // vocab)
+    for first in range(0, len(flat), chunk):
+        part = slice(first, first + chunk)
+        z = flat[part]
+        z.div_(temperature[part] if isinstance(temperature, torch.Tensor) and temperature.dim() else temperature)
+        top = z.argmax(-1, keepdim=True)
+        z.sub_(z.gather(-1, top)).clamp_(min=_NEVER)
+        weights = z.exp()
+        weighted = z.mul_(weights).sum(-1)
+        sums = _block_sums(weights)
+        total = sums.sum(-1)
+        best[part] = top[:, 0]
+        sample[part] = _draw(weights, sums, uniform[part])
+        log_best[part] = -total.log()
+        entropy[part] = total.log() - weighted / total
+        torch.div(weights, total[:, None], out=z)
+    shaped = (each.view(rows, length) for each in (best, sample, entropy, log_best))
+    return Distribution(*shaped, logits)
+
+
+def draw(weights: FloatTensor, uniform: FloatTensor) -> IntTensor:
+    """One token for each position: (..., V) not negative, any sum above 0; (...) in (0, 1) -> (...) int64.
+
+    The cumulative distribution is inverted in two steps: over sums of BLOCK tokens, then inside the block found. A
+    token of weight 0 is never drawn.
+    """
+    flat = weights.reshape(-1, weights.shape[-1])
+    return _draw(flat, _block_sums(flat), uniform.reshape(-1)).view(uniform.shape)
+
+
+def _block_sums(weights: FloatTensor) -> FloatTensor:
+    """(M, V) -> (M, ceil(V / BLOCK))."""
+    rows, vocab = weights.shape
+    whole = vocab // BLOCK * BLOCK
+    sums = weights[:, :whole].reshape(rows, -1, BLOCK).sum(-1) if whole else weights[:, :0]
+    return sums if whole == vocab else torch.cat([sums, weights[:, whole:].sum(-1, keepdim=True)], -1)
+
+
+def _draw(weights: FloatTensor, sums: FloatTensor, uniform: FloatTensor) -> IntTensor:
+    """(M, V), (M, ceil(V / BLOCK)), (M) -> (M)."""
+    vocab = weights.shape[-1]
+    cumulative = sums.cumsum(-1)
+    threshold = uniform[:, None] * cumulative[:, -1:]
+    block = _first_above(cumulative, threshold)
+    below = torch.where(block > 0, cumulative.gather(-1, (block - 1).clamp(min=0)), 0)
+    tokens = block * BLOCK + torch.arange(min(BLOCK, vocab), device=weights.device)
+    inside = weights.gather(-1, tokens.clamp(max=vocab - 1)).masked_fill(tokens >= vocab, 0).cumsum(-1)
+    return (block * BLOCK + _first_above(inside, threshold - below))[:, 0].clamp(max=vocab - 1)
+
+
+def _first_above(cumulative: FloatTensor, threshold: FloatTensor) -> IntTensor:
+    """(M, K) ascending, (M, 1) -> (M, 1), the first entry above the threshold.
+
+    Rounding may lift a threshold to the last sum or beyond; it is held just below, so that an entry is always found and
+    the one found has grown over its neighbour: its weight is not 0.
+    """
+    last = cumulative[:, -1:]
+    threshold = torch.minimum(threshold, torch.nextafter(last, torch.zeros_like(last)))
+    return torch.searchsorted(cumulative, threshold.contiguous(), right=True).clamp(max=cumulative.shape[-1] - 1)
+
+
+def settle_by_softmax(logits: FloatTensor, temperature: FloatTensor | float) -> Distribution:
+    """`settle` with the arithmetic of transformers 5.23, drawn from torch's global generator.
+
+    Its rounding, order of operations and use of the generator decide which tokens come out, so they are followed step
+    by step: slower, with several copies of the logits. Arguments and result as for `settle`.
+    """
+    z = logits / temperature
+    probabilities = z.softmax(-1)
+    sample = torch.multinomial(probabilities.flatten(0, 1), 1).view(z.shape[:2])
+    log_probs = z - z.logsumexp(-1, keepdim=True)
+    least = torch.finfo(log_probs.dtype).min
+    entropy = -(log_probs.clamp(min=least) * log_probs.softmax(-1)).sum(-1)
+    best = z.argmax(-1)
+    return Distribution(best, sample, entropy, log_probs.gather(-1, best[..., None])[..., 0], probabilities)

@@ -1,0 +1,99 @@
+"""What one call of a sampler may be told beside the model, the batch and the rules."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from constrained_dg.errors import check, is_count
+from constrained_dg.sampling.base import PassInfo, StepRecord
+from constrained_dg.sampling.draws import DRAWS, Draws
+from constrained_dg.shapes import FloatTensor
+
+
+@dataclass(frozen=True)
+class Options:
+    """The keywords of `Sampler.run`, checked.
+
+    Args:
+        max_passes: denoise calls a canvas, instead of the sampler's own.
+        canvas_length: C; the last canvas is shorter where C does not divide T. None: T, or what the model was trained
+            for where that is less.
+        eos: token or tokens that end an answer; what follows becomes `pad`. Rules judge the padded answer. None: the
+            model's `eos_token_ids`, or none.
+        pad: None: the model's `pad_token_id`, or 0.
+        candidates: answers tried for each prompt, all from one prefill. Once the judge accepts one the others stop; it
+            is the answer. Otherwise the one with the highest `log_probability` is.
+        time_limit: seconds for the whole call, looked at between passes; it depends on the machine what is finished.
+            Canvases that were not reached are padding.
+        rng: "counter", where a row depends on its seed alone, or "transformers", which draws from torch's global
+            generator what transformers draws, ignores the seeds and keeps finished rows in the batch.
+        logits_hook: called in each pass with the raw logits (N, C, V) and a `PassInfo`, before temperature and rules;
+            what it returns is used in their place. It may write into the logits.
+        on_step: called with the record of every pass; `StepRecord.best` is the draft.
+        trace: keep the records in the result.
+    """
+
+    max_passes: int | None = None
+    canvas_length: int | None = None
+    eos: int | Sequence[int] | None = None
+    pad: int | None = None
+    candidates: int = 1
+    time_limit: float | None = None
+    rng: str = "counter"
+    logits_hook: Callable[[FloatTensor, PassInfo], FloatTensor] | None = None
+    on_step: Callable[[StepRecord], None] | None = None
+    trace: bool = False
+    started: float = field(default_factory=time.monotonic, init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("max_passes", "canvas_length"):
+            value = getattr(self, name)
+            check(value is None or is_count(value, 1), f"{name} is {value!r}", "give an integer of at least 1")
+        check(is_count(self.candidates, 1), f"candidates is {self.candidates!r}", "give an integer of at least 1")
+        check(self.rng in DRAWS, f"rng is {self.rng!r}", f"give one of {', '.join(DRAWS)}")
+        check(
+            self.time_limit is None or self.time_limit > 0, f"time_limit is {self.time_limit}", "give seconds, or None"
+        )
+
+    @classmethod
+    def of(cls, model: Any, keywords: dict[str, Any], refused: Sequence[str] = ()) -> Options:
+        """Options from the keywords of a call, with the model's own tokens filled in.
+
+        Args:
+            refused: names that this kind of sampler can make no use of.
+
+        Raises:
+            InputError: an unknown keyword, a value out of range, or a refused name with another value than its default.
+        """
+        known = [each.name for each in fields(cls) if each.init]
+        unknown = sorted(keywords.keys() - set(known))
+        check(not unknown, f"unknown options {', '.join(unknown)}", f"there are {', '.join(known)}")
+        eos, pad = (keywords.get(name) for name in ("eos", "pad"))
+        eos = (getattr(model, "eos_token_ids", None) or ()) if eos is None else eos
+        pad = (getattr(model, "pad_token_id", None) or 0) if pad is None else pad
+        options = cls(**{**keywords, "eos": (eos,) if isinstance(eos, int) else tuple(eos), "pad": pad})
+        default = cls()
+        for name in refused:
+            value = getattr(options, name)
+            check(value == getattr(default, name), f"this sampler has no use for {name}={value!r}", "leave it out")
+        return options
+
+    @property
+    def draws(self) -> Draws:
+        return DRAWS[self.rng]
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody on the host wants to see every pass."""
+        watchers = (self.time_limit, self.logits_hook, self.on_step)
+        return self.trace or any(watcher is not None for watcher in watchers)
+
+    def remaining(self) -> float | None:
+        """Seconds left, not below 0; None without a limit."""
+        return None if self.time_limit is None else max(0.0, self.started + self.time_limit - time.monotonic())
+
+    def expired(self) -> bool:
+        return self.remaining() == 0
