@@ -24,7 +24,7 @@ from rich.text import Text
 from constrained_dg import report
 from constrained_dg.cli import ROOT, entry, load_sampler
 from constrained_dg.errors import InputError, check
-from constrained_dg.metrics import Outcome, solve, summarise
+from constrained_dg.metrics import Outcome, check_sampler, solve, summarise
 from constrained_dg.model import Backbone
 from constrained_dg.runs import Run, load
 from constrained_dg.sampling.base import Sampler, Status, StepRecord
@@ -66,7 +66,9 @@ def evaluate(cfg: dict[str, Any]) -> dict[str, Any]:
     check_values(cfg)
     torch.set_num_threads(cfg["threads"] or os.cpu_count() or 1)
     run = load(cfg["run"], cfg["device"], cfg.get("packages") or ())
-    contenders = [contender(name, run, cfg) for name in cfg["samplers"]]
+    # The default names a sampler that reads rules; where a task has none, it is not what the user asked for.
+    given = "samplers" in cfg.get("overridden", ()) or not run.task.compares
+    contenders = [contender(name, run, cfg) for name in (cfg["samplers"] if given else ["plain"])]
     if cfg["puzzle"] is not None:
         return show(cfg, run, contenders[0], [run.task.parse(str(cfg["puzzle"]))])
     if cfg["show"] is not None:
@@ -108,6 +110,7 @@ def check_values(cfg: dict[str, Any]) -> None:
 def contender(name: str, run: Run, cfg: dict[str, Any]) -> Contender:
     """The sampler of conf/sampler with the model of the run, or with an untrained one of the same shape."""
     sampler = load_sampler(name.removesuffix(UNTRAINED))
+    check_sampler(run.task, sampler)
     if not name.endswith(UNTRAINED):
         return Contender(name, sampler, run.model)
     check(sampler.needs_model, f"sampler {name!r} needs no model", f"use {sampler.name!r}")
@@ -136,10 +139,10 @@ def problems_of(cfg: dict[str, Any], run: Run) -> list[Problem]:
 
 def fits(run: Run, problem: Problem, source: str) -> None:
     """Raise InputError unless the model can hold the problem."""
-    prompt, canvas = run.task.shape_of(problem)
-    limits = run.model.config
+    prompt, answer = run.task.shape_of(problem)
+    limits, canvas = run.model.config, run.task.canvas_length or answer
     check(
-        canvas <= limits.canvas_length and prompt + canvas <= limits.max_position_embeddings,
+        canvas <= limits.canvas_length and prompt + answer <= limits.max_position_embeddings,
         f"{source}: {problem.text[:20]}... needs a canvas of {canvas} tokens",
         f"the model of {str(run.folder)!r} holds {limits.canvas_length}",
     )

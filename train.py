@@ -5,11 +5,14 @@ Recipe: task -> examples -> prompt and canvas tokens -> corruption -> backbone -
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from constrained_dg.cli import CONF, entry
+from constrained_dg.errors import check
 from constrained_dg.training.fit import fit
+
+#: What a checkpoint to start from implies, unless the user chooses otherwise.
+FINETUNE = {"model": "pretrained", "objective": "finetune", "optimisation": "finetune"}
 
 
 def train(cfg: dict[str, Any]) -> float:
@@ -17,21 +20,28 @@ def train(cfg: dict[str, Any]) -> float:
     return fit(cfg)
 
 
-def main() -> Any:
-    given = [argument.split("=")[0] for argument in sys.argv[1:]]
-    if "resume" not in given or "task" in given:
-        return entry("train")(train)()
-    # Hydra wants a task, but a resumed run has its own in its folder: any choice will do, and counts as not given.
-    any_task = f"task={sorted(CONF.glob('task/*.yaml'))[0].stem}"
-    sys.argv.append(any_task)
+def implied(given: list[str]) -> list[str]:
+    """What the command line leaves open but implies: see `constrained_dg.cli.entry`.
 
-    def resume(cfg: dict[str, Any]) -> float:
-        cfg["overridden"].remove("task")
-        sys.argv.remove(any_task)  # further processes are started with what the user wrote
-        return train(cfg)
+    Raises:
+        InputError: `model.pretrained` beside keys that describe another model.
+    """
+    values = dict(argument.partition("=")[::2] for argument in given)
+    added = []
+    if "resume" in values and "task" not in values:
+        # Hydra wants a task, but a resumed run has its own in its folder: any choice will do.
+        added.append(f"task={sorted(CONF.glob('task/*.yaml'))[0].stem}")
+    by_name = values.get("model") == FINETUNE["model"]
+    if "model.pretrained" not in values and not by_name:
+        return added
+    known = ("model.pretrained", "model.lora", *["model"] * by_name)
+    keys = (argument.partition("=")[0] for argument in given)
+    other = [key for key in keys if key.split(".")[0] == "model" and key not in known]
+    check(not other, f"{', '.join(other)} beside model.pretrained", "leave it out: the checkpoint has its shape")
+    return added + [f"{group}={choice}" for group, choice in FINETUNE.items() if group not in values]
 
-    return entry("train")(resume)()
 
+main = entry("train", text=("data", "model.pretrained"), implied=implied)(train)
 
 if __name__ == "__main__":
     main()

@@ -39,7 +39,9 @@ _HYDRA = (
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
-def entry(config_name: str, text: Sequence[str] = ()) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[], Any]]:
+def entry(
+    config_name: str, text: Sequence[str] = (), implied: Callable[[list[str]], list[str]] = lambda given: []
+) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[], Any]]:
     """Turn `body(cfg)` into the main function of a script, configured by conf/<config_name>.yaml and `key=value`.
 
     `cfg` holds plain values, and `overridden`: the top-level keys that were given on the command line. Exit code 2 and
@@ -48,6 +50,8 @@ def entry(config_name: str, text: Sequence[str] = ()) -> Callable[[Callable[[dic
     Args:
         config_name: a yaml in conf/ beside the script.
         text: keys whose value is taken as it stands, such as paths, where Hydra would read a syntax into it.
+        implied: the overrides that follow from those on the command line; they do not count as given. It may raise
+            InputError.
     """
 
     def decorate(body: Callable[[dict[str, Any]], Any]) -> Callable[[], Any]:
@@ -58,12 +62,13 @@ def entry(config_name: str, text: Sequence[str] = ()) -> Callable[[Callable[[dic
             def job(config: Any) -> Any:
                 # Lightning starts further processes with sys.argv: give it what the user wrote.
                 sys.argv[:] = given
-                return _reporting(lambda: body(_values(config)))
+                return _reporting(lambda: body(_values(config, added)))
 
             _use_our_logging()
             # Hydra would print an error its own way and exit; with this it lets it pass.
             os.environ["HYDRA_FULL_ERROR"] = "1"
-            sys.argv[1:] = _arguments(given[1:], text)
+            added = _reporting(lambda: implied(given[1:]))
+            sys.argv[1:] = _arguments([*given[1:], *added], text)
             try:
                 # Errors of the body are told inside the job, before Hydra adds a line of its own.
                 _reporting(check_tasks)
@@ -111,10 +116,10 @@ def check_tasks() -> None:
         raise InputError(f"the package 'tasks' comes from {found}", f"it should be {ROOT / 'tasks'}: check PYTHONPATH")
 
 
-def _values(config: Any) -> dict[str, Any]:
-    """The configuration as plain values, and the top-level keys of the command line."""
+def _values(config: Any, added: Sequence[str]) -> dict[str, Any]:
+    """The configuration as plain values, and the top-level keys of the command line but for what was added to it."""
     values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    given = HydraConfig.get().overrides.task
+    given = [override for override in HydraConfig.get().overrides.task if override not in added]
     values["overridden"] = sorted({re.split("[.@=]", override.lstrip("+~"), maxsplit=1)[0] for override in given})
     return values
 
@@ -174,7 +179,8 @@ def explain(error: Exception) -> str:
     if found := re.search(r"Could not override '([\w./@-]+)'", text):
         return f"no configuration key {found[1]!r}{_similar(found[1])}"
     if found := re.search(r"Missing mandatory value: ([\w.]+)", text):
-        return f"{found[1]} is missing; give {found[1]}=VALUE"
+        key = getattr(error, "full_key", None) or found[1]
+        return f"{key} is missing; give {key}=VALUE"
     return _one_line(error)
 
 

@@ -13,6 +13,7 @@ import torch
 
 from constrained_dg import rng
 from constrained_dg.errors import check
+from constrained_dg.sampling import Diffusion
 from constrained_dg.sampling.base import Denoiser, Sampler, Status, StepRecord
 from constrained_dg.shapes import IntTensor
 from constrained_dg.task import Problem, Task
@@ -106,6 +107,7 @@ def solve(
         InputError: a batch size below 1, or what the sampler refuses.
     """
     check(batch_size >= 1, f"batch_size is {batch_size}", "give 1 or more")
+    check_sampler(task, sampler)
     seeds = rng.row_seeds(seed, len(problems))
     groups: dict[tuple[int, int], list[int]] = {}
     for index, problem in enumerate(problems):
@@ -123,6 +125,20 @@ def solve(
     return outcomes
 
 
+def check_sampler(task: Task, sampler: Sampler) -> None:
+    """Raise InputError where a sampler would read what its task only compares answers with."""
+    if not task.compares:
+        return
+    plain = Diffusion()
+    parts = ("guide", "renoise", "judge_stop", "complete")
+    reads = [part for part in parts if getattr(sampler, part, getattr(plain, part)) != getattr(plain, part)]
+    check(
+        not reads,
+        f"sampler {sampler.name!r} reads the rules ({', '.join(reads)}), but task {task.name!r} has none",
+        "use plain: its answers are compared with references",
+    )
+
+
 def _solve_batch(
     model: Denoiser | None,
     task: Task,
@@ -135,11 +151,17 @@ def _solve_batch(
 ) -> list[Outcome]:
     begun = time.perf_counter()
     batch, constraint = task.encode(problems).to(device), task.constraint(problems).to(device)
-    made = sampler.run(model, batch, constraint, seeds.to(device), max_passes=max_passes, on_step=on_step)
+    ends = {"eos": task.ends, "pad": task.eos_id, "canvas_length": task.canvas_length} if task.ends else {}
+    # What is only compared with is not handed to a sampler.
+    rules = None if task.compares else constraint
+    made = sampler.run(model, batch, rules, seeds.to(device), max_passes=max_passes, on_step=on_step, **ends)
     tokens = made.tokens.cpu()  # waits for the device, so it belongs to the time
     seconds = (time.perf_counter() - begun) / len(problems)
+    status = made.status
+    if task.compares:
+        status = [Status.SOLVED if same else Status.UNSOLVED for same in constraint.is_satisfied(made.tokens).tolist()]
     columns = (
-        made.status,
+        status,
         made.seeds.tolist(),
         constraint.violations(made.tokens).sum(-1).tolist(),
         made.passes.tolist(),

@@ -3,6 +3,9 @@
     RUN/run.json            {"model": ModelConfig, "task": {...}, "sampler": {...}, "training": {...}}, plain values
     RUN/model.safetensors   weights (the averaged ones where training averaged), nothing pickled
 
+The run of a fine-tuned checkpoint is such a checkpoint itself, in the released format (`model.pretrained`), tokenizer
+included; its run.json says `"model": "released"`, and its task is read and written as text.
+
 `train.py` keeps its own checkpoints beside them, to resume from.
 """
 
@@ -11,6 +14,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 from collections.abc import Collection
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
@@ -21,10 +25,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from constrained_dg.errors import InputError, check
-from constrained_dg.model import Backbone, ModelConfig
+from constrained_dg.model import Backbone, ModelConfig, load_pretrained, save_pretrained
 from constrained_dg.task import Task
+from constrained_dg.text import Tokenizer
 
 DESCRIPTION, WEIGHTS = "run.json", "model.safetensors"
+#: What run.json holds for the model where the folder is a checkpoint in the released format.
+RELEASED = "released"
 #: What a run folder may name without being told so: the parts of samplers, and our tasks.
 OUR_PACKAGES = ("constrained_dg", "tasks")
 
@@ -120,6 +127,48 @@ def save_run(
         raise InputError(f"cannot write to {str(folder)!r}: {error.strerror}", "free space or use another") from None
 
 
+def save_released_run(folder: Path | str, model: Backbone, description: dict[str, Any]) -> None:
+    """Write a model that `load_pretrained` made as a checkpoint in the released format, and the description.
+
+    Everything is written beside first. The description goes last, so that a folder with one is whole.
+
+    Raises:
+        InputError: see `save_pretrained`; the folder cannot be written to, or the disk is full.
+    """
+    folder = Path(folder)
+    export = folder / "export.partial"
+    text = json.dumps({**description, "model": RELEASED}, indent=1) + "\n"
+    try:
+        shutil.rmtree(export, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_pretrained(model, export)
+        (folder / DESCRIPTION).unlink(missing_ok=True)
+        for path in sorted(export.iterdir()):
+            os.replace(path, folder / path.name)
+        _write(folder / DESCRIPTION, text.encode())
+    except OSError as error:
+        raise InputError(f"cannot write to {str(folder)!r}: {error.strerror}", "free space or use another") from None
+    finally:
+        shutil.rmtree(export, ignore_errors=True)
+
+
+def task_in_text(task: Task, folder: Path | str, config: ModelConfig) -> Task:
+    """The task as text, for the checkpoint in the released format that lies in a folder.
+
+    Raises:
+        InputError: a tokenizer that is missing or does not fit the model, or a task that has no text form or that the
+            model cannot hold.
+    """
+    text = task.in_text(Tokenizer.load(folder, config.vocab_size), config.canvas_length)
+    needed = text.max_prompt + text.max_canvas
+    check(
+        needed <= config.max_position_embeddings,
+        f"a prompt of {text.max_prompt} and an answer of {text.max_canvas} tokens",
+        f"the model of {str(folder)!r} takes {config.max_position_embeddings} together",
+    )
+    return text
+
+
 def _write(path: Path, data: bytes) -> None:
     """A file that appears under its name when it is complete."""
     partial = path.with_name(path.name + ".partial")
@@ -142,20 +191,25 @@ def load(folder: Path | str, device: torch.device | str = "cpu", packages: Colle
     """
     folder = Path(folder)
     hint = "a run folder holds run.json and model.safetensors; train.py makes one"
-    for name in (DESCRIPTION, WEIGHTS):
-        check((folder / name).is_file(), f"no {name} in {str(folder)!r}", hint)
+    check((folder / DESCRIPTION).is_file(), f"no {DESCRIPTION} in {str(folder)!r}", hint)
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
         parts = {key: description[key] for key in ("model", "task", "sampler")}
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{folder / DESCRIPTION} is not a run description ({error!r})", hint) from None
-    check(isinstance(parts["model"], dict), f"{folder / DESCRIPTION}: model is {parts['model']!r}", hint)
-    with torch.device("meta"):
-        model = Backbone(ModelConfig.from_dict(parts["model"]))
-    load_weights(model, folder / WEIGHTS, device)
+    released = parts["model"] == RELEASED
+    if released:
+        model = load_pretrained(folder, device)
+    else:
+        check((folder / WEIGHTS).is_file(), f"no {WEIGHTS} in {str(folder)!r}", hint)
+        check(isinstance(parts["model"], dict), f"{folder / DESCRIPTION}: model is {parts['model']!r}", hint)
+        with torch.device("meta"):
+            model = Backbone(ModelConfig.from_dict(parts["model"]))
+        load_weights(model, folder / WEIGHTS, device)
     task, sampler = (build(parts[key], {*OUR_PACKAGES, *packages}) for key in ("task", "sampler"))
     for key, value, fits in (("task", task, isinstance(task, Task)), ("sampler", sampler, hasattr(sampler, "run"))):
         check(fits, f"{folder / DESCRIPTION}: {key} describes {value!r}", hint)
+    task = task_in_text(task, folder, model.config) if released else task
     return Run(folder, model.eval(), task, sampler, description)
 
 

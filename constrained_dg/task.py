@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from constrained_dg.constraints.base import Constraint
+from constrained_dg.errors import InputError
 from constrained_dg.shapes import BoolTensor, IntTensor
+from constrained_dg.text import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,11 @@ class Task(ABC):
         name: as on the command line, `task=<name>`.
         vocab_size: V. `pad_id` and `eos_id` lie in [0, V).
         num_relations: R; 0 when the task has none.
-        max_prompt, max_canvas: longest S and C that `encode` returns.
+        max_prompt, max_canvas: longest prompt and answer that `encode` returns.
+        canvas_length: C where an answer may take several canvases; None where it is one.
+        ends: tokens that end an answer; what follows them becomes `eos_id`.
+        needs_tokenizer: the task exists as text alone, so that it needs `in_text` first.
+        compares: `constraint` holds reference answers to compare with, not rules that a sampler may read.
     """
 
     name: str
@@ -75,6 +81,10 @@ class Task(ABC):
     num_relations: int
     max_prompt: int
     max_canvas: int
+    canvas_length: int | None = None
+    ends: tuple[int, ...] = ()
+    needs_tokenizer: bool = False
+    compares: bool = False
 
     @abstractmethod
     def train_batch(self, step: int, batch_size: int, rank: int = 0) -> Batch:
@@ -107,6 +117,14 @@ class Task(ABC):
     @abstractmethod
     def decode(self, problem: Problem, answer: IntTensor) -> str:
         """The answer (T) as one line of text, as it stands in answers.csv."""
+
+    def in_text(self, tokenizer: Tokenizer, canvas_length: int) -> Task:
+        """The same problems as text, for a released checkpoint: tokens of its tokenizer, canvases of its length.
+
+        Raises:
+            InputError: the task has no text form, or the tokenizer or the canvas cannot hold it.
+        """
+        raise InputError(f"task {self.name!r} has no text form", "train it from scratch, without model.pretrained")
 
     @abstractmethod
     def draw(self, problem: Problem, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:

@@ -32,10 +32,16 @@ def like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(tensor, other.device_mesh, other.placements) if isinstance(other, DTensor) else tensor
 
 
+def trained(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters that are not frozen, detached."""
+    return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+
+
 class WeightAverage(L.Callback):
     """Exponential moving average of the weights, saved in the checkpoint.
 
-    The decay of step s is min(decay, (1 + s) / (10 + s)), so that the start of the run is forgotten.
+    The decay of step s is min(decay, (1 + s) / (10 + s)), so that the start of the run is forgotten. Frozen parameters
+    are not copied; with a decay of 0 nothing is, and the weights stand for themselves.
     """
 
     def __init__(self, decay: float) -> None:
@@ -43,7 +49,7 @@ class WeightAverage(L.Callback):
         self.average: dict[str, torch.Tensor] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        weights = {n: p.detach() for n, p in pl_module.named_parameters()}
+        weights = trained(pl_module) if self.decay else {}
         if self.average:  # restored from a checkpoint
             self.average = {n: like(self.average[n], p) for n, p in weights.items()}
         else:
@@ -51,15 +57,16 @@ class WeightAverage(L.Callback):
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if not self.average:
+            return
         decay = min(self.decay, (1 + trainer.global_step) / (10 + trainer.global_step))
-        weights = [p.detach() for p in pl_module.parameters()]
-        torch._foreach_lerp_(list(self.average.values()), weights, 1 - decay)
+        torch._foreach_lerp_(list(self.average.values()), list(trained(pl_module).values()), 1 - decay)
 
     @contextmanager
     def swapped(self, pl_module: L.LightningModule) -> Iterator[None]:
         """The module holds the averaged weights inside this context."""
-        raw = {n: p.detach().clone() for n, p in pl_module.named_parameters()}
-        self._write(pl_module, self.average or raw)
+        raw = {n: p.clone() for n, p in trained(pl_module).items()} if self.average else {}
+        self._write(pl_module, self.average)
         try:
             yield
         finally:
@@ -68,8 +75,9 @@ class WeightAverage(L.Callback):
     @staticmethod
     @torch.no_grad()
     def _write(pl_module: L.LightningModule, weights: dict[str, torch.Tensor]) -> None:
-        for name, parameter in pl_module.named_parameters():
-            parameter.copy_(weights[name])
+        for name, parameter in trained(pl_module).items():
+            if name in weights:
+                parameter.copy_(weights[name])
 
     def state_dict(self) -> dict[str, Any]:
         return {"average": {n: whole(t) for n, t in self.average.items()}}

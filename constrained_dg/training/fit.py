@@ -17,10 +17,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.distributed.fsdp import FSDPModule
 
 from constrained_dg.errors import InputError, check, is_count
-from constrained_dg.metrics import solve, summarise
-from constrained_dg.model import Backbone, preset
+from constrained_dg.metrics import check_sampler, solve, summarise
+from constrained_dg.model import Backbone, load_pretrained, preset
+from constrained_dg.model.lora import adapt, freeze_routers, merge
 from constrained_dg.report import new_header, print_table
-from constrained_dg.runs import OUR_PACKAGES, build, save_run
+from constrained_dg.runs import OUR_PACKAGES, build, save_released_run, save_run, task_in_text
 from constrained_dg.sampling import Diffusion
 from constrained_dg.task import Task
 from constrained_dg.training.callbacks import ProgressLines, SolveRate, StopOnInterrupt, WeightAverage, whole
@@ -53,7 +54,7 @@ def fit(cfg: dict[str, Any]) -> float:
         InputError: a value out of range, a folder that cannot be used; before any training.
     """
     quieten_lightning()
-    cfg, folder = configuration_of(cfg)
+    cfg, folder = configuration_of(with_whole_paths(cfg))
     check_values(cfg)
     torch.set_num_threads(cfg["threads"] or os.cpu_count() or 1)
     L.seed_everything(cfg["seed"], verbose=False)
@@ -63,16 +64,22 @@ def fit(cfg: dict[str, Any]) -> float:
     packages = OUR_PACKAGES if cfg["resume"] else None
     task, sampler = build(cfg["task"], packages), build(cfg["sampler"], packages)
     check(isinstance(sampler, Diffusion), f"sampler {sampler.name!r} does not denoise", "train with plain or validity")
-    backbone = new_backbone(cfg["model"], task, cfg["seed"])
+    backbone, task = starting_point(cfg, task, objective)
+    check_sampler(task, sampler)
     resume_from = checkpoint_of(folder) if cfg["resume"] else None
     trainer, average = new_trainer(cfg, folder, task, sampler, optimisation)
     if not cfg["resume"]:
         make_folder(folder, cfg)
+    stored = backbone.embed_tokens.weight.dtype
+    if "pretrained" in cfg["model"]:
+        choose_trained(backbone, cfg["model"]["lora"], cfg["seed"])
     device = trainer.strategy.root_device.type
     compiled = can_compile(device) if cfg["compile"] == "auto" else cfg["compile"]
     module = DiffusionModule(backbone, objective, optimisation, cfg["seed"], compiled)
-    parameters = sum(p.numel() for p in backbone.parameters())
-    log.info("%s: %d parameters, %s, torch.compile %s", folder, parameters, device, "on" if compiled else "off")
+    parameters = [p for p in backbone.parameters()]
+    learned = sum(p.numel() for p in parameters if p.requires_grad)
+    some = "" if learned == (total := sum(p.numel() for p in parameters)) else f" of {total}"
+    log.info("%s: %d%s parameters, %s, torch.compile %s", folder, learned, some, device, "on" if compiled else "off")
     if cfg["resume"]:
         log.info("resuming from %s", resume_from or "step 0: the run had no checkpoint yet")
 
@@ -80,6 +87,9 @@ def fit(cfg: dict[str, Any]) -> float:
     trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
 
     with average.swapped(module):
+        if "pretrained" in cfg["model"]:
+            # What the table says is said of the very weights that are written.
+            (merge(backbone) if cfg["model"]["lora"] else backbone).to(stored)
         export(folder, module, cfg, trainer)
         steps = trainer.global_step
         if steps < optimisation.steps:
@@ -96,7 +106,20 @@ def check_values(cfg: dict[str, Any]) -> None:
     for name, value in given.items():
         low = counts.get(name, 1)
         check(is_count(value, low), f"{name} is {value!r}", f"use an integer of at least {low}")
+    takes_data = "data" in cfg["task"]
+    check(takes_data or cfg["data"] is None, f"data is {cfg['data']!r}, but this task takes none", "leave data out")
+    check(not takes_data or cfg["task"]["data"] is not None, "the task needs a file of examples", "give data=FILE")
     check(cfg["compile"] in ("auto", True, False), f"compile is {cfg['compile']!r}", "use auto, true or false")
+
+
+def with_whole_paths(cfg: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with paths that mean the same from every folder, so that a run can be resumed from anywhere."""
+
+    def whole(group: dict[str, Any], *keys: str) -> dict[str, Any]:
+        return group | {key: os.path.abspath(group[key]) for key in keys if isinstance(group.get(key), str)}
+
+    inner = {"task": whole(cfg["task"], "data"), "model": whole(cfg["model"], "pretrained")}
+    return whole(cfg, "data") | inner
 
 
 def quieten_lightning() -> None:
@@ -175,6 +198,35 @@ def checkpoint_of(folder: Path) -> str | None:
     return str(last)
 
 
+def starting_point(cfg: dict[str, Any], task: Task, objective: Objective) -> tuple[Backbone, Task]:
+    """The model that training starts from, and the task in the tokens of that model.
+
+    Raises:
+        InputError: a checkpoint, tokenizer or setting that cannot be used.
+    """
+    if "pretrained" not in cfg["model"]:
+        hint = "give model.pretrained=FOLDER, a checkpoint in the released format"
+        check(not task.needs_tokenizer, f"task {task.name!r} needs a model that comes with a tokenizer", hint)
+        return new_backbone(cfg["model"], task, cfg["seed"]), task
+    folder, rank = str(cfg["model"]["pretrained"]), cfg["model"]["lora"]
+    check(is_count(rank), f"model.lora is {rank!r}", "use the rank of the adapters, or 0 to train all weights")
+    sharded = cfg["trainer"].get("strategy") == "fsdp"
+    check(not sharded, "trainer=fsdp does not fine-tune", "use cpu, gpu or ddp")
+    carried = objective.own_canvas
+    check(not carried, f"objective.own_canvas is {carried}", "canvases are carried over from scratch only: use 0")
+    model = load_pretrained(folder)  # memory-mapped: nothing long yet
+    return model, task_in_text(task, folder, model.config)
+
+
+def choose_trained(model: Backbone, rank: int, seed: int) -> None:
+    """Adapters on frozen weights, as they were stored; or, with rank 0, all weights but the routers, in fp32, since
+    steps of the optimiser are too small for bf16."""
+    if rank:
+        adapt(model.train(), rank, torch.Generator().manual_seed(seed))
+    else:
+        freeze_routers(model.train().float())
+
+
 def new_backbone(config: dict[str, Any], task: Task, seed: int) -> Backbone:
     """An untrained backbone for the task: a preset, changed by the other keys of the group."""
     changes = dict(config)
@@ -247,11 +299,17 @@ def new_logger(name: str, folder: Path, cfg: dict[str, Any]) -> Any:
 def export(folder: Path, module: DiffusionModule, cfg: dict[str, Any], trainer: L.Trainer) -> None:
     """Write the weights as they stand now, whole, from one process."""
     model = module.backbone
-    state = {name: whole(tensor) for name, tensor in model.state_dict().items()}
+    released = "pretrained" in cfg["model"]
+    state = {} if released else {name: whole(tensor) for name, tensor in model.state_dict().items()}
     if trainer.is_global_zero:
         training = {key: cfg[key] for key in ("seed", "objective", "optimisation")}
         training["steps_done"] = trainer.global_step
-        save_run(folder, model, {"task": cfg["task"], "sampler": cfg["sampler"], "training": training}, state)
+        description = {"task": cfg["task"], "sampler": cfg["sampler"], "training": training}
+        if released:
+            training |= cfg["model"]
+            save_released_run(folder, model, description)
+        else:
+            save_run(folder, model, description, state)
     trainer.strategy.barrier()
 
 

@@ -45,6 +45,7 @@ class DiffusionModule(L.LightningModule):
         self.objective, self.optimisation, self.seed = objective, optimisation, seed
         #: Rows in the middle of being denoised, by (S, C).
         self.carried: dict[tuple[int, int], Carried] = {}
+        self.strict_loading = not self._frozen()
         if compiled:
             # One graph for each kind of layer, pass, gradient mode and shape; beyond the limit torch runs eagerly.
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
@@ -60,7 +61,8 @@ class DiffusionModule(L.LightningModule):
             fully_shard(layer, mesh=mesh)
             register_fsdp_forward_method(layer, "score_bias")
         fully_shard(self.backbone, mesh=mesh)
-        for name in ("prefill", "commit", "denoise", "denoise_loops", "causal_logits", "next_token", "self_condition"):
+        passes = ("prefill", "commit", "denoise", "denoise_loops", "hidden_states", "causal_logits", "next_token")
+        for name in (*passes, "self_condition"):
             register_fsdp_forward_method(self.backbone, name)
 
     # -- one step -----------------------------------------------------------------------------------------------------
@@ -73,7 +75,7 @@ class DiffusionModule(L.LightningModule):
         batch, noisy, carried = self._with_carried(batch, noisy, generator)
 
         model.routing = routing = RoutingRecord([], []) if objective.balance_weight else None
-        cache = model.prefill(batch.prompt, relations=batch.relations, room=0)
+        cache = model.prefill(batch.prompt, batch.mask, batch.relations, room=0)
         model.routing = None  # the first prediction is not trained, so its routing does not count
         signal = self._signal(batch, noisy, cache, carried)
         model.routing = routing
@@ -120,8 +122,15 @@ class DiffusionModule(L.LightningModule):
         known = torch.cat([torch.zeros_like(batch.prompt, dtype=torch.bool), batch.pinned], dim=1)[-rows:]
         last = torch.arange(len(batch) - rows, len(batch), device=tokens.device)
         relations = select_relations(batch.relations, last)
+        padding = {}
+        if batch.mask is not None:
+            seen = torch.cat([batch.mask, torch.ones_like(batch.pinned)], dim=1)[-rows:]
+            padding["mask"] = seen
+            # A token counts where it and the one before it are no padding.
+            known = known | ~seen | ~seen.roll(1, dims=1)
         cache = self.backbone.empty_cache(rows, tokens.shape[1])
-        return next_token_loss(self.backbone.causal_logits(tokens, cache, relations), tokens, known)
+        logits = self.backbone.causal_logits(tokens, cache, relations=relations, **padding)
+        return next_token_loss(logits, tokens, known)
 
     # -- carried canvases ---------------------------------------------------------------------------------------------
 
@@ -152,7 +161,10 @@ class DiffusionModule(L.LightningModule):
         self.carried[shape] = advance(carried, logits, self.objective.own_canvas_passes, generator)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Each process carries rows of its own; all of them enter the one checkpoint."""
+        """Each process carries rows of its own; all of them enter the one checkpoint. Frozen weights do not: they stand
+        where the model was loaded from."""
+        for name in self._frozen():
+            checkpoint["state_dict"].pop(name, None)
         own = [carried.state_dict() for carried in self.carried.values()]
         everyone = [own]
         if torch.distributed.is_initialized():
@@ -161,10 +173,16 @@ class DiffusionModule(L.LightningModule):
         checkpoint["carried"] = everyone
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if frozen := self._frozen():  # loaded leniently, so what is there is compared here
+            odd = sorted((set(self.state_dict()) - frozen) ^ set(checkpoint["state_dict"]))
+            check(not odd, f"the checkpoint does not hold the weights that are trained: {odd[:4]}", "use the run's own")
         everyone = checkpoint["carried"]
         own = everyone[self.global_rank] if self.global_rank < len(everyone) else []
         restored = [Carried.from_state_dict(state).to(self.device) for state in own]
         self.carried = {(c.batch.prompt.shape[1], c.batch.canvas.shape[1]): c for c in restored}
+
+    def _frozen(self) -> set[str]:
+        return {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
 
     # -- optimiser ----------------------------------------------------------------------------------------------------
 
@@ -176,9 +194,10 @@ class DiffusionModule(L.LightningModule):
 
 
 def learning_rate_share(step: int, settings: Optimisation) -> float:
-    """Share of the peak learning rate: linear warm-up, then a cosine down to a twentieth at the last step."""
+    """Share of the peak learning rate: linear warm-up, then a cosine down to `floor` at the last step."""
     warm = min(1.0, (step + 1) / (settings.warmup + 1))
-    return warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / settings.steps))))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / settings.steps)))
+    return warm * (settings.floor + (1 - settings.floor) * cosine)
 
 
 def utilisation(routing: RoutingRecord) -> dict[str, FloatTensor]:

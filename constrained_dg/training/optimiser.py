@@ -1,4 +1,4 @@
-"""Muon for the matrices, AdamW for everything else, as one optimiser."""
+"""AdamW, or Muon for the matrices and AdamW for everything else as one optimiser."""
 
 from __future__ import annotations
 
@@ -49,10 +49,16 @@ class MuonAdamW(torch.optim.Optimizer):
         self._share()
 
 
-def new_optimiser(model: nn.Module, settings: Optimisation) -> MuonAdamW:
-    """Muon takes the projection matrices of the layers; embeddings, routers, stacked experts, relation biases and
-    norms, which are no maps between activations of their own, take AdamW."""
-    named = dict(model.named_parameters())
+def new_optimiser(model: nn.Module, settings: Optimisation) -> torch.optim.Optimizer:
+    """Over what is trained, frozen parameters left out.
+
+    With `method: muon` Muon takes the projection matrices of the layers; embeddings, routers, stacked experts, relation
+    biases and norms, which are no maps between activations of their own, take AdamW.
+    """
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if settings.method == "adam":
+        rate, decay = settings.learning_rate, settings.weight_decay
+        return torch.optim.AdamW(named.values(), lr=rate, betas=(0.95, 0.99), eps=1e-8, weight_decay=decay)
     matrices = [
         n
         for n, p in named.items()

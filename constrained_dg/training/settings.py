@@ -42,17 +42,20 @@ class Objective:
 
 @dataclass(frozen=True)
 class Optimisation:
-    """Muon and AdamW with linear warm-up and cosine decay, and an average of the weights.
+    """The optimiser, with linear warm-up and cosine decay of its rate, and an average of the weights.
 
     Attributes:
         steps: optimiser steps of the whole run: the budget.
         batch_size: rows a step and process.
-        learning_rate: its peak; decays to a twentieth.
+        learning_rate: its peak.
         warmup: steps of linear warm-up.
-        weight_decay: on the matrices that Muon takes.
+        weight_decay: decoupled; with Muon on the matrices that it takes.
         clip: largest norm of the gradient.
         average: decay a step of the weight average that is evaluated and shipped (its horizon grows with the run: the
-            first steps use (1 + step) / (10 + step)); 0 keeps the raw weights.
+            first steps use (1 + step) / (10 + step)); 0 keeps the raw weights, and no copy of them.
+        method: "muon" for matrices with AdamW for the rest, or "adam": AdamW for all, with b1 0.95 and b2 0.99 as in
+            the fine-tuning recipe of DiffusionGemma.
+        floor: share of the peak learning rate that the last step has.
     """
 
     steps: int
@@ -62,6 +65,8 @@ class Optimisation:
     weight_decay: float
     clip: float
     average: float
+    method: str = "muon"
+    floor: float = 0.05
 
     def __post_init__(self) -> None:
         for name, low in (("steps", 1), ("batch_size", 2), ("warmup", 0)):
@@ -70,6 +75,8 @@ class Optimisation:
         for name in ("learning_rate", "clip"):
             check(getattr(self, name) > 0, f"optimisation.{name} is {getattr(self, name)}", "use a number above 0")
         check(self.weight_decay >= 0, f"optimisation.weight_decay is {self.weight_decay}", "use 0 or more")
+        check(self.method in ("muon", "adam"), f"optimisation.method is {self.method!r}", "use muon or adam")
+        check(0 <= self.floor <= 1, f"optimisation.floor is {self.floor}", "use a share from 0 to 1")
         check(0 <= self.average < 1, f"optimisation.average is {self.average}", "use 0 or more, below 1")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 
@@ -24,9 +24,18 @@ def _cell_name(size: int) -> Callable[[int], str]:
     return lambda at: f"row {at // size + 1} column {at % size + 1}"
 
 
+def show_symbol(token: int, size: int) -> str:
+    """A token of a vocabulary that holds symbols alone."""
+    return SYMBOLS[token] if token < size else "no symbol"
+
+
 @lru_cache
-def all_different(size: int) -> AllDifferent:
-    """Each row, column and box holds every symbol of this size once; a member is named by where it crosses."""
+def all_different(size: int, symbols_alone: bool = False) -> AllDifferent:
+    """Each row, column and box holds every symbol of this size once; a member is named by where it crosses.
+
+    Args:
+        symbols_alone: over tokens 0 .. size - 1, which are the symbols, instead of the codec's.
+    """
     members = units(size)[1]
     name = _cell_name(size)
 
@@ -39,18 +48,23 @@ def all_different(size: int) -> AllDifferent:
     return AllDifferent(
         groups=torch.from_numpy(members),
         names=[f"{kind} {k + 1}" for kind in ("row", "column", "box") for k in range(size)],
-        tokens=(FIRST_SYMBOL, FIRST_SYMBOL + size),
+        tokens=(0, size) if symbols_alone else (FIRST_SYMBOL, FIRST_SYMBOL + size),
         length=size * size,
-        alphabet=VOCAB_SIZE,
-        show=show,
+        alphabet=size if symbols_alone else VOCAB_SIZE,
+        show=partial(show_symbol, size=size) if symbols_alone else show,
         where=where,
     )
 
 
-def rules(problems: Sequence[Puzzle]) -> Constraint:
-    """All different, and the clues as they stand; puzzles of one size, a row each. No stored solution is read."""
+def rules(problems: Sequence[Puzzle], symbols_alone: bool = False) -> Constraint:
+    """All different, and the clues as they stand; puzzles of one size, a row each. No stored solution is read.
+
+    Args:
+        symbols_alone: see `all_different`; for `Constraint.on`.
+    """
     size = problems[0].size
     assert all(problem.size == size for problem in problems), "one size to a batch"
     clues = torch.tensor([problem.cells for problem in problems])
-    pinned = Pinned(clues + BLANK, clues > 0, VOCAB_SIZE, show=show, where=_cell_name(size))
-    return all_different(size) & pinned
+    rule = all_different(size, symbols_alone)
+    tokens = clues - 1 if symbols_alone else clues + BLANK
+    return rule & Pinned(tokens, clues > 0, rule.alphabet, show=rule.show, where=_cell_name(size))

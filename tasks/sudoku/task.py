@@ -14,6 +14,7 @@ from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check, is_count
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Task
+from constrained_dg.text import Tokenizer
 from tasks.sudoku import drawing, files
 from tasks.sudoku.canonical import canonical
 from tasks.sudoku.codec import (
@@ -210,6 +211,12 @@ class Sudoku(Task):
 
     def shape_of(self, problem: Puzzle) -> tuple[int, int]:
         return len(problem.cells), len(problem.cells)
+
+    def in_text(self, tokenizer: Tokenizer, canvas_length: int) -> Task:
+        """The same puzzles as text; see `tasks.sudoku.text`."""
+        from tasks.sudoku.text import TextSudoku
+
+        return TextSudoku(self, tokenizer, canvas_length)
 
     def constraint(self, problems: Sequence[Puzzle]) -> Constraint:
         """All different in each row, column and box, and the clues: judged without any stored solution."""

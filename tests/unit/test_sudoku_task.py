@@ -269,3 +269,95 @@ def test_importing_needs_no_script_or_picture_packages():
     banned = ["hydra", "wandb", "Bio", "matplotlib", "lightning"]
     code = f"import sys; sys.modules.update(dict.fromkeys({banned})); import tasks.sudoku"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# -- as text ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def written(task):
+    """The same puzzles as text; 16x16 would not fit a canvas."""
+    textual = pytest.importorskip("tests.textual")
+    return Sudoku({4: 0.5, 9: 0.5}, puzzles=30, seed=1).in_text(textual.tokenizer(), 176)
+
+
+def test_text_prompts_and_answers_are_those_of_the_recipe(written):
+    puzzle = next(puzzle for puzzle in written.held_out(2, 0) if puzzle.size == 9)
+    batch = written.encode([puzzle])
+    text = written.tokenizer.raw.decode(batch.prompt[0][batch.mask[0]].tolist(), skip_special_tokens=False)
+    given = " ".join(str(cell) for cell in puzzle.cells)
+    assert text.startswith("<bos><|turn>system\n") and text.endswith(
+        f"<turn|>\n<|turn>user\n{given}<turn|>\n<|turn>model\n"
+    )
+    assert written.tokenizer.decode(batch.canvas[0]) == " ".join(str(cell) for cell in puzzle.solution)
+    assert (batch.canvas[0, 161:] == written.eos_id).all() and batch.canvas.shape == (1, 176)
+    assert not batch.pinned.any() and batch.noise == (0, written.vocab_size) and batch.relations is None
+    assert written.shape_of(puzzle) == (batch.prompt.shape[1], 176)
+    assert written.max_prompt == batch.prompt.shape[1]
+    assert written.decode(puzzle, batch.canvas[0]) == Puzzle.of(puzzle.solution).text
+
+
+def test_text_trains_on_the_same_puzzles(written):
+    for step in range(6):
+        ours, theirs = written.train_batch(step, 4, 1), written.puzzles.train_batch(step, 4, 1)
+        size = round(theirs.prompt.shape[1] ** 0.5)
+        cells = [written.layout(size).cells(answer) for answer in ours.canvas]
+        assert cells == (theirs.canvas - 2).tolist()
+        puzzles = [Puzzle.of(row) for row in (theirs.prompt - 2).tolist()]
+        assert torch.equal(ours.prompt, written.encode(puzzles).prompt)
+        assert written.constraint(puzzles).is_satisfied(ours.canvas).all()
+
+
+def test_rules_hold_on_text_as_on_symbols(written, task):
+    """Cell by cell, what is broken on symbols is broken on text, and nothing else; then the layout."""
+    puzzle = next(puzzle for puzzle in written.held_out(1, 3) if puzzle.size == 4)
+    solution = torch.tensor([puzzle.solution])
+    rule, layout = written.constraint([puzzle]), written.layout(4)
+    for cell in range(16):
+        for value in range(1, 5):
+            cells = solution.clone()
+            cells[0, cell] = value
+            answer = layout.answer(cells)
+            assert rule.is_satisfied(answer).item() == (value == puzzle.solution[cell])
+            expected = task.constraint([puzzle]).violations(cells + 2)
+            assert torch.equal(rule.violations(answer)[:, layout.positions], expected)
+    right = layout.answer(solution)
+    for at, token in ((1, 9), (40, 9), (int(layout.positions[3]), 9), (175, written.pad_id)):
+        wrong = right.clone()
+        wrong[0, at] = token
+        assert rule.violations(wrong).nonzero().tolist() == [[0, at]] and len(rule.explain(wrong)[0]) == 1
+    none = torch.zeros_like(right, dtype=torch.bool)
+    may = rule.of_tokens(rule.allowed(right, none, slice(0, 176)))
+    assert may.gather(-1, right[..., None]).all()
+    # Layout and clues are fixed by the rules, though nothing is pinned: free cells alone have a choice.
+    choices = may.sum(-1)[0]
+    free = {int(layout.positions[cell]) for cell in range(16) if not puzzle.cells[cell]}
+    assert {at for at in range(176) if choices[at] > 1} <= free and (choices >= 1).all()
+
+
+def test_an_unreadable_answer_is_shown_as_such(written):
+    puzzle = written.parse(SMALL)
+    garbage = torch.arange(176) + 3
+    assert written.decode(puzzle, garbage).startswith("unreadable: ")
+    drawn = written.draw(puzzle, garbage, torch.ones(176, dtype=torch.bool))
+    assert "unreadable: " in drawn and "!" in drawn
+    assert "unreadable" not in written.draw(puzzle, written.encode([puzzle]).canvas[0])
+    assert "| 1" in written.draw(puzzle, None).replace("\x1b[1m", "").replace("\x1b[0m", "")
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    written.plot(axes, puzzle, garbage)
+    assert len(axes.texts) < 16
+
+
+def test_a_tokenizer_without_digits_of_their_own_and_a_short_canvas_are_refused(written):
+    from constrained_dg.text import Tokenizer
+    from tests.textual import VOCAB, raw_tokenizer
+
+    merging = Tokenizer(raw_tokenizer(split_digits=False), VOCAB)
+    with pytest.raises(InputError, match="use a tokenizer that keeps digits apart"):
+        Sudoku({4: 1.0}).in_text(merging, 176)
+    with pytest.raises(InputError, match="9x9 grid takes 161 tokens as text, a canvas of this model holds 160"):
+        Sudoku({9: 1.0}).in_text(written.tokenizer, 160)
+    with pytest.raises(InputError, match="16x16 grid takes 511 tokens"):
+        written.encode([Puzzle.of([0] * 256)])

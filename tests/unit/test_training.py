@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from constrained_dg.errors import InputError
 from constrained_dg.model import Backbone, preset
+from constrained_dg.model.lora import adapt
 from constrained_dg.task import Batch
 from constrained_dg.training.callbacks import WeightAverage
 from constrained_dg.training.carry import Carried, advance, refill
@@ -61,6 +63,8 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> None:
         (Optimisation, {"average": 1.0}, "average"),
         (Optimisation, {"weight_decay": -1}, "weight_decay"),
         (Optimisation, {"clip": 0}, "clip"),
+        (Optimisation, {"method": "sgd"}, "method"),
+        (Optimisation, {"floor": 1.5}, "floor"),
     ],
 )
 def test_bad_settings_are_named(cls: type, change: dict, named: str) -> None:
@@ -229,3 +233,78 @@ def test_the_weight_average_follows_its_formula_and_swaps_back() -> None:
     copy = WeightAverage(0.9)
     copy.load_state_dict(average.state_dict())
     assert torch.equal(copy.average[name], average.average[name])
+
+
+def padded_example(rows: int = 4, pads: int = 5) -> tuple[Batch, Batch]:
+    """The same rows without padding, and with some on the left."""
+    plain = example(rows, seed=3)
+    plain = Batch(plain.prompt, plain.canvas, torch.zeros_like(plain.pinned), None, plain.noise)
+    prompt = torch.cat([torch.full((rows, pads), 7), plain.prompt], dim=1)
+    mask = torch.arange(prompt.shape[1]).expand(rows, -1) >= pads
+    return plain, Batch(prompt, plain.canvas, plain.pinned, None, plain.noise, mask)
+
+
+def test_padding_changes_no_loss() -> None:
+    plain, padded = padded_example()
+    objective = Objective(balance_weight=0.0, encoder_rows=1.0)
+    parts = []
+    for batch in (plain, padded):
+        made = module(objective)
+        made.training_step(batch, 0)
+        parts.append({name: value.item() for name, value in made.logged.items()})
+    assert parts[0] == pytest.approx(parts[1], abs=2e-5)
+    other = Batch(padded.prompt.clone(), padded.canvas, padded.pinned, None, padded.noise, padded.mask)
+    other.prompt[:, :5] = 11
+    made = module(objective)
+    made.training_step(other, 0)
+    assert {name: value.item() for name, value in made.logged.items()} == parts[1], "what stands at padding is not read"
+
+
+def test_adapters_alone_are_trained_averaged_and_kept() -> None:
+    made = module(Objective(balance_weight=0.0))
+    adapt(made.backbone, 2)
+    made = DiffusionModule(made.backbone, made.objective, OPTIMISATION, 0)
+    made._trainer, made.log_dict = None, lambda values: None
+    adapters = {name for name, p in made.named_parameters() if "lora" in name}
+    optimiser = new_optimiser(made.backbone, replace(OPTIMISATION, method="adam"))
+    frozen = {name: p.detach().clone() for name, p in made.named_parameters() if name not in adapters}
+    average = WeightAverage(0.9)
+    average.on_train_start(SimpleNamespace(global_step=0), made)
+    assert set(average.average) == adapters
+    for step in range(2):
+        made.training_step(example(seed=step), 0).backward()
+        optimiser.step()
+        average.on_train_batch_end(SimpleNamespace(global_step=step + 1), made)
+    named = dict(made.named_parameters())
+    assert all(torch.equal(named[name], weight) for name, weight in frozen.items())
+    assert len(optimiser.state) == len(adapters) and all(named[name].any() for name in adapters)
+    with average.swapped(made):
+        assert all(torch.equal(named[name], average.average[name]) for name in adapters)
+
+    checkpoint = {"state_dict": dict(made.state_dict())}
+    made.on_save_checkpoint(checkpoint)
+    weights = {name for name in checkpoint["state_dict"] if "layer_scalar" not in name}
+    assert weights == adapters and not made.strict_loading
+    made.on_load_checkpoint(checkpoint)
+    checkpoint["state_dict"].pop(next(iter(adapters)))
+    with pytest.raises(InputError, match="does not hold the weights that are trained"):
+        made.on_load_checkpoint(checkpoint)
+
+
+def test_without_an_average_nothing_is_copied_or_written() -> None:
+    made, average = module(), WeightAverage(0.0)
+    average.on_train_start(SimpleNamespace(global_step=0), made)
+    average.on_train_batch_end(SimpleNamespace(global_step=1), made)
+    before = {name: p._version for name, p in made.named_parameters()}
+    with average.swapped(made):
+        assert average.state_dict() == {"average": {}}
+    assert before == {name: p._version for name, p in made.named_parameters()}
+
+
+def test_adam_follows_the_recipe_on_all_weights() -> None:
+    model = Backbone(preset("tiny")).init_weights(torch.Generator().manual_seed(0))
+    settings = replace(OPTIMISATION, method="adam", weight_decay=0.1, floor=0.1)
+    (group,) = new_optimiser(model, settings).param_groups
+    assert group["betas"] == (0.95, 0.99) and group["eps"] == 1e-8 and group["weight_decay"] == 0.1
+    assert len(group["params"]) == len(list(model.parameters()))
+    assert learning_rate_share(settings.steps, settings) == pytest.approx(0.1)

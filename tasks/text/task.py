@@ -1,0 +1,224 @@
+"""Prompt and answer pairs of a user's own, for fine-tuning without writing a task.
+
+A file holds one JSON object a line: {"prompt": ..., "answer": ...}, and "system" where there is a system turn. All
+three are texts. A tenth of the prompts, chosen by a hash of the prompt, never trains: equal prompts stay together.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.errors import InputError, check, is_count
+from constrained_dg.shapes import BoolTensor, IntTensor
+from constrained_dg.task import Batch, Problem, Task
+from constrained_dg.text import Tokenizer, pad_left, padded
+from tasks.text.reference import Reference
+
+#: One prompt in this many is held out.
+HELD_OUT = 10
+TIER = "text"
+
+
+@dataclass(frozen=True)
+class Pair(Problem):
+    """A prompt, and the answer where one is known."""
+
+    prompt: str
+    answer: str | None = None
+    system: str | None = None
+
+    @classmethod
+    def of(cls, prompt: str, answer: str | None = None, system: str | None = None) -> Pair:
+        return cls(tier=TIER, text=one_line(prompt), prompt=prompt, answer=answer, system=system)
+
+    @property
+    def held_out(self) -> bool:
+        """Whether this prompt is kept from training: a function of the prompt alone."""
+        digest = hashlib.sha256(self.prompt.encode()).digest()
+        return int.from_bytes(digest[:8], "big") % HELD_OUT == 0
+
+
+def one_line(text: str) -> str:
+    """Line breaks and the like as JSON writes them."""
+    return json.dumps(text, ensure_ascii=False)[1:-1].replace('\\"', '"')
+
+
+def read_pairs(path: str) -> list[tuple[int, Pair]]:
+    """The pairs of a file and their line numbers; empty lines are skipped.
+
+    Raises:
+        InputError: naming file, line and key; a file without pairs.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise InputError(f"cannot read {path!r}: {error.strerror}", "give data=FILE.jsonl") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 ({error.reason} at byte {error.start})", "save it as such") from None
+    pairs = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where, hint = f"{path} line {number}", 'a line is {"prompt": "...", "answer": "..."}, with "system" if need be'
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{where} is not JSON ({error.msg} at column {error.colno})", hint) from None
+        check(isinstance(values, dict), f"{where} is {line[:40]!r}", hint)
+        for key in ("prompt", "answer"):
+            check(key in values, f"{where} has no {key!r}", hint)
+        for key, value in values.items():
+            check(key in ("prompt", "answer", "system"), f"{where} has an unknown key {key!r}", hint)
+            check(isinstance(value, str), f"{where}: {key!r} is {value!r}", "give a text")
+            check(value.strip() != "", f"{where}: {key!r} is empty", "give a text, or leave the line out")
+        pairs.append((number, Pair.of(**values)))
+    check(bool(pairs), f"{path} holds no pairs", 'give lines of {"prompt": "...", "answer": "..."}')
+    return pairs
+
+
+class Text(Task):
+    """Fine-tuning on a file of pairs. It needs the tokenizer of a checkpoint: see `in_text`.
+
+    Args:
+        data: the file; read when it is first needed, so that a trained model can be used without it.
+        prompt_length: longest prompt in tokens, chat format included.
+        canvases: most canvases an answer may take, the EOS behind it included.
+        seed: of the training batches.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    name = "text"
+    num_relations = 0
+    needs_tokenizer = True
+    compares = True
+
+    def __init__(self, data: str | None = None, prompt_length: int = 1024, canvases: int = 4, seed: int = 0) -> None:
+        for key, value in (("prompt_length", prompt_length), ("canvases", canvases)):
+            check(is_count(value, 1), f"task.{key} is {value!r}", "use an integer of at least 1")
+        check(is_count(seed), f"task.seed is {seed!r}", "use an integer that is not negative")
+        self.data, self.prompt_length, self.canvases, self.seed = data, prompt_length, canvases, seed
+
+    def in_text(self, tokenizer: Tokenizer, canvas_length: int) -> Text:
+        """The task on the tokens of this tokenizer."""
+        task = copy.copy(self)
+        task.tokenizer, task.canvas_length, task.needs_tokenizer = tokenizer, canvas_length, False
+        task.vocab_size, task.pad_id, task.eos_id = tokenizer.vocab_size, tokenizer.pad_id, tokenizer.eos_id
+        task.ends = tokenizer.ends
+        task.max_prompt, task.max_canvas = padded(self.prompt_length), self.canvases * canvas_length
+        return task
+
+    @cached_property
+    def pairs(self) -> list[tuple[Pair, list[int], list[int]]]:
+        """Pairs of the data file, the tokens of prompt and answer beside them.
+
+        Raises:
+            InputError: see `read_pairs`; too long a prompt or answer; nothing to train on, or nothing held out.
+        """
+        check(self.data is not None, "task text was given no data", "give data=FILE.jsonl")
+        pairs = [(pair, *self._tokens(pair, f"{self.data} line {number}")) for number, pair in read_pairs(self.data)]
+        held = sum(pair.held_out for pair, *_ in pairs)
+        for count, what in ((held, "held out"), (len(pairs) - held, "left to train on")):
+            check(
+                count > 0,
+                f"none of the {len(pairs)} pairs of {self.data} is {what}",
+                f"each prompt is held out with chance 1 in {HELD_OUT}, by a hash of it: give more pairs",
+            )
+        return pairs
+
+    def _tokens(self, pair: Pair, where: str) -> tuple[list[int], list[int]]:
+        """Tokens of prompt and answer, without EOS. Raises InputError where they are too long."""
+        prompt = self.tokenizer.chat(pair.prompt, pair.system)
+        check(
+            len(prompt) <= self.prompt_length,
+            f"{where}: the prompt has {len(prompt)} tokens",
+            f"task.prompt_length is {self.prompt_length}: shorten the prompt, or raise it",
+        )
+        answer = [] if pair.answer is None else self.tokenizer.encode(pair.answer)
+        check(
+            len(answer) < self.max_canvas,
+            f"{where}: the answer has {len(answer)} tokens and needs one more for EOS",
+            f"{self.canvases} canvases hold {self.max_canvas}: shorten it, or raise task.canvases",
+        )
+        return prompt, answer
+
+    @cached_property
+    def _training(self) -> list[tuple[list[int], list[int]]]:
+        return [(prompt, answer) for pair, prompt, answer in self.pairs if not pair.held_out]
+
+    def train_batch(self, step: int, batch_size: int, rank: int = 0) -> Batch:
+        """Pairs drawn with replacement, each with one of its canvases, drawn uniformly. The canvases before it belong
+        to the prompt; EOS fills the last one and is learned."""
+        generator = np.random.default_rng((self.seed, step, rank, batch_size))
+        prompts, canvases, size = [], [], self.canvas_length
+        for pair in generator.integers(len(self._training), size=batch_size).tolist():
+            prompt, answer = self._training[pair]
+            count = len(answer) // size + 1  # the last one ends with EOS
+            first = size * int(generator.integers(count))
+            whole = self.tokenizer.fill(answer, count * size)
+            prompts.append([*prompt, *whole[:first]])
+            canvases.append(whole[first : first + size])
+        return self._batch(*pad_left(prompts, self.pad_id), torch.tensor(canvases))
+
+    def encode(self, problems: Sequence[Pair]) -> Batch:
+        """Prompts that are padded to one length, and empty canvases (EOS)."""
+        prompts = [self.tokenizer.chat(problem.prompt, problem.system) for problem in problems]
+        canvas = torch.full((len(problems), self.max_canvas), self.eos_id)
+        return self._batch(*pad_left(prompts, self.pad_id), canvas)
+
+    def _batch(self, prompt: IntTensor, mask: BoolTensor, canvas: IntTensor) -> Batch:
+        return Batch(prompt, canvas, torch.zeros_like(canvas, dtype=torch.bool), None, (0, self.vocab_size), mask)
+
+    def shape_of(self, problem: Pair) -> tuple[int, int]:
+        return padded(len(self.tokenizer.chat(problem.prompt, problem.system))), self.max_canvas
+
+    def held_out(self, per_tier: int, seed: int) -> list[Pair]:
+        """Held-out pairs of the data file, drawn with the seed; fewer where there are fewer."""
+        check(per_tier >= 1, f"per_tier={per_tier}", "use at least 1")
+        held = [pair for pair, *_ in self.pairs if pair.held_out]
+        order = np.random.default_rng(seed).permutation(len(held))[:per_tier]
+        return [held[index] for index in sorted(order.tolist())]
+
+    def constraint(self, problems: Sequence[Pair]) -> Constraint:
+        """The reference answers, to compare with: no rule."""
+        return Reference.of([problem.answer for problem in problems], self.tokenizer, self.max_canvas)
+
+    def read(self, path: str) -> list[Pair]:
+        """All pairs of a file, see `read_pairs`."""
+        numbered = read_pairs(path)
+        for number, pair in numbered:
+            self._tokens(pair, f"{path} line {number}")
+        return [pair for _, pair in numbered]
+
+    def parse(self, text: str) -> Pair:
+        """A prompt without a reference."""
+        check(text.strip() != "", "the prompt is empty", "give a text")
+        pair = Pair.of(text)
+        self._tokens(pair, "the command line")
+        return pair
+
+    def decode(self, problem: Pair, answer: IntTensor) -> str:
+        return one_line(self.tokenizer.decode(answer))
+
+    def draw(self, problem: Pair, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
+        return problem.prompt if answer is None else self.tokenizer.decode(answer)
+
+    def plot(self, axes: Any, problem: Pair, answer: IntTensor | None, violations: BoolTensor | None = None) -> None:
+        """The first lines of the text, wrapped."""
+        shown = textwrap.wrap(self.draw(problem, answer), 32)[:12]
+        # Dollar signs would be read as formulas.
+        axes.text(0.02, 0.98, "\n".join(shown).replace("$", r"\$"), va="top", family="monospace", fontsize=6)
+        axes.axis("off")

@@ -1,0 +1,209 @@
+"""Fine-tuning as a stranger does it: a released checkpoint, `train.py`, and back to `transformers`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+
+import constrained_dg
+import evaluate
+from constrained_dg.cli import ROOT
+from tests.e2e.test_train import ENVIRONMENT, command, refusal, run, same_weights, wait_for
+from tests.textual import VOCAB, save_checkpoint, write_pairs
+
+SUDOKU = ["task=sudoku", "debug=steps", "task.sizes={4:1.0,9:0.0}", "task.puzzles=200", "optimisation.average=0.9"]
+TEXT = ["task=text", "debug=steps", "task.prompt_length=64", "task.canvases=2"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny = {a}")
+
+
+@pytest.fixture(scope="module")
+def sudoku(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Adapters trained on 4x4 puzzles, never interrupted."""
+    out = tmp_path_factory.mktemp("finetune") / "sudoku"
+    done = run(*SUDOKU, f"model.pretrained={checkpoint}", "optimisation.learning_rate=0.01", f"out={out}")
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def changed(checkpoint: Path, out: Path) -> set[str]:
+    """The tensors that training changed; all others must be there, bit for bit."""
+    before, after = (load_file(folder / "model.safetensors") for folder in (checkpoint, out))
+    assert before.keys() == after.keys()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.slow
+def test_the_run_is_a_checkpoint_that_transformers_opens(checkpoint: Path, sudoku: Path) -> None:
+    from tests.released import transformers
+
+    theirs, info = transformers.DiffusionGemmaForBlockDiffusion.from_pretrained(sudoku, output_loading_info=True)
+    assert not any(info.values()), info
+    assert (sudoku / "tokenizer.json").read_bytes() == (checkpoint / "tokenizer.json").read_bytes()
+    names = changed(checkpoint, sudoku)
+    linear = ("_proj.weight",)
+    assert names and all(name.endswith(linear) and ".router." not in name for name in names)
+    trained = constrained_dg.load(sudoku)
+    training = trained.description["training"]
+    assert training["steps_done"] == 10 and training["lora"] == 8 and training["pretrained"] == str(checkpoint)
+    assert training["optimisation"]["method"] == "adam" and training["objective"]["encoder_rows"] == 1.0
+    prompt, canvas = torch.randint(6, VOCAB - 3, (1, 9)), torch.randint(6, VOCAB - 3, (1, 40))
+    with torch.no_grad():
+        ours = trained.model.denoise(canvas, trained.model.prefill(prompt))
+        assert torch.allclose(ours, theirs(prompt, decoder_input_ids=canvas).logits, atol=3e-4)
+
+
+@pytest.mark.slow
+def test_only_adapters_stand_in_the_training_checkpoint(sudoku: Path) -> None:
+    state = torch.load(sudoku / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")
+    names = {name for name in state["state_dict"] if not name.endswith("layer_scalar")}
+    assert names and all(".lora_" in name for name in names)
+    assert len(state["optimizer_states"][0]["state"]) == len(names)
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_model_is_evaluated_on_puzzles_as_text(sudoku: Path, tmp_path: Path) -> None:
+    cfg = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "evaluate.yaml")) | {"run": str(sudoku), "limit": 4}
+    cfg |= {"samplers": ["plain", "validity", "completer"], "max_passes": 3, "out": str(tmp_path / "report")}
+    rows = {row["sampler"]: row for row in evaluate.evaluate(cfg)["rows"] if row["tier"] == "all"}
+    # The model has learned next to nothing; the completer needs no model, but the rules on text.
+    assert rows["plain"]["solved"] == 0.0 and rows["completer"]["solved"] == 1.0
+    answers = (tmp_path / "report" / "answers.csv").read_text()
+    assert "unreadable: " in answers
+
+
+@pytest.mark.slow
+def test_a_killed_fine_tuning_continues_and_ends_with_the_same_weights(
+    checkpoint: Path, sudoku: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    options = [*SUDOKU, f"model.pretrained={checkpoint}", "optimisation.learning_rate=0.01", "validate.every=1"]
+    process = subprocess.Popen(
+        command(*options, f"out={out}"),
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    wait_for(out / "checkpoints" / "last.ckpt", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "model.safetensors").exists() and not (out / "run.json").exists()
+    done = run(f"resume={out}")
+    assert done.returncode == 0, done.stderr
+    assert same_weights(sudoku, out)
+
+
+@pytest.mark.slow
+def test_all_weights_learn_from_pairs_and_an_interrupt_loses_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "pairs.jsonl")
+    options = [*TEXT, f"data={data}", f"model.pretrained={checkpoint}", "model.lora=0"]
+    whole, out = tmp_path / "whole", tmp_path / "interrupted"
+    done = run(*options, f"out={whole}")
+    assert done.returncode == 0, done.stderr
+    names = changed(checkpoint, whole)
+    assert any("experts" in name for name in names) and any("embed_tokens" in name for name in names)
+    assert not any(kept in name for name in names for kept in (".router.", "vision", "layer_scalar"))
+
+    process = subprocess.Popen(
+        command(*options, f"out={out}", "validate.every=1"),
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wait_for(out / "checkpoints" / "last.ckpt", process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and f"resume={out}" in output and "Traceback" not in output, output
+    assert constrained_dg.load(out).description["training"]["steps_done"] < 10
+    done = run(f"resume={out}")
+    assert done.returncode == 0, done.stderr
+    assert same_weights(whole, out)
+
+    data.unlink()  # a trained model is used without it
+    trained = constrained_dg.load(out)
+    pair = trained.task.parse("word 3 of 60")
+    made = trained.sampler.run(trained.model, trained.task.encode([pair]), seeds=0, max_passes=2)
+    assert isinstance(trained.task.decode(pair, made.tokens[0]), str)
+
+
+def broken(checkpoint: Path, folder: Path, what: str) -> Path:
+    """A copy of the checkpoint with one thing wrong."""
+    shutil.copytree(checkpoint, folder)
+    if what == "tokenizer":
+        (folder / "tokenizer.json").unlink()
+    elif what == "vocabulary":
+        config = json.loads((folder / "config.json").read_text())
+        config["text_config"]["vocab_size"] = 300
+        (folder / "config.json").write_text(json.dumps(config))
+        weights = load_file(folder / "model.safetensors")
+        name = "model.decoder.embed_tokens.weight"
+        save_file(weights | {name: weights[name][:300].clone()}, folder / "model.safetensors")
+    elif what == "canvas":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"canvas_length": 30}))
+    elif what == "context":
+        config = json.loads((folder / "config.json").read_text())
+        config["text_config"]["max_position_embeddings"] = 100
+        (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("what", "arguments", "named"),
+    [
+        ("", ["model.pretrained=/nowhere"], "config.json"),
+        ("tokenizer", [], "no tokenizer.json in"),
+        ("vocabulary", [], "the model a vocabulary of 300"),
+        ("canvas", [], "takes 31 tokens as text, a canvas of this model holds 30"),
+        ("context", [], "takes 100 together"),
+        ("", ["model.loops=2"], "model.loops beside model.pretrained"),
+        ("", ["model=small"], "model beside model.pretrained"),
+        ("", ["model.lora=-1"], "model.lora"),
+        ("", ["objective=own_canvas"], "own_canvas"),
+        ("", ["trainer=fsdp"], "fsdp"),
+        ("", ["data=pairs.jsonl"], "takes none"),
+        ("", ["task=text"], "give data=FILE"),
+        ("", ["task=text", "data=/nowhere", "task.prompt_length=64"], "/nowhere"),
+        ("", ["task=text", "data=/nowhere", "task.prompt_length=64", "sampler=validity"], "reads the rules"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_work(
+    what: str,
+    arguments: list[str],
+    named: str,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = broken(checkpoint, tmp_path / "broken", what) if what else checkpoint
+    given = {argument.partition("=")[0] for argument in arguments}
+    usual = [f"model.pretrained={folder}", "debug=steps", f"out={tmp_path / 'run'}"]
+    if "task" not in given:
+        usual += ["task=sudoku", "task.sizes={4:1.0,9:0.0}", "task.puzzles=200"]
+    usual = [argument for argument in usual if argument.partition("=")[0] not in given]
+    assert named in refusal(["train.py", *usual, *arguments], monkeypatch, capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_text_without_a_checkpoint_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "give data=FILE" in refusal(["train.py", "task=text"], monkeypatch, capsys)
+    told = refusal(["train.py", "task=text", "data=pairs.jsonl"], monkeypatch, capsys)
+    assert "model.pretrained=FOLDER" in told
+    assert "model.pretrained" in refusal(["train.py", "task=sudoku", "model=pretrained"], monkeypatch, capsys)
