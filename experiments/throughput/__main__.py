@@ -179,10 +179,14 @@ def measure(
             if batch > 1:
                 clocks["generation, rows stop apart", name] = clock = Clock(spread)
                 found["generation, rows stop apart"] = whole(clock)
-            if hasattr(side, "autoregress") and name == "ours":
+            if name == "ours":
+                with torch.no_grad():
+                    found["canvas pass"] = timed(side.canvas_pass(prompt), device)
                 found["autoregressive"] = timed(lambda side=side: side.autoregress(prompt, settings.ar_tokens), device)
             for what, value in found.items():
                 seconds.setdefault((what, name), []).extend([value] if repeat else [])
+            told = ", ".join(f"{what} {value:.3g} s" for what, value in found.items())
+            print(f"context {context}, batch {batch}, round {repeat} of {settings.repeats}, {name}: {told}", flush=True)
     memory = {
         name: peak(lambda side=side: side.generate(prompt, passes, Clock()), device) for name, side in sides.items()
     }
@@ -197,7 +201,7 @@ def measure(
             "seconds": median,
             "low": min(values),
             "high": max(values),
-            "tokens_per_second": None if what == "step" else tokens / median,
+            "tokens_per_second": None if what in ("step", "canvas pass") else tokens / median,
             "passes": settings.ar_tokens if what == "autoregressive" else clock and len(clock.notes),
             "row_passes": clock and clock.row_passes,
             "peak_bytes": memory[name] if what == "generation" else None,
@@ -317,7 +321,7 @@ def run(
     def prompt(batch: int, context: int) -> torch.Tensor:
         return torch.randint(3, config.vocab_size - 3, (batch, context), generator=generator).to(device)
 
-    agreement = same_arithmetic(ours, theirs, prompt(1, min(contexts)))
+    agreement = {str(context): same_arithmetic(ours, theirs, prompt(1, context)) for context in contexts}
     sides: dict[str, Any] = {"ours": ours} | ({"transformers": theirs} if theirs else {})
     prompts = [prompt(batch, context) for context in contexts for batch in batches]
     rows = [row for each in prompts for row in measure(sides, each, passes, settings, device)]
@@ -339,7 +343,7 @@ def run(
         floor["seconds"] = floor["weight_bytes"] / floor["bytes_per_second"]
         floor["targets"] = TARGETS if big else None
         for row in rows:
-            row |= {"over_floor": row["seconds"] / floor["seconds"]} if row["what"] == "step" else {}
+            row |= {"over_floor": row["seconds"] / floor["seconds"]} if row["what"] in ("step", "canvas pass") else {}
     else:
         header["max_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"header": header, "agreement": agreement, "floor": floor, "rows": rows}

@@ -80,6 +80,15 @@ class Ours:
     def prefill(self, prompt: torch.Tensor) -> None:
         self.model.prefill(prompt)
 
+    @torch.no_grad()
+    def canvas_pass(self, prompt: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """A call that makes one self-conditioned canvas pass behind the prompt, without any sampling."""
+        model = self.model
+        cache = model.prefill(prompt)
+        canvas = prompt[:, :1].repeat(1, model.config.canvas_length)
+        signal = model.self_condition(model.denoise(canvas, cache).softmax(-1))
+        return lambda: model.denoise(canvas, cache, signal)
+
     def generate(self, prompt: torch.Tensor, passes: int, hook: Hook | None, rng: str = "counter") -> None:
         def call(logits: torch.Tensor, info: Any) -> torch.Tensor:
             hook(logits, info.pass_index, info.rows)
