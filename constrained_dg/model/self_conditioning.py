@@ -20,5 +20,3 @@ class SelfConditioning(MLP):
         if signal is not None:
             embedding = embedding + super().forward(self.pre_norm(signal))
         return self.post_norm(embedding)
-
-

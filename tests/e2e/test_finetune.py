@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import constrained_dg
 import evaluate
 from constrained_dg.cli import ROOT
-from tests.e2e.test_train import ENVIRONMENT, command, refusal, run, same_weights, wait_for
+from tests.e2e.test_train import interrupt, kill, refusal, run, same_weights
 from tests.textual import VOCAB, save_checkpoint, write_pairs
 
 SUDOKU = ["task=sudoku", "debug=steps", "task.sizes={4:1.0,9:0.0}", "task.puzzles=200", "optimisation.average=0.9"]
@@ -89,17 +86,7 @@ def test_a_killed_fine_tuning_continues_and_ends_with_the_same_weights(
     checkpoint: Path, sudoku: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
-    options = [*SUDOKU, f"model.pretrained={checkpoint}", "optimisation.learning_rate=0.01", "validate.every=1"]
-    process = subprocess.Popen(
-        command(*options, f"out={out}"),
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    wait_for(out / "checkpoints" / "last.ckpt", process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill(out, *SUDOKU, f"model.pretrained={checkpoint}", "optimisation.learning_rate=0.01")
     assert not (out / "model.safetensors").exists() and not (out / "run.json").exists()
     done = run(f"resume={out}")
     assert done.returncode == 0, done.stderr
@@ -117,17 +104,7 @@ def test_all_weights_learn_from_pairs_and_an_interrupt_loses_nothing(checkpoint:
     assert any("experts" in name for name in names) and any("embed_tokens" in name for name in names)
     assert not any(kept in name for name in names for kept in (".router.", "vision", "layer_scalar"))
 
-    process = subprocess.Popen(
-        command(*options, f"out={out}", "validate.every=1"),
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    wait_for(out / "checkpoints" / "last.ckpt", process)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0 and f"resume={out}" in output and "Traceback" not in output, output
+    interrupt(out, *options)
     assert constrained_dg.load(out).description["training"]["steps_done"] < 10
     done = run(f"resume={out}")
     assert done.returncode == 0, done.stderr

@@ -67,17 +67,7 @@ def test_a_killed_run_continues_and_ends_with_the_same_weights(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out, options = tmp_path / "killed", [*TINY, "objective=own_canvas", f"trainer={trainer}"]
-    # Slowed by a validation at every step, so that there is time to kill it between two checkpoints.
-    process = subprocess.Popen(
-        command(*options, f"out={out}", "validate.every=1"),
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    wait_for(out / "checkpoints" / "last.ckpt", process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill(out, *options)
     assert not (out / "model.safetensors").exists()
     if trainer == "cpu":
         other = refusal(["train.py", f"resume={out}", "optimisation.learning_rate=1.0"], monkeypatch, capsys)
@@ -102,22 +92,41 @@ def test_a_killed_run_continues_and_ends_with_the_same_weights(
 def test_an_interrupt_leaves_a_usable_model_and_a_run_to_continue(unbroken: Path, tmp_path: Path) -> None:
     out = tmp_path / "interrupted"
     # Another logger and a process that prepares batches: neither may change what is learned.
-    process = subprocess.Popen(
-        command(*TINY, "objective=own_canvas", f"out={out}", "validate.every=1", "logger=wandb", "workers=1"),
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    wait_for(out / "checkpoints" / "last.ckpt", process)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0 and f"resume={out}" in output and "Traceback" not in output, output
+    interrupt(out, *TINY, "objective=own_canvas", "logger=wandb", "workers=1")
     assert 4 <= load(out).description["training"]["steps_done"] < 10
     assert list(out.glob("wandb/offline-run-*/files/media/table/canvases*.json"))
     done = run(f"resume={out}")
     assert done.returncode == 0, done.stderr
     assert same_weights(unbroken, out)
+
+
+def start(out: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A run with a checkpoint, slowed by a validation at every step so that there is time to end it before the next."""
+    process = subprocess.Popen(
+        command(*arguments, f"out={out}", "validate.every=1"),
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(out / "checkpoints" / "last.ckpt", process)
+    return process
+
+
+def kill(out: Path, *arguments: str) -> None:
+    """Start a run and kill all its processes."""
+    process = start(out, *arguments)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=120)
+
+
+def interrupt(out: Path, *arguments: str) -> None:
+    """Start a run and press Ctrl-C: it ends well and says how to go on."""
+    process = start(out, *arguments)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and f"resume={out}" in output and "Traceback" not in output, output
 
 
 def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> None:
