@@ -127,10 +127,15 @@ def save_run(
         raise InputError(f"cannot write to {str(folder)!r}: {error.strerror}", "free space or use another") from None
 
 
-def save_released_run(folder: Path | str, model: Backbone, description: dict[str, Any]) -> None:
+def save_released_run(
+    folder: Path | str, model: Backbone, description: dict[str, Any], state: dict[str, torch.Tensor] | None = None
+) -> None:
     """Write a model that `load_pretrained` made as a checkpoint in the released format, and the description.
 
     Everything is written beside first. The description goes last, so that a folder with one is whole.
+
+    Args:
+        description, state: as for `save_run`.
 
     Raises:
         InputError: see `save_pretrained`; the folder cannot be written to, or the disk is full.
@@ -141,7 +146,7 @@ def save_released_run(folder: Path | str, model: Backbone, description: dict[str
     try:
         shutil.rmtree(export, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        save_pretrained(model, export)
+        save_pretrained(model, export, state=state)
         (folder / DESCRIPTION).unlink(missing_ok=True)
         for path in sorted(export.iterdir()):
             os.replace(path, folder / path.name)

@@ -162,7 +162,12 @@ def load_pretrained(
     return model.eval()
 
 
-def save_pretrained(model: Backbone, folder: Path | str, max_shard_bytes: int = 5_000_000_000) -> None:
+def save_pretrained(
+    model: Backbone,
+    folder: Path | str,
+    max_shard_bytes: int = 5_000_000_000,
+    state: dict[str, torch.Tensor] | None = None,
+) -> None:
     """Write a checkpoint in the released format, which `load_pretrained` and `transformers` read.
 
     The vision weights, tokenizer and processor files of the checkpoint the model came from are copied, tensor by
@@ -172,6 +177,7 @@ def save_pretrained(model: Backbone, folder: Path | str, max_shard_bytes: int = 
     Args:
         model: from `load_pretrained`, with any weights.
         max_shard_bytes: weights are split into files of at most this size, or of one larger tensor.
+        state: the weights where they are not simply those of the model (gathered from shards).
 
     Raises:
         InputError: a model that was not loaded from such a checkpoint, or has extensions this format cannot hold; a
@@ -190,7 +196,7 @@ def save_pretrained(model: Backbone, folder: Path | str, max_shard_bytes: int = 
     check(not changed, f"the model differs from its checkpoint in {sorted(changed)}", "use a run folder for it")
     with torch.device("meta"):
         expected = set(Backbone(came_with).state_dict())
-    state = model.state_dict()
+    state = model.state_dict() if state is None else state
     odd = sorted(expected ^ set(state))
     check(not odd, f"the model has other tensors than its checkpoint: {odd[:4]}", "merge adapters into the weights")
     taken = [path.name for path in folder.glob("*") if path.name in (CONFIG, INDEX) or path.suffix == ".safetensors"]

@@ -211,7 +211,7 @@ def starting_point(cfg: dict[str, Any], task: Task, objective: Objective) -> tup
     folder, rank = str(cfg["model"]["pretrained"]), cfg["model"]["lora"]
     check(is_count(rank), f"model.lora is {rank!r}", "use the rank of the adapters, or 0 to train all weights")
     sharded = cfg["trainer"].get("strategy") == "fsdp"
-    check(not sharded, "trainer=fsdp does not fine-tune", "use cpu, gpu or ddp")
+    check(not (sharded and rank), f"trainer=fsdp with adapters (model.lora={rank})", "use model.lora=0, or ddp")
     carried = objective.own_canvas
     check(not carried, f"objective.own_canvas is {carried}", "canvases are carried over from scratch only: use 0")
     model = load_pretrained(folder)  # memory-mapped: nothing long yet
@@ -298,16 +298,18 @@ def new_logger(name: str, folder: Path, cfg: dict[str, Any]) -> Any:
 
 def export(folder: Path, module: DiffusionModule, cfg: dict[str, Any], trainer: L.Trainer) -> None:
     """Write the weights as they stand now, whole, from one process."""
-    model = module.backbone
-    released = "pretrained" in cfg["model"]
-    state = {} if released else {name: whole(tensor) for name, tensor in model.state_dict().items()}
+    model, state = module.backbone, None
+    if isinstance(model, FSDPModule):
+        # One after the other, and kept by the process that writes: no device need hold the whole model.
+        gathered = ((name, whole(tensor)) for name, tensor in model.state_dict().items())
+        state = {name: tensor.cpu() if trainer.is_global_zero else None for name, tensor in gathered}
     if trainer.is_global_zero:
         training = {key: cfg[key] for key in ("seed", "objective", "optimisation")}
         training["steps_done"] = trainer.global_step
         description = {"task": cfg["task"], "sampler": cfg["sampler"], "training": training}
-        if released:
+        if "pretrained" in cfg["model"]:
             training |= cfg["model"]
-            save_released_run(folder, model, description)
+            save_released_run(folder, model, description, state)
         else:
             save_run(folder, model, description, state)
     trainer.strategy.barrier()

@@ -61,6 +61,7 @@ class DiffusionModule(L.LightningModule):
             fully_shard(layer, mesh=mesh)
             register_fsdp_forward_method(layer, "score_bias")
         fully_shard(self.backbone, mesh=mesh)
+        self.strict_loading = True
         passes = ("prefill", "commit", "denoise", "denoise_loops", "hidden_states", "causal_logits", "next_token")
         for name in (*passes, "self_condition"):
             register_fsdp_forward_method(self.backbone, name)
@@ -182,6 +183,9 @@ class DiffusionModule(L.LightningModule):
         self.carried = {(c.batch.prompt.shape[1], c.batch.canvas.shape[1]): c for c in restored}
 
     def _frozen(self) -> set[str]:
+        """Weights that checkpoints leave out. A sharded model's are all written: the strategy reads them back itself."""
+        if isinstance(self.backbone, FSDPModule):
+            return set()
         return {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
 
     # -- optimiser ----------------------------------------------------------------------------------------------------

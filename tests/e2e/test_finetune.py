@@ -117,6 +117,17 @@ def test_all_weights_learn_from_pairs_and_an_interrupt_loses_nothing(checkpoint:
     assert isinstance(trained.task.decode(pair, made.tokens[0]), str)
 
 
+@pytest.mark.slow
+def test_sharded_weights_learn_and_are_written_whole(checkpoint: Path, tmp_path: Path) -> None:
+    out, options = tmp_path / "sharded", [*SUDOKU, f"model.pretrained={checkpoint}", "model.lora=0", "trainer=fsdp"]
+    interrupt(out, *options)
+    done = run(f"resume={out}")
+    assert done.returncode == 0, done.stderr
+    assert constrained_dg.load(out).description["training"]["steps_done"] == 10
+    names = changed(checkpoint, out)
+    assert any("experts" in name for name in names) and not any(".router." in name for name in names)
+
+
 def broken(checkpoint: Path, folder: Path, what: str) -> Path:
     """A copy of the checkpoint with one thing wrong."""
     shutil.copytree(checkpoint, folder)
@@ -151,7 +162,7 @@ def broken(checkpoint: Path, folder: Path, what: str) -> Path:
         ("", ["model=small"], "model beside model.pretrained"),
         ("", ["model.lora=-1"], "model.lora"),
         ("", ["objective=own_canvas"], "own_canvas"),
-        ("", ["trainer=fsdp"], "fsdp"),
+        ("", ["trainer=fsdp"], "use model.lora=0, or ddp"),
         ("", ["data=pairs.jsonl"], "takes none"),
         ("", ["task=text"], "give data=FILE"),
         ("", ["task=text", "data=/nowhere", "task.prompt_length=64"], "/nowhere"),
