@@ -183,7 +183,7 @@ class DiffusionModule(L.LightningModule):
         self.carried = {(c.batch.prompt.shape[1], c.batch.canvas.shape[1]): c for c in restored}
 
     def _frozen(self) -> set[str]:
-        """Weights that checkpoints leave out. A sharded model's are all written: the strategy reads them back itself."""
+        """Weights that checkpoints leave out; none of a sharded model, which the strategy reads back itself."""
         if isinstance(self.backbone, FSDPModule):
             return set()
         return {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
