@@ -106,6 +106,13 @@ class Task(ABC):
     def constraint(self, problems: Sequence[Problem]) -> Constraint:
         """The rules of these problems, one row each, judged over the answer (T = C for one canvas)."""
 
+    def rules(self, batch: Batch) -> Constraint | None:
+        """The rules of a batch from its prompt and pinned tokens alone, a row each, without any problem at hand.
+
+        Training on the sampler's own canvases and test-time symmetry need them. None where a task cannot say.
+        """
+        return None
+
     @abstractmethod
     def read(self, path: str) -> list[Problem]:
         """Problems from a file. Raises InputError that names the file and the line."""

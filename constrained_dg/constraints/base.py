@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 
 from constrained_dg.constraints.alphabet import Alphabet
-from constrained_dg.errors import check
+from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 
@@ -29,6 +30,10 @@ def contradictory(constraint: Constraint, answer: IntTensor, known: BoolTensor) 
     return ~constraint.propagate(candidates).any(-1).all(-1)
 
 
+def _equal(one: object, other: object) -> bool:
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
 class Constraint(ABC):
     """A rule on whole answers, one row for each problem of a batch.
 
@@ -40,17 +45,24 @@ class Constraint(ABC):
     (`on`) has far fewer. The tokens of a class are interchangeable: replacing one by another changes no verdict. Hence
     an answer found in classes is right whichever tokens stand for them (`tokens_of`).
 
+    A rule of your own needs `length`, `alphabet` and `is_satisfied`; everything else has a default that is right, if
+    weak. `check_constraint` tests what you write.
+
     Attributes:
         length: T.
         alphabet: A.
         rows: B, or 1 where the rule is the same for every row.
         classes: the class of each token, or None where every token is its own.
+        strength: how much `allowed` finds out, in one sentence.
+        per_row: attributes with a first dimension of rows, which `select` and `stack` follow; all others are shared.
     """
 
     length: int
     alphabet: int
-    rows: int
+    rows: int = 1
     classes: Alphabet | None = None
+    strength: str = "nothing is ruled out beside known tokens"
+    per_row: ClassVar[tuple[str, ...]] = ()
 
     @property
     def vocab_size(self) -> int:
@@ -120,24 +132,58 @@ class Constraint(ABC):
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
         """The judge: (B, T) -> (B). It alone decides what counts as solved."""
 
-    @abstractmethod
     def violations(self, answer: IntTensor) -> BoolTensor:
         """Blame: (B, T) -> (B, T), True where a position takes part in a broken rule.
 
-        No position is True exactly when `is_satisfied`.
+        No position is True exactly when `is_satisfied`. Default: every position the rule is about.
         """
+        return ~self.is_satisfied(answer)[:, None] & self.bound.to(answer.device)
 
-    @abstractmethod
     def explain(self, answer: IntTensor) -> list[list[str]]:
-        """For each row one sentence per broken rule, e.g. "row 3 holds 7 twice, at columns 2 and 8"."""
+        """For each row one sentence per broken rule, e.g. "row 3 holds 7 twice, at columns 2 and 8".
 
-    @abstractmethod
+        Default: the first line of the class's own documentation, or its name.
+        """
+        lines = (type(self).__doc__ or "").strip().splitlines()
+        broken = f"broken: {lines[0]}" if lines else f"{type(self).__name__} is broken"
+        return [[] if satisfied else [broken] for satisfied in self.is_satisfied(answer).tolist()]
+
     def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
         """What each position of the window may still be: (B, T), (B, T) -> (B, C, A).
 
         Sound: every satisfying answer that agrees with `answer` wherever `known` is allowed at every position.
-        Monotone: knowing more never allows more. Each class states its strength.
+        Monotone: knowing more never allows more. What stands at unknown positions is not read. Each class states its
+        `strength`; default: known tokens stay, anything else may be anything.
         """
+        self.check_answer(answer)
+        return candidates_of(self.class_of(answer[:, window]), known[:, window], self.alphabet)
+
+    def neighbours(self) -> BoolTensor:
+        """(1 or B, T, T) True where two positions are bound by one rule: what is re-noised beside a violation.
+
+        Default: all positions the rule is about.
+        """
+        return (self.bound[:, None] & self.bound[None, :])[None]
+
+    def most_likely(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
+        """The satisfying answer with the highest sum of log-probabilities, exactly, by dynamic programming.
+
+        Args:
+            log_probs: (B, T, A), -inf where a class may not stand.
+
+        Returns:
+            (B, T) int64 classes, and (B) bool, False in rows without any satisfying answer of finite log-probability
+            (their classes mean nothing).
+
+        Raises:
+            InputError: this rule has no such program (`has_most_likely` is False).
+        """
+        raise InputError(f"{type(self).__name__} has no exact most_likely", "use complete, a bounded search")
+
+    @property
+    def has_most_likely(self) -> bool:
+        """Whether `most_likely` can be called."""
+        return False
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         """Shrink candidate sets (B, T, A) to a fixed point, for search. Sound; never grows a set.
@@ -152,18 +198,53 @@ class Constraint(ABC):
                 return candidates
             candidates = smaller
 
-    @abstractmethod
     def select(self, rows: IntTensor) -> Self:
-        """The constraint of these rows (N) int64, in this order; rows may repeat."""
+        """The constraint of these rows (N) int64, in this order; rows may repeat.
+
+        Default: one row serves all; the tensors of `per_row` follow.
+        """
+        check(
+            bool(self.per_row) or self.rows == 1,
+            f"{type(self).__name__} of {self.rows} rows cannot select some",
+            "name the tensors that have rows in per_row, or write select",
+        )
+        return self._changed({name: getattr(self, name)[rows] for name in self.per_row})
 
     @classmethod
-    @abstractmethod
     def stack(cls, constraints: Sequence[Self]) -> Self:
-        """Join constraints of equal length and alphabet along the rows."""
+        """Join constraints that differ in nothing but the tensors of `per_row` along the rows.
 
-    @abstractmethod
+        Raises:
+            InputError: they differ in something else.
+        """
+        first, *others = (
+            {name: value for name, value in constraint._own().items() if not callable(value)}
+            for constraint in constraints
+        )
+        for other in others:
+            odd = [name for name in first if name not in cls.per_row and not _equal(first[name], other.get(name))]
+            check(not odd, f"cannot stack rules of different {', '.join(odd)}", "stack rows of one layout only")
+        joined = {name: torch.cat([getattr(c, name) for c in constraints]) for name in cls.per_row}
+        return constraints[0]._changed(joined)
+
     def to(self, device: torch.device | str) -> Self:
         """The same constraint with its tensors on a device."""
+        moved = {name: v.to(device) for name, v in self._own().items() if isinstance(v, torch.Tensor | Alphabet)}
+        return self._changed(moved)
+
+    def _own(self) -> dict[str, object]:
+        """What it was made of: its attributes but for what was worked out from them later (`cached_property`)."""
+        cached = {name for kind in type(self).__mro__ for name, v in vars(kind).items() if hasattr(v, "attrname")}
+        return {name: value for name, value in vars(self).items() if name not in cached}
+
+    def _changed(self, values: dict[str, object]) -> Self:
+        """A copy with other values; what was worked out from the old ones is forgotten."""
+        if not values:
+            return self
+        changed = copy.copy(self)
+        changed.__dict__.clear()
+        changed.__dict__.update(self._own() | values)
+        return changed
 
     def repeat(self, times: int) -> Self:
         """Each row `times` times, neighbours together: rows (0, 0, ..., 1, 1, ...)."""

@@ -10,6 +10,7 @@ import torch
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.different import AllDifferent, listing
 from constrained_dg.constraints.pinned import Pinned
+from constrained_dg.shapes import BoolTensor, IntTensor
 from tasks.sudoku.codec import BLANK, FIRST_SYMBOL, SYMBOLS, VOCAB_SIZE, Puzzle
 from tasks.sudoku.solver import units
 
@@ -68,3 +69,10 @@ def rules(problems: Sequence[Puzzle], symbols_alone: bool = False) -> Constraint
     rule = all_different(size, symbols_alone)
     tokens = clues - 1 if symbols_alone else clues + BLANK
     return rule & Pinned(tokens, clues > 0, rule.alphabet, show=rule.show, where=_cell_name(size))
+
+
+def rules_of_tokens(canvas: IntTensor, pinned: BoolTensor) -> Constraint:
+    """The same from clues in the codec's tokens: (B, N) and where they stand, (B, N) bool."""
+    size = round(canvas.shape[1] ** 0.5)
+    rule = all_different(size).to(canvas.device)
+    return rule & Pinned(canvas, pinned, rule.alphabet, show=rule.show, where=_cell_name(size))

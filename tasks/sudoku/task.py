@@ -32,7 +32,7 @@ from tasks.sudoku.codec import (
 )
 from tasks.sudoku.generator import HELD_OUT, MINIMAL, Generated, generate_puzzles
 from tasks.sudoku.pool import make_4x4, training_pool
-from tasks.sudoku.rules import rules
+from tasks.sudoku.rules import rules, rules_of_tokens
 from tasks.sudoku.solver import solve, units
 from tasks.sudoku.symmetry import apply_symmetry, fingerprint, random_symmetry
 
@@ -221,6 +221,9 @@ class Sudoku(Task):
     def constraint(self, problems: Sequence[Puzzle]) -> Constraint:
         """All different in each row, column and box, and the clues: judged without any stored solution."""
         return rules(problems)
+
+    def rules(self, batch: Batch) -> Constraint:
+        return rules_of_tokens(batch.canvas, batch.pinned)
 
     def read(self, path: str) -> list[Puzzle]:
         """Puzzles of a text or CSV file, see `files.read_puzzles`."""
