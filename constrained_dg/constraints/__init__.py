@@ -4,9 +4,13 @@ from constrained_dg.constraints.alphabet import Alphabet
 from constrained_dg.constraints.base import Constraint, candidates_of, contradictory
 from constrained_dg.constraints.combine import All
 from constrained_dg.constraints.different import AllDifferent, listing
+from constrained_dg.constraints.edges import DifferentAcross
 from constrained_dg.constraints.on import On
+from constrained_dg.constraints.permutation import Permutation
 from constrained_dg.constraints.pinned import Pinned
+from constrained_dg.constraints.predicate import Predicate
 from constrained_dg.constraints.search import Completion, complete
+from constrained_dg.constraints.vocabulary import Vocabulary
 
 __all__ = [
     "All",
@@ -14,8 +18,12 @@ __all__ = [
     "Alphabet",
     "Completion",
     "Constraint",
+    "DifferentAcross",
     "On",
+    "Permutation",
     "Pinned",
+    "Predicate",
+    "Vocabulary",
     "candidates_of",
     "complete",
     "contradictory",

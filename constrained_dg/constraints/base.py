@@ -218,7 +218,7 @@ class Constraint(ABC):
             InputError: they differ in something else.
         """
         first, *others = (
-            {name: value for name, value in constraint._own().items() if not callable(value)}
+            {"length": constraint.length} | {k: v for k, v in constraint._own().items() if not callable(v)}
             for constraint in constraints
         )
         for other in others:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -52,7 +52,7 @@ class AllDifferent(Constraint):
     alphabet: int
     show: Callable[[int], str] = str
     where: Callable[[int, list[int]], str] = _places
-    rows = 1
+    strength = "one step of elimination: no token of a known member, and permitted tokens alone"
 
     def __post_init__(self) -> None:
         groups, (low, high) = self.groups, self.tokens
@@ -175,27 +175,13 @@ class AllDifferent(Constraint):
         # Two tokens that both have to stand at one position: a contradiction, so the set is empty.
         return torch.where(demands == 0, sets, must * (demands == 1)) * (homeless == 0)
 
+    def neighbours(self) -> BoolTensor:
+        return (self._membership.T @ self._membership > 0)[None]
+
     def renamed(self, positions: Sequence[int]) -> AllDifferent:
         groups = self.groups.tolist()
 
         def where(group: int, members: list[int]) -> str:
             return _places(group, [positions[groups[group][member]] for member in members])
 
-        return replace(self, where=where) if self.where is _places else self
-
-    def select(self, rows: IntTensor) -> AllDifferent:
-        return self
-
-    @classmethod
-    def stack(cls, constraints: Sequence[AllDifferent]) -> AllDifferent:
-        first = constraints[0]
-        same = all(
-            torch.equal(part.groups, first.groups)
-            and (part.tokens, part.length, part.alphabet) == (first.tokens, first.length, first.alphabet)
-            for part in constraints
-        )
-        check(same, "cannot stack different all-different rules", "stack rows of one size only")
-        return first
-
-    def to(self, device: torch.device | str) -> AllDifferent:
-        return replace(self, groups=self.groups.to(device))
+        return self._changed({"where": where}) if self.where is _places else self

@@ -11,7 +11,7 @@ import torch
 from constrained_dg.constraints.alphabet import Alphabet
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check
-from constrained_dg.shapes import BoolTensor, IntTensor
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +127,30 @@ class On(Constraint):
         smaller[:, self.positions] = self._with_other(self.rule.propagate(own))
         return smaller
 
+    def neighbours(self) -> BoolTensor:
+        own = self.rule.neighbours()
+        whole = own.new_zeros(len(own), self.length, self.length)
+        whole[:, self.positions[:, None], self.positions] = own
+        return whole
+
+    def most_likely(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
+        best, classes = log_probs.max(-1)
+        best[:, self.positions] = 0
+        classes[:, self.positions], found = self.rule.most_likely(log_probs[:, self.positions, : self.rule.alphabet])
+        return classes, found & best.isfinite().all(-1)
+
+    @property
+    def has_most_likely(self) -> bool:
+        return self.rule.has_most_likely
+
+    @property
+    def strength(self) -> str:
+        return self.rule.strength
+
+    @property
+    def reads_every_pass(self) -> bool:
+        return getattr(self.rule, "reads_every_pass", False)
+
     def _with_other(self, own: BoolTensor) -> BoolTensor:
         """(B, R, tokens of the rule) -> (B, R, A): never `other`, unless the rule has it."""
         return torch.nn.functional.pad(own, (0, self.alphabet - self.rule.alphabet), value=False)
@@ -135,19 +159,12 @@ class On(Constraint):
         return replace(self, rule=self.rule.renamed([positions[at] for at in self.positions.tolist()]))
 
     def select(self, rows: IntTensor) -> On:
-        return replace(self, rule=self.rule.select(rows))
+        return self._changed({"rule": self.rule.select(rows)})
 
     @classmethod
     def stack(cls, constraints: Sequence[On]) -> On:
-        first = constraints[0]
-        same = all(
-            torch.equal(part.positions, first.positions)
-            and (part.classes, part.length) == (first.classes, first.length)
-            for part in constraints
-        )
-        check(same, "cannot stack rules on different positions or alphabets", "stack rows of one layout only")
-        return replace(first, rule=type(first.rule).stack([part.rule for part in constraints]))
+        rule = type(constraints[0].rule).stack([part.rule for part in constraints])
+        return super().stack([part._changed({"rule": rule}) for part in constraints])
 
     def to(self, device: torch.device | str) -> On:
-        rule, positions, classes = (each.to(device) for each in (self.rule, self.positions, self.classes))
-        return replace(self, rule=rule, positions=positions, classes=classes)
+        return super().to(device)._changed({"rule": self.rule.to(device)})

@@ -10,11 +10,18 @@ import torch
 from constrained_dg.constraints.alphabet import Alphabet
 from constrained_dg.constraints.base import Constraint, candidates_of
 from constrained_dg.errors import check
-from constrained_dg.shapes import BoolTensor, IntTensor
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 
-def _position(at: int) -> str:
+def position(at: int) -> str:
+    """How sentences name a position, unless a rule has its own names."""
     return f"position {at + 1}"
+
+
+def likeliest_alone(log_probs: FloatTensor, may: BoolTensor) -> tuple[IntTensor, BoolTensor]:
+    """`Constraint.most_likely` where positions do not bind each other: log_probs and sets (B, T, A), rows broadcast."""
+    best, classes = log_probs.masked_fill(~may, -torch.inf).max(-1)
+    return classes, best.isfinite().all(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +45,10 @@ class Pinned(Constraint):
     mask: BoolTensor
     alphabet: int
     show: Callable[[int], str] = str
-    where: Callable[[int], str] = _position
+    where: Callable[[int], str] = position
     classes: Alphabet | None = None
+    strength = "exact"
+    per_row = ("tokens", "mask")
 
     def __post_init__(self) -> None:
         check(
@@ -114,19 +123,15 @@ class Pinned(Constraint):
         return replace(self, alphabet=classes.size, classes=classes)
 
     def renamed(self, positions: Sequence[int]) -> Pinned:
-        return replace(self, where=lambda at: _position(positions[at])) if self.where is _position else self
+        return replace(self, where=lambda at: position(positions[at])) if self.where is position else self
 
-    def select(self, rows: IntTensor) -> Pinned:
-        return replace(self, tokens=self.tokens[rows], mask=self.mask[rows])
+    def neighbours(self) -> BoolTensor:
+        """No two positions are bound together."""
+        return self.mask.new_zeros(1, self.length, self.length)
 
-    @classmethod
-    def stack(cls, constraints: Sequence[Pinned]) -> Pinned:
-        shapes = sorted({(part.length, part.alphabet) for part in constraints})
-        check(len(shapes) == 1, f"cannot stack pinned tokens of (length, alphabet) {shapes}", "stack equal ones only")
-        check(len({part.classes for part in constraints}) == 1, "cannot stack pins of other classes", "use one map")
-        tokens, mask = (torch.cat([getattr(part, name) for part in constraints]) for name in ("tokens", "mask"))
-        return replace(constraints[0], tokens=tokens, mask=mask)
+    def most_likely(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
+        return likeliest_alone(log_probs, self._candidates())
 
-    def to(self, device: torch.device | str) -> Pinned:
-        classes = self.classes and self.classes.to(device)
-        return replace(self, tokens=self.tokens.to(device), mask=self.mask.to(device), classes=classes)
+    @property
+    def has_most_likely(self) -> bool:
+        return True

@@ -1,0 +1,175 @@
+"""The two ends of every edge hold different tokens: colourings of graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from constrained_dg.constraints.base import Constraint, candidates_of
+from constrained_dg.errors import check
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+
+
+def _number(node: int) -> str:
+    return str(node + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class DifferentAcross(Constraint):
+    """The two ends of each edge hold different tokens, both of the permitted ones. Each row may have its own graph.
+
+    Nodes are positions; those without an edge are not bound. Strength of `propagate`: elimination to a fixed point,
+    which is arc consistency. Memory: (B, T, T) floats, as for graphs of a few thousand nodes.
+
+    Args:
+        edges: (1 or B, E, 2) int64, the ends of each edge in any order; rows of -1 at the end fill up rows with fewer
+            edges. (E, 2) stands for one row.
+        tokens: (low, high), the half-open range of permitted tokens.
+        length: T.
+        alphabet: A.
+        show: a token as people write it.
+        where: a node as people write it.
+
+    Raises:
+        InputError: wrong shape or type, a node outside [0, T), an edge with one end twice, or a range that does not fit.
+    """
+
+    edges: IntTensor
+    tokens: tuple[int, int]
+    length: int
+    alphabet: int
+    show: Callable[[int], str] = str
+    where: Callable[[int], str] = _number
+    strength = "one step of elimination: no token of a known neighbour, and permitted tokens alone"
+    per_row = ("edges",)
+
+    def __post_init__(self) -> None:
+        edges, (low, high) = self.edges, self.tokens
+        edges = edges[None] if edges.dim() == 2 else edges
+        check(
+            edges.dim() == 3 and edges.shape[-1] == 2 and edges.dtype == torch.int64,
+            f"edges have shape {tuple(self.edges.shape)} and type {edges.dtype}",
+            "give (rows, edges, 2) of torch.int64",
+        )
+        object.__setattr__(self, "edges", edges)
+        real = ~(edges == -1).all(-1)
+        outside = edges[((edges < 0) | (edges >= self.length)).any(-1) & real].tolist()
+        check(
+            not outside,
+            f"edges {outside[:5]} name nodes that are none",
+            f"nodes run from 0 to {self.length - 1}; fill up with (-1, -1)",
+        )
+        loops = edges[(edges[..., 0] == edges[..., 1]) & real].tolist()
+        check(not loops, f"edges {loops[:5]} join a node to itself", "no node differs from itself: leave them out")
+        check(
+            0 <= low < high <= self.alphabet,
+            f"permitted tokens [{low}, {high}) do not fit the alphabet of {self.alphabet}",
+            f"give 0 <= low < high <= {self.alphabet}",
+        )
+
+    @property
+    def rows(self) -> int:
+        return len(self.edges)
+
+    @cached_property
+    def _ends(self) -> tuple[IntTensor, BoolTensor]:
+        """(B, E, 2) with 0 for what only fills up, and where edges are real (B, E)."""
+        return self.edges.clamp(min=0), self.edges[..., 0] >= 0
+
+    @cached_property
+    def _joined(self) -> FloatTensor:
+        """(B, T, T), 1 where two nodes are joined: float, since elimination is a matrix product."""
+        ends, real = self._ends
+        joined = torch.zeros(self.rows, self.length**2, device=ends.device)
+        for one, other in (ends.unbind(-1), ends.flip(-1).unbind(-1)):
+            joined.scatter_add_(1, one * self.length + other, real.to(joined.dtype))
+        return joined.clamp_(max=1).view(-1, self.length, self.length)
+
+    @cached_property
+    def _has_edge(self) -> BoolTensor:
+        """(B, T)."""
+        return self._joined.any(-1)
+
+    @property
+    def bound(self) -> BoolTensor:
+        return self._has_edge.any(0)
+
+    @cached_property
+    def _permitted(self) -> BoolTensor:
+        """(B, T, A) what a node may be by the range alone."""
+        ids = torch.arange(self.alphabet, device=self.edges.device)
+        return ((ids >= self.tokens[0]) & (ids < self.tokens[1])) | ~self._has_edge[..., None]
+
+    def is_satisfied(self, answer: IntTensor) -> BoolTensor:
+        return ~self.violations(answer).any(-1)
+
+    def _clashes(self, answer: IntTensor) -> BoolTensor:
+        """(B, E) True where both ends hold one token."""
+        self.check_answer(answer)
+        ends, real = self._ends
+        held = answer.gather(1, ends.flatten(1).expand(len(answer), -1)).view(len(answer), -1, 2)
+        return (held[..., 0] == held[..., 1]) & real
+
+    def _foreign(self, answer: IntTensor) -> BoolTensor:
+        """(B, T) True where a node with an edge holds a token that is not permitted."""
+        return ((answer < self.tokens[0]) | (answer >= self.tokens[1])) & self._has_edge
+
+    def violations(self, answer: IntTensor) -> BoolTensor:
+        clashes = self._clashes(answer).long().repeat_interleave(2, dim=1)
+        ends = self._ends[0].flatten(1).expand(len(answer), -1)
+        return (torch.zeros_like(answer).scatter_add_(1, ends, clashes) > 0) | self._foreign(answer)
+
+    def explain(self, answer: IntTensor) -> list[list[str]]:
+        clashes, foreign = self._clashes(answer), self._foreign(answer)
+        told = []
+        for row, tokens in enumerate(answer.tolist()):
+            broken = self.edges[row % self.rows][clashes[row]].tolist()
+            pairs = sorted({(min(pair), max(pair)) for pair in broken})
+            bad = [node for node, found in enumerate(foreign[row].tolist()) if found]
+            told.append(
+                [
+                    f"nodes {self.where(one)} and {self.where(other)} are joined and both hold {self.show(tokens[one])}"
+                    for one, other in pairs
+                ]
+                + [f"node {self.where(at)} holds {self.show(tokens[at])}, which is not permitted" for at in bad]
+            )
+        return told
+
+    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+        self.check_answer(answer)
+        low, high = self.tokens
+        ids = torch.arange(low, high, device=answer.device)
+        decided = ((answer[..., None] == ids) & known[..., None]).to(self._joined.dtype)
+        may = candidates_of(answer[:, window], known[:, window], self.alphabet) & self._permitted[:, window]
+        may[..., low:high] &= self._joined[:, window] @ decided == 0
+        return may
+
+    def propagate(self, candidates: BoolTensor) -> BoolTensor:
+        low, high = self.tokens
+        candidates = candidates & self._permitted
+        sets = candidates[..., low:high]
+        done = torch.zeros_like(sets[..., :1])
+        # What lies outside the permitted range belongs to nodes without an edge, which eliminate nothing.
+        while bool((new := (sets.sum(-1, keepdim=True) == 1) & ~done).any()):
+            done = done | new
+            at = new.any(0)[:, 0].nonzero().flatten()  # nodes just decided, in some row
+            decided = (sets & new)[:, at].to(self._joined.dtype)
+            sets = sets & (self._joined[:, :, at] @ decided == 0)
+        return torch.cat([candidates[..., :low], sets, candidates[..., high:]], -1)
+
+    def neighbours(self) -> BoolTensor:
+        return self._joined > 0
+
+    def renamed(self, positions: Sequence[int]) -> DifferentAcross:
+        return self._changed({"where": lambda at: _number(positions[at])}) if self.where is _number else self
+
+    @classmethod
+    def stack(cls, constraints: Sequence[DifferentAcross]) -> DifferentAcross:
+        most = max(each.edges.shape[1] for each in constraints)
+        padded = [
+            torch.nn.functional.pad(each.edges, (0, 0, 0, most - each.edges.shape[1]), value=-1) for each in constraints
+        ]
+        return super().stack([c._changed({"edges": e}) for c, e in zip(constraints, padded, strict=True)])

@@ -1,0 +1,69 @@
+"""A plain Python function as the rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.errors import InputError
+from constrained_dg.shapes import BoolTensor, IntTensor
+
+#: Whether a function that fails raises InputError instead of breaking the answer: before a run, not during one.
+strict: ContextVar[bool] = ContextVar("strict", default=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Predicate(Constraint):
+    """What a function of one answer says, a list of T tokens -> bool.
+
+    A function that raises, or returns no bool, breaks the answer, and `explain` says so: a run never ends by it.
+    Samplers try it on one answer first and refuse it then.
+
+    Args:
+        function: the judge. The same answer must always get the same verdict.
+        length: T.
+        alphabet: A.
+        words: the sentence told of a broken answer; None means the function's name and documentation.
+    """
+
+    function: Callable[[list[int]], bool]
+    length: int
+    alphabet: int
+    words: str | None = None
+    #: Samplers wait for the device in every pass all the same, so that they may as well read when to stop.
+    reads_every_pass = True
+
+    @property
+    def name(self) -> str:
+        """The function's."""
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    def _verdict(self, answer: list[int]) -> tuple[bool, str]:
+        """Whether one answer satisfies, and what to say where not."""
+        fault = None
+        try:
+            said = self.function(list(answer))
+            said = said.item() if hasattr(said, "item") else said  # numpy's and torch's bool
+        except Exception as error:
+            fault, cause = f"the rule {self.name} raised {type(error).__name__}: {error}", error
+        else:
+            if isinstance(said, bool):
+                lines = (getattr(self.function, "__doc__", None) or "").strip().splitlines()
+                return said, self.words or f"the rule {self.name} is broken" + (f": {lines[0]}" if lines else "")
+            fault, cause = f"the rule {self.name} returned {said!r}, which is no bool", None
+        if strict.get():
+            raise InputError(f"{fault}, on the answer {answer}", "return True or False for every answer") from cause
+        return False, fault
+
+    def is_satisfied(self, answer: IntTensor) -> BoolTensor:
+        self.check_answer(answer)
+        return torch.tensor([self._verdict(row)[0] for row in answer.tolist()], dtype=torch.bool, device=answer.device)
+
+    def explain(self, answer: IntTensor) -> list[list[str]]:
+        self.check_answer(answer)
+        verdicts = [self._verdict(row) for row in answer.tolist()]
+        return [[] if satisfied else [sentence] for satisfied, sentence in verdicts]

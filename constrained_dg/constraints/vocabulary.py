@@ -1,0 +1,121 @@
+"""Which tokens each position may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from constrained_dg.constraints.alphabet import Alphabet
+from constrained_dg.constraints.base import Constraint, candidates_of
+from constrained_dg.constraints.pinned import likeliest_alone, position
+from constrained_dg.errors import check
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+
+#: Permitted tokens that a sentence names.
+_NAMED = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary(Constraint):
+    """Each position holds one of the tokens it may hold. `allowed`, `propagate` and `most_likely` are exact.
+
+    Args:
+        may: (1 or B, T, A) bool, True where a token may stand.
+        show: a token as people write it.
+        where: the name of a position.
+        classes: None, or the classes of tokens that `may` speaks of.
+
+    Raises:
+        InputError: wrong shape or type, a position that may hold nothing, or A is not that of the classes.
+    """
+
+    may: BoolTensor
+    show: Callable[[int], str] = str
+    where: Callable[[int], str] = position
+    classes: Alphabet | None = None
+    strength = "exact"
+    per_row = ("may",)
+
+    def __post_init__(self) -> None:
+        may = self.may
+        check(
+            may.dim() == 3 and may.dtype == torch.bool,
+            f"may has shape {tuple(may.shape)} and type {may.dtype}",
+            "give (1 or rows, positions, tokens) of torch.bool",
+        )
+        empty = (~may.any(-1)).nonzero().tolist()
+        check(not empty, f"(row, position) {empty[:5]} may hold nothing", "permit a token at each position")
+        size = self.alphabet if self.classes is None else self.classes.size
+        check(self.alphabet == size, f"may speaks of {self.alphabet} classes, there are {size}", f"give {size}")
+
+    @property
+    def length(self) -> int:
+        return self.may.shape[1]
+
+    @property
+    def alphabet(self) -> int:
+        return self.may.shape[2]
+
+    @property
+    def rows(self) -> int:
+        return self.may.shape[0]
+
+    @property
+    def bound(self) -> BoolTensor:
+        return ~self.may.all(-1).all(0)
+
+    def is_satisfied(self, answer: IntTensor) -> BoolTensor:
+        return ~self.violations(answer).any(-1)
+
+    def violations(self, answer: IntTensor) -> BoolTensor:
+        self.check_answer(answer)
+        own = self.class_of(answer)[..., None]
+        return ~self.may.expand(len(answer), -1, -1).gather(-1, own)[..., 0]
+
+    def explain(self, answer: IntTensor) -> list[list[str]]:
+        return [
+            [
+                f"{self.where(at)} holds {self.show(int(answer[row, at]))}; it may be {self._choice(row, at)}"
+                for at in blamed.nonzero().flatten().tolist()
+            ]
+            for row, blamed in enumerate(self.violations(answer))
+        ]
+
+    def _choice(self, row: int, at: int) -> str:
+        """The tokens of a position, such as "1, 2 or 4"."""
+        tokens = self.of_tokens(self.may[row % self.rows, at]).nonzero().flatten().tolist()
+        *most, last = [self.show(token) for token in tokens[:_NAMED]]
+        if len(tokens) > _NAMED:
+            return f"{', '.join([*most, last])} or one of {len(tokens) - _NAMED} more"
+        return f"{', '.join(most)} or {last}" if most else last
+
+    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+        self.check_answer(answer)
+        own = candidates_of(self.class_of(answer[:, window]), known[:, window], self.alphabet)
+        return own & self.may[:, window]
+
+    def propagate(self, candidates: BoolTensor) -> BoolTensor:
+        return candidates & self.may
+
+    def neighbours(self) -> BoolTensor:
+        """No two positions are bound together."""
+        return self.may.new_zeros(1, self.length, self.length)
+
+    def most_likely(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
+        return likeliest_alone(log_probs, self.may)
+
+    @property
+    def has_most_likely(self) -> bool:
+        return True
+
+    def partition(self) -> IntTensor:
+        """Tokens share a label where they may stand at the same positions."""
+        return self.of_tokens(self.may.flatten(0, 1).unique(dim=1, return_inverse=True)[1])
+
+    def in_classes(self, classes: Alphabet) -> Vocabulary:
+        return replace(self, may=self.of_tokens(self.may)[..., classes.first], classes=classes)
+
+    def renamed(self, positions: Sequence[int]) -> Vocabulary:
+        return replace(self, where=lambda at: position(positions[at])) if self.where is position else self
