@@ -24,24 +24,31 @@ def implied(given: list[str]) -> list[str]:
     """What the command line leaves open but implies: see `constrained_dg.cli.entry`.
 
     Raises:
-        InputError: `model.pretrained` beside keys that describe another model.
+        InputError: `model.pretrained` or `model.run` beside keys that describe another model.
     """
     values = dict(argument.partition("=")[::2] for argument in given)
     added = []
     if "resume" in values and "task" not in values:
         # Hydra wants a task, but a resumed run has its own in its folder: any choice will do.
         added.append(f"task={sorted(CONF.glob('task/*.yaml'))[0].stem}")
+    if "model.run" in values or values.get("model") == "run":
+        _alone(values, "run", "model.run")
+        return added + ["model=run"] * ("model" not in values)
     by_name = values.get("model") == FINETUNE["model"]
     if "model.pretrained" not in values and not by_name:
         return added
-    known = ("model.pretrained", "model.lora", *["model"] * by_name)
-    keys = (argument.partition("=")[0] for argument in given)
-    other = [key for key in keys if key.split(".")[0] == "model" and key not in known]
-    check(not other, f"{', '.join(other)} beside model.pretrained", "leave it out: the checkpoint has its shape")
+    _alone(values, FINETUNE["model"], "model.pretrained", "model.lora")
     return added + [f"{group}={choice}" for group, choice in FINETUNE.items() if group not in values]
 
 
-main = entry("train", text=("data", "model.pretrained"), implied=implied)(train)
+def _alone(values: dict[str, str], choice: str, *known: str) -> None:
+    """Raise InputError for keys that describe another model beside weights that have their shape."""
+    other = [key for key in values if key.split(".")[0] == "model" and key not in known]
+    other = [key for key in other if (key, values[key]) != ("model", choice)]
+    check(not other, f"{', '.join(other)} beside {known[0]}", "leave it out: the weights have their shape")
+
+
+main = entry("train", text=("data", "model.pretrained", "model.run"), implied=implied)(train)
 
 if __name__ == "__main__":
     main()

@@ -2,6 +2,7 @@
 
 from constrained_dg.constraints.alphabet import Alphabet
 from constrained_dg.constraints.base import Constraint, candidates_of, contradictory
+from constrained_dg.constraints.check import check_constraint, probe
 from constrained_dg.constraints.combine import All
 from constrained_dg.constraints.different import AllDifferent, listing
 from constrained_dg.constraints.edges import DifferentAcross
@@ -25,7 +26,9 @@ __all__ = [
     "Predicate",
     "Vocabulary",
     "candidates_of",
+    "check_constraint",
     "complete",
     "contradictory",
     "listing",
+    "probe",
 ]

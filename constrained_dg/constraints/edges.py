@@ -34,7 +34,7 @@ class DifferentAcross(Constraint):
         where: a node as people write it.
 
     Raises:
-        InputError: wrong shape or type, a node outside [0, T), an edge with one end twice, or a range that does not fit.
+        InputError: wrong shape or type, a node outside [0, T), an edge from a node to itself, or a wrong range.
     """
 
     edges: IntTensor

@@ -18,7 +18,7 @@ class Permutation(AllDifferent):
     """The positions hold each of the tokens exactly once.
 
     Strength of `propagate`: domain consistent up to 64 positions (Régin 1994: a matching and its strongly connected
-    components), so that every candidate left stands in some permutation of candidates; beyond, naked and hidden singles.
+    components): every candidate left stands in some permutation of candidates. Beyond, naked and hidden singles.
 
     Args:
         length: T.

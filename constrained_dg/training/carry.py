@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from constrained_dg.sampling import EntropyBound, LinearTemperature
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.sampling import Diffusion
 from constrained_dg.sampling.distribution import settle
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch
@@ -83,7 +84,7 @@ def refill(carried: Carried, fresh: Batch, noisy: IntTensor) -> tuple[Carried, B
     filled = Carried(
         batch,
         mixed(carried.canvas, noisy),
-        carried.logits * live[:, None, None],
+        carried.logits.masked_fill(~live[:, None, None], 0),  # a product would make NaN of what rules forbid
         carried.age * live,
         live,
     )
@@ -96,21 +97,31 @@ def advance(
     logits: FloatTensor,
     passes: int,
     generator: torch.Generator,
-    accept: EntropyBound | None = None,
-    temperature: LinearTemperature | None = None,
+    sampler: Diffusion,
+    rules: Constraint | None = None,
 ) -> Carried:
-    """One step of the plain sampler on the carried rows, from the logits (N, C, V) that training just made."""
-    accept, temperature = accept or EntropyBound(), temperature or LinearTemperature()
-    batch = carried.batch
-    heat = [temperature(age, passes) for age in range(passes)]
-    heat = torch.tensor(heat, device=logits.device)[carried.age.clamp(max=passes - 1)]
-    processed = logits.float() / heat[:, None, None]
-    shape = carried.canvas.shape
-    uniform = torch.rand(shape, generator=generator).to(logits.device)
-    settled = settle(processed.clone(), 1.0, uniform)
-    best = torch.where(batch.pinned, batch.canvas, settled.best)
+    """One step of the sampler on the carried rows, from the logits (N, C, V) that training just made.
+
+    Args:
+        passes: after which a row is replaced; its temperature falls over them.
+        rules: of the rows, for a sampler that reads them. What is solved is said by the example, not by them.
+    """
+    batch, shape = carried.batch, carried.canvas.shape
+    window, free = slice(0, shape[1]), ~batch.pinned
+    heat = torch.tensor([sampler.temperature(age, passes) for age in range(passes)], device=logits.device)
+    heat = heat[carried.age.clamp(max=passes - 1)][:, None, None]
+    seen = told = logits.float().clone()
+    conflict = torch.zeros_like(free)
+    if rules is not None and sampler.guide.masks:
+        forbidden, conflict = sampler.guide.forbidden(batch.canvas, batch.pinned, window, rules)
+        seen, told = sampler.guide(seen, forbidden, rules)
+    told = told / heat
+    settled = settle(seen / heat, 1.0, torch.rand(shape, generator=generator).to(logits.device))
+    best, sample = (torch.where(free, tokens, batch.canvas) for tokens in (settled.best, settled.sample))
+    accepted = sampler.accept(settled.entropy, free) & ~conflict
+    accepted = sampler.renoise(accepted, sample, batch.pinned, window, rules)
     noise = torch.randint(*batch.noise, shape, generator=generator).to(logits.device)
-    canvas = torch.where(accept(settled.entropy, ~batch.pinned), settled.sample, noise)
+    canvas = torch.where(accepted | batch.pinned, sample, noise)
     age = carried.age + 1
     live = (age < passes) & (best != batch.canvas).any(1)
-    return Carried(batch, torch.where(batch.pinned, batch.canvas, canvas), processed, age, live)
+    return Carried(batch, canvas, told, age, live)

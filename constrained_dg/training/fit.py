@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import warnings
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from constrained_dg.metrics import check_sampler, solve, summarise
 from constrained_dg.model import Backbone, load_pretrained, preset
 from constrained_dg.model.lora import adapt, freeze_routers, merge
 from constrained_dg.report import new_header, print_table
-from constrained_dg.runs import OUR_PACKAGES, build, save_released_run, save_run, task_in_text
+from constrained_dg.runs import OUR_PACKAGES, build, load, save_released_run, save_run, task_in_text
 from constrained_dg.sampling import Diffusion
 from constrained_dg.task import Task
 from constrained_dg.training.callbacks import ProgressLines, SolveRate, StopOnInterrupt, WeightAverage, whole
@@ -75,7 +76,7 @@ def fit(cfg: dict[str, Any]) -> float:
         choose_trained(backbone, cfg["model"]["lora"], cfg["seed"])
     device = trainer.strategy.root_device.type
     compiled = can_compile(device) if cfg["compile"] == "auto" else cfg["compile"]
-    module = DiffusionModule(backbone, objective, optimisation, cfg["seed"], compiled)
+    module = DiffusionModule(backbone, objective, optimisation, cfg["seed"], sampler, task.rules, compiled)
     parameters = [p for p in backbone.parameters()]
     learned = sum(p.numel() for p in parameters if p.requires_grad)
     some = "" if learned == (total := sum(p.numel() for p in parameters)) else f" of {total}"
@@ -118,7 +119,7 @@ def with_whole_paths(cfg: dict[str, Any]) -> dict[str, Any]:
     def whole(group: dict[str, Any], *keys: str) -> dict[str, Any]:
         return group | {key: os.path.abspath(group[key]) for key in keys if isinstance(group.get(key), str)}
 
-    inner = {"task": whole(cfg["task"], "data"), "model": whole(cfg["model"], "pretrained")}
+    inner = {"task": whole(cfg["task"], "data"), "model": whole(cfg["model"], "pretrained", "run")}
     return whole(cfg, "data") | inner
 
 
@@ -204,6 +205,8 @@ def starting_point(cfg: dict[str, Any], task: Task, objective: Objective) -> tup
     Raises:
         InputError: a checkpoint, tokenizer or setting that cannot be used.
     """
+    if "run" in cfg["model"]:
+        return from_run(str(cfg["model"]["run"]), task), task
     if "pretrained" not in cfg["model"]:
         hint = "give model.pretrained=FOLDER, a checkpoint in the released format"
         check(not task.needs_tokenizer, f"task {task.name!r} needs a model that comes with a tokenizer", hint)
@@ -216,6 +219,24 @@ def starting_point(cfg: dict[str, Any], task: Task, objective: Objective) -> tup
     check(not carried, f"objective.own_canvas is {carried}", "canvases are carried over from scratch only: use 0")
     model = load_pretrained(folder)  # memory-mapped: nothing long yet
     return model, task_in_text(task, folder, model.config)
+
+
+def from_run(folder: str, task: Task) -> Backbone:
+    """The model of a finished run, for the task; the canvas may be longer than it was, which takes no new weights.
+
+    Raises:
+        InputError: a folder that is no run, or whose model speaks of other tokens or relations than the task.
+    """
+    model = load(folder).model
+    has = {"vocab_size": model.config.vocab_size, "num_relations": model.config.num_relations}
+    for name, value in has.items():
+        wanted = getattr(task, name)
+        fits = value == wanted or (name == "num_relations" and value == 0)
+        check(fits, f"the model of {folder!r} has {name} {value}, task {task.name!r} {wanted}", "start from scratch")
+    longer = max(model.config.canvas_length, task.max_canvas)
+    grown = Backbone(replace(model.config, canvas_length=longer))
+    grown.load_state_dict(model.state_dict())
+    return grown.train()
 
 
 def choose_trained(model: Backbone, rank: int, seed: int) -> None:
@@ -275,6 +296,8 @@ def new_trainer(
 def trainer_arguments(config: dict[str, Any]) -> dict[str, Any]:
     """Lightning's arguments; `strategy: fsdp` stands for FSDP2 (fully_shard), since the classic one refuses a CPU."""
     arguments = dict(config)
+    if arguments.get("precision") == "auto":
+        arguments["precision"] = "bf16-mixed" if multiplies_bf16(arguments["accelerator"]) else "32-true"
     if arguments.get("strategy") == "fsdp":
         from lightning.pytorch.strategies import ModelParallelStrategy
 
@@ -282,6 +305,12 @@ def trainer_arguments(config: dict[str, Any]) -> dict[str, Any]:
             data_parallel_size=arguments["devices"], tensor_parallel_size=1, save_distributed_checkpoint=False
         )
     return arguments
+
+
+def multiplies_bf16(accelerator: str) -> bool:
+    """Whether bf16 is worth it: a processor without instructions for it emulates them, five times slower than fp32."""
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    return accelerator != "cpu" or bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 def new_logger(name: str, folder: Path, cfg: dict[str, Any]) -> Any:
@@ -307,8 +336,8 @@ def export(folder: Path, module: DiffusionModule, cfg: dict[str, Any], trainer: 
         training = {key: cfg[key] for key in ("seed", "objective", "optimisation")}
         training["steps_done"] = trainer.global_step
         description = {"task": cfg["task"], "sampler": cfg["sampler"], "training": training}
+        training |= {key: cfg["model"][key] for key in ("pretrained", "lora", "run") if key in cfg["model"]}
         if "pretrained" in cfg["model"]:
-            training |= cfg["model"]
             save_released_run(folder, model, description, state)
         else:
             save_run(folder, model, description, state)

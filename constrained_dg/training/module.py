@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -11,10 +12,12 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
+from constrained_dg.constraints.base import Constraint
 from constrained_dg.diffusion import canvas_loss, corrupt, next_token_loss, sample_noise_levels
 from constrained_dg.errors import check
 from constrained_dg.model import Backbone, RoutingRecord
 from constrained_dg.model.moe import balance_loss
+from constrained_dg.sampling import Diffusion
 from constrained_dg.sampling.loop import select_relations
 from constrained_dg.shapes import FloatTensor, IntTensor
 from constrained_dg.task import Batch
@@ -34,14 +37,24 @@ class DiffusionModule(L.LightningModule):
     Args:
         objective, optimisation: what is learned, and how.
         seed: of noise and corruption.
+        sampler: makes the canvases that are carried over.
+        rules: of a batch, see `Task.rules`; for a sampler that reads them.
         compiled: compile the layers for training steps (sampling stays eager: its shapes change all the time).
     """
 
     def __init__(
-        self, backbone: Backbone, objective: Objective, optimisation: Optimisation, seed: int, compiled: bool = False
+        self,
+        backbone: Backbone,
+        objective: Objective,
+        optimisation: Optimisation,
+        seed: int,
+        sampler: Diffusion | None = None,
+        rules: Callable[[Batch], Constraint | None] = lambda batch: None,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.sampler, self.rules = sampler or Diffusion(), rules
         self.objective, self.optimisation, self.seed = objective, optimisation, seed
         #: Rows in the middle of being denoised, by (S, C).
         self.carried: dict[tuple[int, int], Carried] = {}
@@ -159,7 +172,8 @@ class DiffusionModule(L.LightningModule):
             return
         shape = carried.batch.prompt.shape[1], carried.batch.canvas.shape[1]
         logits = logits[: len(carried.live)].detach()
-        self.carried[shape] = advance(carried, logits, self.objective.own_canvas_passes, generator)
+        rules = self.rules(carried.batch)
+        self.carried[shape] = advance(carried, logits, self.objective.own_canvas_passes, generator, self.sampler, rules)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Each process carries rows of its own; all of them enter the one checkpoint. Frozen weights do not: they stand

@@ -1,0 +1,392 @@
+"""Tests of a constraint: a quick look before a run, and every invariant of one that a user wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import torch
+
+from constrained_dg.constraints.base import Constraint, candidates_of, one_hot
+from constrained_dg.constraints.predicate import strict
+from constrained_dg.constraints.search import complete
+from constrained_dg.errors import InputError, check
+from constrained_dg.shapes import BoolTensor, IntTensor
+
+#: Answers up to which all of them are tried.
+_ALL = 4096
+#: Entries of one set of allowed tokens for all examples.
+_ENTRIES = 2**23
+#: Rows that are also judged alone.
+_ALONE = 32
+#: Rows of the constraint that are tested.
+_ROWS = 4
+
+
+def probe(constraint: Constraint, answer: IntTensor) -> None:
+    """Try judge, blame and allowed tokens on one or two rows, so that a faulty rule is refused before a run.
+
+    Args:
+        answer: (B, T) int64, whatever the run starts from.
+
+    Raises:
+        InputError: a method (or the function of a `Predicate`) raises, or returns another shape or type than it should,
+            or blame disagrees with the judge.
+    """
+    few = torch.arange(min(len(answer), 2), device=answer.device)
+    answer, constraint = answer[few], constraint if constraint.rows == 1 else _call(constraint, "select", few)
+    token = strict.set(True)
+    try:
+        _check_blame(constraint, answer, _judge(constraint, answer))
+        window = slice(0, min(constraint.length, 4))
+        _allowed(constraint, answer, torch.zeros_like(answer, dtype=torch.bool), window)
+    finally:
+        strict.reset(token)
+
+
+def check_constraint(
+    constraint: Constraint, *, answers: IntTensor | None = None, examples: int = 200, seed: int = 0
+) -> None:
+    """Test every invariant of a constraint, and name the first that is broken.
+
+    Against brute force over all answers where they are at most 4096: make a small one of your rule. Else on random
+    answers and on those that satisfy, found by search, by changing one token, or given. Rows: the first four.
+    Positions count from 0 in what this says, as they do in tensors.
+
+    Args:
+        answers: (N, T) int64, answers to try as well; needed where the search finds none that satisfies.
+        examples: sets of known positions, candidates and windows to try.
+        seed: of what is drawn.
+
+    Raises:
+        InputError: what is broken, on which answer.
+    """
+    check(examples > 0, f"examples is {examples}", "give 1 or more")
+    shape = None if answers is None else (tuple(answers.shape), answers.dtype)
+    check(
+        shape is None or (len(shape[0]) == 2 and shape[0][1] == constraint.length and shape[1] == torch.int64),
+        f"answers have shape and type {shape}",
+        f"give (N, {constraint.length}) of torch.int64",
+    )
+    _check_attributes(constraint)
+    draws = torch.Generator().manual_seed(seed)
+    for row in range(min(constraint.rows, _ROWS)):
+        rule = constraint if constraint.rows == 1 else _call(constraint, "select", torch.tensor([row]))
+        check(rule.rows == 1, f"select of one row gives {rule.rows} rows", "give as many as were asked for")
+        pool, every = _pool(rule, answers, examples, draws)
+        verdict = _judge(rule, pool)
+        _check_alone(rule, pool, verdict, draws)
+        _check_blame(rule, pool, verdict)
+        _check_words(rule, pool, verdict)
+        _check_unbound(rule, pool, verdict)
+        good = pool[verdict]
+        check(
+            every or len(good) > 0,
+            "no answer that satisfies was found, so that allowed cannot be tested",
+            "give some as answers, or test a smaller rule",
+        )
+        _check_allowed(rule, pool, good, examples, draws)
+        _check_propagate(rule, pool, good, examples, draws)
+        if rule.has_most_likely:
+            _check_most_likely(rule, good, every, examples, draws)
+    _check_rows(constraint, pool, draws)
+
+
+def _call(constraint: Constraint, method: str, *arguments: object) -> object:
+    """The method's result. What it raises says which method and on which answer; it may not write to its arguments."""
+    before = [each.clone() if isinstance(each, torch.Tensor) else None for each in arguments]
+    first = before[0][:3].tolist() if before and before[0] is not None and before[0].numel() < 1000 else None
+    try:
+        result = getattr(constraint, method)(*arguments)
+    except InputError:
+        raise
+    except Exception as error:
+        on = "" if first is None else f", on {first}"
+        raise InputError(
+            f"{type(constraint).__name__}.{method} raised {type(error).__name__}: {error}{on}", "it may never raise"
+        ) from error
+    for old, new in zip(before, arguments, strict=True):
+        check(old is None or torch.equal(old, new), f"{method} changes what it was given", "work on a clone")
+    return result
+
+
+def _shaped(name: str, value: object, shape: tuple[int, ...], letters: str) -> BoolTensor:
+    """`value`, once it is a bool tensor of this shape."""
+    is_tensor = isinstance(value, torch.Tensor)
+    got = f"shape {tuple(value.shape)} and type {value.dtype}" if is_tensor else f"type {type(value).__name__}"
+    good = is_tensor and value.shape == shape and value.dtype == torch.bool
+    check(good, f"{name} has {got}", f"give {letters} = {shape} of torch.bool")
+    return value
+
+
+def _judge(rule: Constraint, answer: IntTensor) -> BoolTensor:
+    return _shaped("is_satisfied", _call(rule, "is_satisfied", answer), (len(answer),), "(B)")
+
+
+def _blame(rule: Constraint, answer: IntTensor) -> BoolTensor:
+    return _shaped("violations", _call(rule, "violations", answer), tuple(answer.shape), "(B, T)")
+
+
+def _allowed(rule: Constraint, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+    shape = (len(answer), len(range(rule.length)[window]), rule.alphabet)
+    return _shaped("allowed", _call(rule, "allowed", answer, known, window), shape, "(B, C, A)")
+
+
+def _propagate(rule: Constraint, candidates: BoolTensor) -> BoolTensor:
+    return _shaped("propagate", _call(rule, "propagate", candidates), tuple(candidates.shape), "(B, T, A)")
+
+
+def _first(found: BoolTensor) -> tuple[int, ...]:
+    """Where the first True is."""
+    return tuple(found.nonzero()[0].tolist())
+
+
+def _when(answer: IntTensor, known: BoolTensor) -> str:
+    at = known.nonzero().flatten().tolist()
+    return f"when {at} are known of {answer.tolist()}" if at else "when nothing is known"
+
+
+def _check_attributes(rule: Constraint) -> None:
+    for name in ("length", "alphabet", "rows"):
+        value = getattr(rule, name, None)
+        check(isinstance(value, int) and value > 0, f"{name} is {value!r}", "give a whole number of 1 or more")
+    check(isinstance(rule.strength, str) and rule.strength, f"strength is {rule.strength!r}", "give one sentence")
+    length, rows = rule.length, rule.rows
+    _shaped("bound", rule.bound, (length,), "(T)")
+    bound = _call(rule, "neighbours")
+    _shaped("neighbours", bound, (len(bound) if len(bound) == 1 else rows, length, length), "(1 or B, T, T)")
+    check(torch.equal(bound, bound.mT), "neighbours are not symmetric", "two positions bind each other or do not")
+
+
+def _pool(rule: Constraint, answers: IntTensor | None, examples: int, draws: torch.Generator) -> tuple[IntTensor, bool]:
+    """Answers to try (N, T), and whether they are all there are."""
+    length, vocab = rule.length, rule.vocab_size
+    if vocab**length <= _ALL:
+        return torch.tensor(list(product(range(vocab), repeat=length))), True
+    pool = torch.randint(vocab, (examples, length), generator=draws)
+    found = [] if answers is None else [answers]
+    for draft in pool[:8]:
+        scores = torch.rand(length, rule.alphabet, generator=draws)
+        nothing = torch.zeros(length, dtype=torch.bool)
+        answer = complete(rule, draft, nothing, log_probs=scores, node_budget=500, time_limit=2).answer
+        found += [] if answer is None else [answer[None]]
+    if found:  # and answers that are nearly right
+        near = torch.cat(found)
+        near = near[torch.randint(len(near), (examples,), generator=draws)]
+        at = torch.randint(length, (examples, 1), generator=draws)
+        pool = torch.cat([*found, near.scatter(1, at, torch.randint(vocab, at.shape, generator=draws)), pool])
+    return pool, False
+
+
+def _check_alone(rule: Constraint, pool: IntTensor, verdict: BoolTensor, draws: torch.Generator) -> None:
+    """Verdict and blame of an answer are those it gets alone, and again."""
+    order = torch.randperm(len(pool), generator=draws)
+    blame, again = _blame(rule, pool), _judge(rule, pool[order])
+    differs = again != verdict[order]
+    for at in (order[differs] if differs.any() else order)[:_ALONE].tolist():
+        answer = pool[at : at + 1]
+        for name, alone, among in (("is_satisfied", _judge, verdict), ("violations", _blame, blame)):
+            own = alone(rule, answer)[0].tolist()
+            check(
+                own == among[at].tolist(),
+                f"rows see each other: {name} of {answer[0].tolist()} is {own} alone, {among[at].tolist()} in a batch",
+                "judge each row by itself",
+            )
+    check(not differs.any(), f"is_satisfied says two things of {pool[order[differs]][:1].tolist()}", "draw nothing")
+
+
+def _check_blame(rule: Constraint, pool: IntTensor, verdict: BoolTensor) -> None:
+    blame = _blame(rule, pool)
+    wrong = blame.any(-1) == verdict
+    if wrong.any():
+        (at,) = _first(wrong)
+        blamed = blame[at].nonzero().flatten().tolist()
+        raise InputError(
+            f"violations disagree with the judge: {pool[at].tolist()} "
+            + ("satisfies" if verdict[at] else "does not satisfy")
+            + f", and positions {blamed} are blamed",
+            "blame a position exactly where the judge is not satisfied",
+        )
+    unbound = blame & ~rule.bound.to(pool.device)
+    if unbound.any():
+        at, position = _first(unbound)
+        raise InputError(
+            f"violations blame position {position} of {pool[at].tolist()}, which is not bound", "see `bound`"
+        )
+
+
+def _check_words(rule: Constraint, pool: IntTensor, verdict: BoolTensor) -> None:
+    told = _call(rule, "explain", pool)
+    good = isinstance(told, list) and len(told) == len(pool) and all(isinstance(row, list) for row in told)
+    check(
+        good and all(isinstance(sentence, str) and sentence for row in told for sentence in row),
+        "explain gives no list of sentences for each row",
+        "give list[list[str]], an empty list for a row that satisfies",
+    )
+    for answer, sentences, satisfied in zip(pool.tolist(), told, verdict.tolist(), strict=True):
+        state = "satisfies" if satisfied else "does not satisfy"
+        check(
+            bool(sentences) != satisfied,
+            f"explain disagrees with the judge: {answer} {state}, and explain says {sentences}",
+            "give a sentence exactly where the judge is not satisfied",
+        )
+
+
+def _check_unbound(rule: Constraint, pool: IntTensor, verdict: BoolTensor) -> None:
+    """Positions that are not bound, and tokens of one class, change no verdict."""
+    twins = _call(rule, "tokens_of", rule.class_of(pool))
+    for what, other in (
+        ("a position that is not bound", torch.where(rule.bound, pool, pool.flip(0))),
+        ("another token of the class", twins),
+    ):
+        wrong = _judge(rule, other) != verdict
+        if wrong.any():
+            (at,) = _first(wrong)
+            raise InputError(
+                f"{what} changes the verdict: {pool[at].tolist()} and {other[at].tolist()} are judged differently",
+                "see `bound` and `classes`",
+            )
+
+
+def _check_allowed(rule: Constraint, pool: IntTensor, good: IntTensor, examples: int, draws: torch.Generator) -> None:
+    length, whole = rule.length, slice(0, rule.length)
+    count = max(4, min(examples, _ENTRIES // (length * rule.alphabet)))
+    answer = _some(pool, count, draws)
+    if len(good):  # half of them satisfy: else most known sets would agree with nothing
+        answer[::2] = _some(good, len(answer[::2]), draws)
+    known, more = (torch.rand(count, length, generator=draws) < torch.rand(count, 1, generator=draws) for _ in range(2))
+    may = _allowed(rule, answer, known, whole)
+
+    for at in range(count):
+        agreeing = good[((good == answer[at]) | ~known[at]).all(-1)]
+        missing = ~may[at].expand(len(agreeing), -1, -1).gather(-1, rule.class_of(agreeing)[..., None])[..., 0]
+        if missing.any():
+            which, position = _first(missing)
+            raise InputError(
+                f"allowed is unsound: {agreeing[which].tolist()} satisfies, yet position {position} may not hold "
+                f"{int(agreeing[which, position])} {_when(answer[at], known[at])}",
+                "allow whatever some satisfying answer holds",
+            )
+
+    grown = _allowed(rule, answer, known | more, whole) & ~may
+    if grown.any():
+        at, position, token = _first(grown)
+        raise InputError(
+            f"allowed grows with knowledge: position {position} may not hold {token} "
+            f"{_when(answer[at], known[at])}, but may once {more[at].nonzero().flatten().tolist()} are known too",
+            "knowing more may only rule out more",
+        )
+
+    mixed = torch.where(known, answer, _some(pool, count, draws))
+    differs = _allowed(rule, mixed, known, whole) != may
+    if differs.any():
+        at, position, _ = _first(differs)
+        raise InputError(
+            f"allowed reads unknown positions: {answer[at].tolist()} and {mixed[at].tolist()} differ at position "
+            f"{position} {_when(answer[at], known[at])}",
+            "read the answer where it is known alone",
+        )
+
+    for at in range(min(count, _ALONE)):
+        one = slice(at, at + 1)
+        start, stop = sorted(torch.randint(length + 1, (2,), generator=draws).tolist())
+        check(
+            torch.equal(_allowed(rule, answer[one], known[one], whole), may[one]),
+            f"rows see each other: allowed of {answer[at].tolist()} alone is not what it is in a batch",
+            "work on each row by itself",
+        )
+        check(
+            torch.equal(_allowed(rule, answer, known, slice(start, stop)), may[:, start:stop]),
+            f"allowed of the window {start}:{stop} is not that part of the whole",
+            "cut what you would give for the whole answer",
+        )
+
+
+def _check_propagate(rule: Constraint, pool: IntTensor, good: IntTensor, examples: int, draws: torch.Generator) -> None:
+    length, alphabet = rule.length, rule.alphabet
+    count = max(4, min(examples, _ENTRIES // (length * alphabet)))
+    density = torch.rand(count, 1, 1, generator=draws)
+    candidates = torch.rand(count, length, alphabet, generator=draws) < density
+    if len(good):  # half of them hold a satisfying answer, some with positions decided as search decides them
+        inside = rule.class_of(_some(good, len(candidates[::2]), draws))
+        candidates[::2] |= one_hot(inside, alphabet)
+        known = torch.rand(inside.shape, generator=draws) < torch.rand(len(inside), 1, generator=draws)
+        candidates[::4] = candidates_of(inside, known, alphabet)[::2]
+    left = _propagate(rule, candidates)
+    grown = left & ~candidates
+    if grown.any():
+        at, position, token = _first(grown)
+        raise InputError(f"propagate grows: position {position} gains {token}", "give a part of the candidates")
+    own = one_hot(rule.class_of(good), alphabet)
+    for at in range(count):
+        held = own[~(own & ~candidates[at]).flatten(1).any(-1)]
+        lost = (held & ~left[at]).any(-1)
+        if lost.any():
+            which, position = _first(lost)
+            classes = held[which].to(torch.uint8).argmax(-1).tolist()
+            raise InputError(
+                f"propagate is unsound: {classes} satisfies and lies within the candidates, yet position {position} "
+                f"may no longer hold {classes[position]}",
+                "keep whatever some satisfying answer holds",
+            )
+    for at in range(min(count, _ALONE)):
+        alone = _propagate(rule, candidates[at : at + 1])[0]
+        check(
+            torch.equal(alone, left[at]), "rows see each other: propagate differs alone", "work on each row by itself"
+        )
+
+
+def _check_most_likely(rule: Constraint, good: IntTensor, every: bool, examples: int, draws: torch.Generator) -> None:
+    count = max(4, min(examples, _ENTRIES // (rule.length * rule.alphabet)))
+    log_probs = torch.randn(count, rule.length, rule.alphabet, generator=draws).log_softmax(-1)
+    log_probs[::2] = log_probs[::2].masked_fill(torch.rand(log_probs[::2].shape, generator=draws) < 0.2, -torch.inf)
+    classes, found = _call(rule, "most_likely", log_probs)
+    _shaped("found of most_likely", found, (count,), "(B)")
+    good_classes = rule.class_of(good)
+    check(
+        isinstance(classes, torch.Tensor) and classes.shape == (count, rule.length) and classes.dtype == torch.int64,
+        "most_likely gives classes of a wrong shape or type",
+        f"give (B, T) = {(count, rule.length)} of torch.int64",
+    )
+    satisfied = _judge(rule, rule.tokens_of(classes.where(found[:, None], good_classes[:1] if len(good) else 0)))
+    for at in range(count):
+        scores = log_probs[at].gather(-1, good_classes.T).sum(0)
+        best = float(scores.max()) if len(good) else -torch.inf
+        if not found[at]:
+            check(best == -torch.inf, "most_likely finds nothing though an answer satisfies", "see `most_likely`")
+            continue
+        own, told = float(log_probs[at].gather(-1, classes[at, :, None]).sum()), classes[at].tolist()
+        check(bool(satisfied[at]), f"most_likely gives {told}, which does not satisfy", "see `most_likely`")
+        check(own > -torch.inf, f"most_likely gives {told} of log-probability -inf", "say that nothing was found")
+        check(
+            own >= best - 1e-4 * max(1, abs(best)) and not (every and own > best + 1e-3),
+            f"most_likely is not the best: {told} has log-probability {own:.4f}, "
+            f"{good_classes[int(scores.argmax())].tolist() if len(good) else 'nothing'} has {best:.4f}",
+            "give the best of all satisfying answers",
+        )
+
+
+def _check_rows(constraint: Constraint, pool: IntTensor, draws: torch.Generator) -> None:
+    """`select`, `repeat`, `stack` and `to` follow the rows."""
+    rows = torch.arange(constraint.rows)
+    one_by_one = [constraint.select(row[None]) for row in rows] if len(rows) > 1 else [constraint, constraint]
+    stacked = type(constraint).stack(one_by_one)
+    for name, other, of in (
+        ("select", constraint.select(rows.flip(0)), rows.flip(0)),
+        ("repeat", constraint.repeat(2), rows.repeat_interleave(2)),
+        ("stack", stacked, rows if len(rows) > 1 else torch.zeros(stacked.rows, dtype=torch.int64)),
+        ("to", constraint.to("cpu"), rows),
+    ):
+        check(other.rows in (1, len(of)), f"{name} gives {other.rows} rows instead of {len(of)}", "see `rows`")
+        answer = _some(pool, len(of), draws)
+        alone = [
+            _blame(constraint if len(rows) == 1 else one_by_one[int(row)], answer[at : at + 1])
+            for at, row in enumerate(of)
+        ]
+        same = torch.equal(_blame(other, answer), torch.cat(alone))
+        check(same, f"{name} changes the rule of some row", "name what has rows in per_row")
+
+
+def _some(pool: IntTensor, count: int, draws: torch.Generator) -> IntTensor:
+    """(count, T) drawn of the pool."""
+    return pool[torch.randint(len(pool), (count,), generator=draws)]
