@@ -12,6 +12,7 @@ import torch
 from constrained_dg.errors import InputError
 from constrained_dg.model import Backbone, preset
 from constrained_dg.model.lora import adapt
+from constrained_dg.sampling import Diffusion
 from constrained_dg.task import Batch
 from constrained_dg.training.callbacks import WeightAverage
 from constrained_dg.training.carry import Carried, advance, refill
@@ -140,13 +141,15 @@ def test_carried_rows_are_advanced_like_the_sampler_and_replaced_when_solved() -
     right = torch.nn.functional.one_hot(batch.canvas, 64) * 50.0
     wrong = torch.nn.functional.one_hot((batch.canvas - 2) % 6 + 3, 64) * 50.0
     logits = torch.where(torch.arange(4)[:, None, None] < 2, right, wrong)
-    after = advance(start, logits, 16, torch.Generator().manual_seed(0))
+    after = advance(start, logits, 16, torch.Generator().manual_seed(0), Diffusion())
     free = ~batch.pinned
     assert (after.canvas[batch.pinned] == batch.canvas[batch.pinned]).all()
     # Certain positions are accepted, so a sure and right row is done and a sure and wrong one goes on.
     assert (after.canvas[:2] == batch.canvas[:2]).all() and (after.canvas[2:] != batch.canvas[2:])[free[2:]].all()
     assert after.live.tolist() == [False, False, True, True] and after.age.tolist() == [1] * 4
-    old = advance(Carried(batch, start.canvas, start.logits, zeros + 15, start.live), logits, 16, torch.Generator())
+    old = advance(
+        Carried(batch, start.canvas, start.logits, zeros + 15, start.live), logits, 16, torch.Generator(), Diffusion()
+    )
     assert not old.live.any()
 
     fresh = example(8, seed=9)
