@@ -1,9 +1,11 @@
 """Rules on whole answers: judge, blame, allowed tokens, propagation and search."""
 
 from constrained_dg.constraints.alphabet import Alphabet
+from constrained_dg.constraints.automaton import Automaton, Forbidden, Regex, Required
 from constrained_dg.constraints.base import Constraint, candidates_of, contradictory
 from constrained_dg.constraints.check import check_constraint, probe
 from constrained_dg.constraints.combine import All
+from constrained_dg.constraints.counting import Count, Sum
 from constrained_dg.constraints.different import AllDifferent, listing
 from constrained_dg.constraints.edges import DifferentAcross
 from constrained_dg.constraints.on import On
@@ -17,13 +19,19 @@ __all__ = [
     "All",
     "AllDifferent",
     "Alphabet",
+    "Automaton",
     "Completion",
     "Constraint",
+    "Count",
     "DifferentAcross",
+    "Forbidden",
     "On",
     "Permutation",
     "Pinned",
     "Predicate",
+    "Regex",
+    "Required",
+    "Sum",
     "Vocabulary",
     "candidates_of",
     "check_constraint",

@@ -9,14 +9,21 @@ from functools import cached_property
 import torch
 
 from constrained_dg.constraints.alphabet import Alphabet
-from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.base import Constraint, candidates_of
+from constrained_dg.constraints.layered import Machine
+from constrained_dg.constraints.pinned import Pinned, likeliest_alone
+from constrained_dg.constraints.vocabulary import Vocabulary
 from constrained_dg.errors import check
-from constrained_dg.shapes import BoolTensor, IntTensor
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 
 @dataclass(frozen=True, eq=False)
 class All(Constraint):
     """Every part must hold. `allowed` is the intersection of the parts' sets; `propagate` lets them work on each other.
+
+    Parts that a `Machine` decides (automata, counts, sums) are swept as one product, whose `allowed`, `propagate` and
+    `most_likely` are exact, as long as its tables have at most `layered.TABLE` entries; what no longer fits is swept
+    apart. What pins or permits tokens position by position is part of every sweep.
 
     Parts may speak of different classes of tokens. This then speaks of the coarsest classes that part whatever one of
     them parts: a rule on 9 digits and 40 given tokens need some 50, whatever the vocabulary.
@@ -72,6 +79,56 @@ class All(Constraint):
         told = [part.in_classes(self.classes) for part in self.parts]
         return [(part, None if part.classes == self.classes else part.class_of(self.classes.first)) for part in told]
 
+    @cached_property
+    def _swept(self) -> tuple[list[Machine], list[tuple[Constraint, IntTensor | None]]]:
+        """Products of machines over these classes, and the other parts."""
+        products: list[Machine] = []
+        rest = []
+        for part, to_own in self._told:
+            machine = getattr(part, "machine", None)
+            if machine is None:
+                rest.append((part, to_own))
+                continue
+            machine = machine if to_own is None else machine.told_in(to_own)
+            for at, product in enumerate(products):
+                if (joined := product.with_(machine)) is not None:
+                    products[at] = joined
+                    break
+            else:
+                products.append(machine)
+        return products, rest
+
+    @property
+    def strength(self) -> str:
+        products, rest = self._swept
+        told = [f"{part.strength} ({type(part).__name__})" for part, _ in rest]
+        told += ["the product of all automata, counts and sums: exact"] * (len(products) == 1)
+        told += [f"{len(products)} products of automata, counts and sums, each exact"] * (len(products) > 1)
+        return "; ".join(told)
+
+    @property
+    def has_most_likely(self) -> bool:
+        products, rest = self._swept
+        return len(products) < 2 and all(isinstance(part, Pinned | Vocabulary) for part, _ in rest)
+
+    def most_likely(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
+        if not self.has_most_likely:
+            return super().most_likely(log_probs)
+        products, rest = self._swept
+        may = torch.ones_like(log_probs, dtype=torch.bool)
+        for part, to_own in rest:
+            may = part.propagate(may) if to_own is None else _coarsely(part, to_own, may)
+        return (
+            products[0].best(log_probs.masked_fill(~may, -torch.inf)) if products else likeliest_alone(log_probs, may)
+        )
+
+    def neighbours(self) -> BoolTensor:
+        bound = [part.neighbours() for part in self.parts]
+        joined = bound[0]
+        for other in bound[1:]:
+            joined = joined | other
+        return joined
+
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
         return torch.stack([part.is_satisfied(answer) for part in self.parts]).all(0)
 
@@ -85,19 +142,27 @@ class All(Constraint):
         ]
 
     def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
-        may = None
-        for part, to_own in self._told:
-            own = part.allowed(answer, known, window)
+        products, rest = self._swept
+        # A sweep reads the whole answer, and gains from what the other parts rule out outside the window.
+        part_of = slice(0, self.length) if products else window
+        may = candidates_of(self.class_of(answer), known, self.alphabet) if products else None
+        for part, to_own in rest:
+            own = part.allowed(answer, known, part_of)
             own = own if to_own is None else own[..., to_own]
             may = own if may is None else may & own
-        return may
+        for product in products:
+            may = product.shrink(may)
+        return may[:, window] if products else may
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
+        products, rest = self._swept
         size = None
         while (new_size := int(candidates.sum())) != size:
             size = new_size
-            for part, to_own in self._told:
+            for part, to_own in rest:
                 candidates = part.propagate(candidates) if to_own is None else _coarsely(part, to_own, candidates)
+            for product in products:
+                candidates = product.shrink(candidates)
         return candidates
 
     def renamed(self, positions: Sequence[int]) -> All:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from constrained_dg.constraints.base import Constraint, candidates_of
+from constrained_dg.constraints.base import Constraint, candidates_of, one_hot
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -42,7 +42,8 @@ def complete(
     Positions that the rule does not bind keep their tokens too. The search is among classes; where the class found is
     that of the token already there, the token stays.
 
-    The position with the fewest candidates is branched on, the surest by the model first among equals, its tokens in
+    A rule that has an exact `most_likely` needs no branch: its best answer is taken, or there is none. For others
+    the position with the fewest candidates is branched on, the surest by the model first among equals, its tokens in
     the order of the model's log-probabilities; `propagate` prunes every branch and the judge has the last word.
 
     Args:
@@ -80,6 +81,9 @@ def complete(
             return Completion(None, exhausted=False, nodes=max(nodes, 0))
         candidates = constraint.propagate(branches.pop())
         nodes += 1
+        if constraint.has_most_likely:  # no need to branch
+            found, exists = constraint.most_likely(log_probs[None].masked_fill(~candidates, -torch.inf))
+            candidates = one_hot(found, alphabet) & exists[:, None, None]
         sizes = candidates[0].sum(-1)
         smallest, largest = torch.aminmax(sizes)
         if smallest == 0:

@@ -1,0 +1,330 @@
+"""Finite automata, regular expressions and substrings, over the alphabet of a task or the texts of a vocabulary."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+
+from constrained_dg.constraints.alphabet import Alphabet
+from constrained_dg.constraints.layered import Layered, Machine, places
+from constrained_dg.errors import InputError, check
+from constrained_dg.shapes import BoolTensor, IntTensor
+
+#: Tokens that end an answer, and the token that fills it up behind them.
+End = tuple[Sequence[int], int]
+
+
+class Automaton(Layered):
+    """The answer, read from left to right, leads from the start state to an accepting one.
+
+    Args:
+        transitions: (Q, A) int64, the state after each token in each state; -1 where the token may not stand.
+        start: state.
+        accepting: states in which the answer may end.
+        length: T.
+        end: None, or (tokens that end an answer, pad): what stands before the first of them is judged, and behind it
+            stand such tokens and pad alone. An answer without one is judged whole.
+        show: a token as people write it.
+        classes: None, or the classes of tokens that the transitions speak of.
+        what: what sentences call the rule.
+
+    Raises:
+        InputError: shapes, states or tokens do not fit, or no answer of this length is accepted.
+    """
+
+    def __init__(
+        self,
+        transitions: IntTensor,
+        start: int,
+        accepting: Sequence[int],
+        length: int,
+        end: End | None = None,
+        show: Callable[[int], str] = str,
+        classes: Alphabet | None = None,
+        what: str = "the automaton",
+    ) -> None:
+        check(
+            transitions.dim() == 2 and transitions.dtype == torch.int64 and transitions.numel() > 0,
+            f"transitions have shape {tuple(transitions.shape)} and type {transitions.dtype}",
+            "give (states, tokens) of torch.int64",
+        )
+        states, alphabet = transitions.shape
+        check(length > 0, f"length is {length}", "give 1 or more")
+        low, high = int(transitions.min()), int(transitions.max())
+        check(low >= -1 and high < states, f"transitions lead to states {low} to {high}", f"give -1 to {states - 1}")
+        named = [start, *accepting]
+        outside = [state for state in named if not 0 <= state < states]
+        check(not outside, f"states {outside} are none", f"they run from 0 to {states - 1}")
+        check(classes is None or classes.size == alphabet, f"{alphabet} columns for {classes and classes.size} classes")
+        accepts = torch.zeros(states, dtype=torch.bool)
+        accepts[list(accepting)] = True
+        if end is not None:
+            transitions, accepts = _with_end(transitions, accepts, end, classes)
+        self.length, self.alphabet, self.show, self.classes, self.what = length, alphabet, show, classes, what
+        self.machine = Machine.of(transitions[None], torch.zeros(length, dtype=torch.int64), start, accepts)
+        check(
+            bool(self.most_likely(torch.zeros(1, length, alphabet))[1]),
+            f"{what} fits no answer of {length} tokens",
+            "change the rule or the length",
+        )
+
+    def neighbours(self) -> BoolTensor:
+        """Two positions on either side: what stands next to each other is read together."""
+        at = torch.arange(self.length, device=self.machine.kind.device)
+        return ((at[:, None] - at).abs() <= 2)[None]
+
+
+def _with_end(
+    transitions: IntTensor, accepts: BoolTensor, end: End, classes: Alphabet | None
+) -> tuple[IntTensor, BoolTensor]:
+    """One more state, behind the end of an answer."""
+    tokens, pad = end
+    states, alphabet = transitions.shape
+    vocab = alphabet if classes is None else classes.vocab_size
+    outside = [token for token in (*tokens, pad) if not 0 <= token < vocab]
+    check(not outside and len(tokens) > 0, f"end is {end}", f"give tokens from 0 to {vocab - 1}, and pad")
+    if classes is not None:
+        tokens, pad = [int(classes.table[token]) for token in tokens], int(classes.table[pad])
+    extended = torch.full((states + 1, alphabet), -1)
+    extended[:states] = transitions
+    extended[:states, [*tokens, pad]] = -1
+    extended[:states, list(tokens)] = torch.where(accepts, states, -1)[:, None]
+    extended[states, [*tokens, pad]] = states
+    return extended, torch.cat([accepts, torch.tensor([True])])
+
+
+class Regex(Automaton):
+    """What is written matches a regular expression as a whole.
+
+    The syntax is that of `greenery`, which makes the automaton: no anchors (a match is always of the whole), no
+    backreferences, no lookaround.
+
+    Args:
+        pattern: the regular expression.
+        symbols: what each token of the alphabet writes, one character each; None for a token that writes nothing and
+            may stand nowhere before the end.
+        length: T.
+        end: see `Automaton`.
+
+    Raises:
+        InputError: no regular expression, a symbol of several characters, or no text of this length matches.
+    """
+
+    def __init__(self, pattern: str, symbols: Sequence[str | None], length: int, end: End | None = None) -> None:
+        odd = [symbol for symbol in symbols if symbol is not None and len(symbol) != 1]
+        check(not odd, f"symbols {odd[:5]} are no single characters", "use Regex.over_text for longer ones")
+        table, start, accepting = _characters(pattern, {symbol for symbol in symbols if symbol is not None})
+        rows = [[-1 if symbol is None else following[symbol] for symbol in symbols] for following in table]
+        super().__init__(
+            torch.tensor(rows), start, accepting, length, end, partial(_shown, symbols), what=f"the pattern {pattern!r}"
+        )
+        self.pattern = pattern
+
+    @classmethod
+    def over_text(cls, pattern: str, texts: Sequence[str | None], length: int, end: End | None = None) -> Automaton:
+        """The same where tokens write several characters, as those of a language model do.
+
+        Tokens that lead from every state to the same state are one class, so that A stays small whatever V.
+
+        Args:
+            texts: what each of the V tokens writes; None for special tokens, which may stand nowhere before the end.
+        """
+        known = [text for text in texts if text]
+        table, start, accepting = _characters(pattern, set("".join(known)))
+        dead = len(table)
+        numbers = {symbol: k for k, symbol in enumerate(table[0])}
+        following = np.full((dead + 1, len(numbers) + 1), dead, dtype=np.int32)
+        for state, row in enumerate(table):
+            following[state, : len(numbers)] = [dead if to < 0 else to for to in row.values()]
+        columns = np.tile(np.arange(dead + 1, dtype=np.int32), (len(texts), 1))
+        columns[[at for at, text in enumerate(texts) if text is None]] = dead
+        # All tokens at once, one character after the other; those that are over stay where they are.
+        active = np.array([at for at, text in enumerate(texts) if text], dtype=np.int64)
+        place = 0
+        while len(active):
+            symbols = np.array([numbers[texts[at][place]] for at in active], dtype=np.int64)
+            columns[active] = following[columns[active], symbols[:, None]]
+            place += 1
+            active = np.array([at for at in active if len(texts[at]) > place], dtype=np.int64)
+        special = np.full(len(texts), -1, dtype=np.int32)
+        if end is not None:
+            for number, token in enumerate((*end[0], end[1])):
+                special[token] = number
+        keyed = np.concatenate([columns, special[:, None]], 1)
+        _, first, inverse = np.unique(keyed, axis=0, return_index=True, return_inverse=True)
+        classes = Alphabet(torch.from_numpy(inverse.reshape(-1).astype(np.int64)), len(first))
+        by_class = torch.from_numpy(columns[first, :dead].astype(np.int64)).T
+        rule = Automaton(
+            torch.where(by_class == dead, -1, by_class).contiguous(),
+            start,
+            accepting,
+            length,
+            end,
+            partial(_shown, texts),
+            classes,
+            f"the pattern {pattern!r}",
+        )
+        return rule
+
+
+def _shown(texts: Sequence[str | None], token: int) -> str:
+    return f"token {token}" if texts[token] is None else repr(texts[token])
+
+
+def _characters(pattern: str, known: set[str]) -> tuple[list[dict[str, int]], int, list[int]]:
+    """States of a pattern as maps from each known character to the next state, -1 where nothing can follow; the start,
+    and the accepting states."""
+    from greenery import parse
+
+    try:
+        machine = parse(pattern).to_fsm().reduce()
+    except (Exception, RecursionError) as error:  # the parser raises whatever its recursion meets
+        raise InputError(
+            f"{pattern!r} is no regular expression ({str(error) or type(error).__name__})",
+            "write it in the syntax of greenery: classes, groups, |, ?, *, + and {m,n}",
+        ) from None
+    live = {state for state in machine.states if machine.islive(state)}
+    order = sorted(live | {machine.initial})
+    number = {state: k for k, state in enumerate(order)}
+    table = []
+    for state in order:
+        of_class = {group: to for group, to in machine.map[state].items()}
+        row = {}
+        for symbol in sorted(known):
+            to = next((to for group, to in of_class.items() if group.accepts(symbol)), None)
+            row[symbol] = number.get(to, -1) if to in live else -1
+        table.append(row)
+    return table, number[machine.initial], [number[state] for state in order if state in machine.finals]
+
+
+def _checked_words(words: Sequence[Sequence[int]], alphabet: int) -> list[tuple[int, ...]]:
+    made = [tuple(int(token) for token in word) for word in words]
+    check(bool(made) and all(made), f"words are {made}", "give one or more, none of them empty")
+    outside = sorted({token for word in made for token in word if not 0 <= token < alphabet})
+    check(not outside, f"tokens {outside} lie outside the alphabet of {alphabet}", f"use 0 to {alphabet - 1}")
+    return made
+
+
+def _search_tree(words: Sequence[tuple[int, ...]], alphabet: int) -> tuple[list[list[int]], list[int]]:
+    """Where each token leads from each prefix, and the words that end there as bits (Aho and Corasick, 1975)."""
+    children: list[dict[int, int]] = [{}]
+    ends = [0]
+    for bit, word in enumerate(words):
+        node = 0
+        for token in word:
+            if token not in children[node]:
+                children[node][token] = len(children)
+                children.append({})
+                ends.append(0)
+            node = children[node][token]
+        ends[node] |= 1 << bit
+    following = [[0] * alphabet for _ in children]
+    back = [0] * len(children)
+    queue = deque([0])
+    while queue:
+        node = queue.popleft()
+        for token in range(alphabet):
+            child = children[node].get(token)
+            behind = following[back[node]][token] if node else 0
+            following[node][token] = behind if child is None else child
+            if child is not None:
+                back[child] = behind
+                ends[child] |= ends[behind]
+                queue.append(child)
+    return following, ends
+
+
+class Forbidden(Automaton):
+    """None of the words stands anywhere in the answer.
+
+    Args:
+        words: as tokens, such as [[3, 4], [5]].
+        length: T.
+        alphabet: A.
+        show: a token as people write it.
+
+    Raises:
+        InputError: an empty word, a token outside the alphabet, or every answer holds a word.
+    """
+
+    def __init__(
+        self, words: Sequence[Sequence[int]], length: int, alphabet: int, show: Callable[[int], str] = str
+    ) -> None:
+        self.words = _checked_words(words, alphabet)
+        following, ends = _search_tree(self.words, alphabet)
+        table = [[-1 if ends[to] else to for to in row] for row in following]
+        super().__init__(torch.tensor(table), 0, range(len(table)), length, show=show, what="a rule of forbidden words")
+
+    def _found(self, row: list[int]) -> list[tuple[int, tuple[int, ...]]]:
+        return [(at, w) for w in self.words for at in range(len(row)) if tuple(row[at : at + len(w)]) == w]
+
+    def violations(self, answer: IntTensor) -> BoolTensor:
+        self.check_answer(answer)
+        blamed = torch.zeros_like(answer, dtype=torch.bool)
+        for word in self.words:
+            width = len(word)
+            if width <= self.length:
+                pieces = answer.unfold(1, width, 1)
+                here = (pieces == torch.tensor(word, device=answer.device)).all(-1)
+                for offset in range(width):
+                    blamed[:, offset : offset + here.shape[1]] |= here
+        return blamed
+
+    def explain(self, answer: IntTensor) -> list[list[str]]:
+        self.check_answer(answer)
+        return [
+            [
+                f"the forbidden {' '.join(map(self.show, word))} stands at {places(range(at, at + len(word)))}"
+                for at, word in sorted(self._found(row))
+            ]
+            for row in answer.tolist()
+        ]
+
+
+class Required(Automaton):
+    """Each of the words stands somewhere in the answer; they may overlap.
+
+    Args:
+        words: as tokens, such as [[3, 4], [5]]; at most 12, since the states count what was seen.
+        length: T.
+        alphabet: A.
+        show: a token as people write it.
+
+    Raises:
+        InputError: an empty word, a token outside the alphabet, too many words, or they do not fit the length.
+    """
+
+    def __init__(
+        self, words: Sequence[Sequence[int]], length: int, alphabet: int, show: Callable[[int], str] = str
+    ) -> None:
+        self.words = _checked_words(words, alphabet)
+        check(len(self.words) <= 12, f"{len(self.words)} required words", "give at most 12, or join rules with &")
+        following, ends = _search_tree(self.words, alphabet)
+        seen_all = (1 << len(self.words)) - 1
+        number: dict[tuple[int, int], int] = {(0, 0): 0}
+        table: list[list[int]] = []
+        for node, seen in (order := list(number)):  # grows as states are found
+            row = []
+            for to in following[node]:
+                state = (0, seen_all) if (after := seen | ends[to]) == seen_all else (to, after)
+                if state not in number:
+                    number[state] = len(number)
+                    order.append(state)
+                row.append(number[state])
+            table.append([number[(0, seen_all)]] * alphabet if seen == seen_all else row)
+        whole = [state for (_, seen), state in number.items() if seen == seen_all]
+        super().__init__(torch.tensor(table), 0, whole, length, show=show, what="a rule of required words")
+
+    def explain(self, answer: IntTensor) -> list[list[str]]:
+        self.check_answer(answer)
+        told = []
+        for row, near in zip(answer.tolist(), self.nearest(answer).tolist(), strict=True):
+            missing = [w for w in self.words if all(tuple(row[at : at + len(w)]) != w for at in range(len(row)))]
+            changed = [at for at in range(len(row)) if row[at] != near[at]]
+            place = f"; the nearest answer changes {places(changed)}" if changed else ""
+            told.append([f"the required {' '.join(map(self.show, word))} stands nowhere{place}" for word in missing])
+        return told

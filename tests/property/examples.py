@@ -1,0 +1,7 @@
+"""How many examples the properties try: 200, or EXAMPLES from the environment (20,000 once by hand)."""
+
+import os
+
+from hypothesis import settings
+
+many = settings(max_examples=int(os.environ.get("EXAMPLES", "200")), deadline=None)
