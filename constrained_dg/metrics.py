@@ -86,6 +86,7 @@ def solve(
     *,
     batch_size: int,
     seed: int,
+    seeds: Sequence[int] | None = None,
     max_passes: int | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[Sequence[Outcome]], None] | None = None,
@@ -99,6 +100,7 @@ def solve(
     Args:
         model: on `device`; None for a sampler that needs none.
         seed: not negative.
+        seeds: one for each problem, instead of those that follow from `seed`.
         max_passes: instead of the sampler's own.
         progress: called after each batch with its outcomes.
         on_step: called with the record of every pass; its rows count within the batch.
@@ -108,7 +110,8 @@ def solve(
     """
     check(batch_size >= 1, f"batch_size is {batch_size}", "give 1 or more")
     check_sampler(task, sampler)
-    seeds = rng.row_seeds(seed, len(problems))
+    check(seeds is None or len(seeds) == len(problems), "seeds and problems differ in number", "give one for each")
+    seeds = rng.row_seeds(seed, len(problems)) if seeds is None else torch.tensor(seeds)
     groups: dict[tuple[int, int], list[int]] = {}
     for index, problem in enumerate(problems):
         groups.setdefault(task.shape_of(problem), []).append(index)
@@ -154,6 +157,8 @@ def _solve_batch(
     ends = {"eos": task.ends, "pad": task.eos_id, "canvas_length": task.canvas_length} if task.ends else {}
     # What is only compared with is not handed to a sampler.
     rules = None if task.compares else constraint
+    if getattr(sampler, "uses_symmetry", False):
+        ends["symmetric"] = task.symmetric
     made = sampler.run(model, batch, rules, seeds.to(device), max_passes=max_passes, on_step=on_step, **ends)
     tokens = made.tokens.cpu()  # waits for the device, so it belongs to the time
     seconds = (time.perf_counter() - begun) / len(problems)

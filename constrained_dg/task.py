@@ -6,7 +6,7 @@ The library knows tasks through this protocol alone; `tasks/` implements it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -45,6 +45,21 @@ class Batch:
 
     def __len__(self) -> int:
         return self.prompt.shape[0]
+
+
+@dataclass(frozen=True)
+class Symmetric:
+    """The problems of a batch, each moved by a symmetry.
+
+    Attributes:
+        batch: the moved problems.
+        constraint: their rules.
+        undo: answers to them (B, T) -> answers to the problems as they were.
+    """
+
+    batch: Batch
+    constraint: Constraint
+    undo: Callable[[IntTensor], IntTensor]
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,10 @@ class Task(ABC):
 
         Training on the sampler's own canvases and test-time symmetry need them. None where a task cannot say.
         """
+        return None
+
+    def symmetric(self, batch: Batch, seeds: IntTensor) -> Symmetric | None:
+        """The problems of a batch, each moved by a symmetry drawn with its own seed (B); None without symmetries."""
         return None
 
     @abstractmethod

@@ -7,36 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from constrained_dg.constraints.base import Constraint
+from constrained_dg.sampling.by_class import ByClass
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 if TYPE_CHECKING:
     from constrained_dg.sampling.loop import Live
-
-
-@dataclass(frozen=True)
-class ByClass:
-    """What the completer needs of the distribution: each class of tokens through its likeliest token.
-
-    Attributes:
-        log_probs: (B, T, A) float32 of that token; equal where no pass was made.
-        tokens: (B, T, A) int64, that token.
-    """
-
-    log_probs: FloatTensor
-    tokens: IntTensor
-
-    @classmethod
-    def before_any_pass(cls, constraint: Constraint, rows: int, device: torch.device) -> ByClass:
-        """All tokens equal."""
-        shape = (rows, constraint.length, constraint.alphabet)
-        tokens = constraint.tokens_of(torch.arange(constraint.alphabet, device=device))
-        return cls(torch.zeros(shape, device=device), tokens.expand(shape).clone())
-
-    def write(self, rows: IntTensor, window: slice, probabilities: FloatTensor, constraint: Constraint) -> None:
-        """Take over the distribution (N, C, V) of these rows (N)."""
-        highest, self.tokens[rows, window] = constraint.likeliest(probabilities)
-        self.log_probs[rows, window] = highest.log()
 
 
 @dataclass(frozen=True)

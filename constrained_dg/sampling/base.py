@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from constrained_dg.constraints.base import Constraint
+from constrained_dg.sampling.by_class import ByClass
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch
 
@@ -135,7 +136,9 @@ class Generation:
         seeds: (B) int64, the seed of each answer; with one candidate it makes the same answer again.
         log_probability: (B) float32, mean-field log-probability of the answer in the last pass of each canvas, over
             positions that are neither pinned nor padding; 0 for a row without a pass.
+        padding: (B, T) bool, what follows the end of an answer.
         trace: the step records when they were asked for, else empty.
+        distribution: of the last passes, by class, when it was asked for.
     """
 
     tokens: IntTensor
@@ -145,7 +148,9 @@ class Generation:
     search_nodes: IntTensor
     seeds: IntTensor
     log_probability: FloatTensor
+    padding: BoolTensor
     trace: list[StepRecord] = field(default_factory=list)
+    distribution: ByClass | None = None
 
     @property
     def tokens_per_pass(self) -> FloatTensor:

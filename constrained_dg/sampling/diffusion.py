@@ -10,15 +10,16 @@ import torch
 
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check, is_count
-from constrained_dg.sampling.accept import EntropyBound
+from constrained_dg.sampling.accept import Confidence, EntropyBound, FixedCount, Margin
 from constrained_dg.sampling.answers import Answers, after_end
 from constrained_dg.sampling.base import Cache, Denoiser, Generation, StepRecord
 from constrained_dg.sampling.guide import Guide
 from constrained_dg.sampling.loop import Live, denoise_canvas, select_relations, select_rows
+from constrained_dg.sampling.noise import AllowedToken, AnyToken
 from constrained_dg.sampling.options import Options
-from constrained_dg.sampling.renoise import Uniform, Violations
+from constrained_dg.sampling.renoise import Blocks, Uniform, Violations
 from constrained_dg.sampling.request import Completer, Request
-from constrained_dg.sampling.stop import Stable
+from constrained_dg.sampling.stop import Change, Stable
 from constrained_dg.sampling.temperature import LinearTemperature
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch
@@ -30,7 +31,7 @@ class Diffusion:
 
     Args:
         name: as on the command line.
-        guide, temperature, accept, renoise, stop: the parts, one decision each.
+        guide, temperature, accept, renoise, noise, stop: the parts, one decision each.
         self_conditioning: tell each pass what the one before predicted; off only for models trained without.
         judge_stop: a row also stops as soon as the judge accepts its answer (in the last canvas, or one with an EOS).
         max_passes: denoise calls a canvas.
@@ -40,9 +41,10 @@ class Diffusion:
     name: str = "plain"
     guide: Guide = field(default_factory=Guide)
     temperature: LinearTemperature = field(default_factory=LinearTemperature)
-    accept: EntropyBound = field(default_factory=EntropyBound)
-    renoise: Uniform | Violations = field(default_factory=Uniform)
-    stop: Stable = field(default_factory=Stable)
+    accept: EntropyBound | Confidence | Margin | FixedCount = field(default_factory=EntropyBound)
+    renoise: Uniform | Violations | Blocks = field(default_factory=Uniform)
+    noise: AnyToken | AllowedToken = field(default_factory=AnyToken)
+    stop: Stable | Change = field(default_factory=Stable)
     self_conditioning: bool = True
     judge_stop: bool = False
     max_passes: int = 48
@@ -51,9 +53,16 @@ class Diffusion:
 
     def __post_init__(self) -> None:
         check(is_count(self.max_passes, 1), f"max_passes is {self.max_passes!r}", "give an integer of at least 1")
-        for name in ("guide", "temperature", "accept", "renoise", "stop"):
+        for name in ("guide", "temperature", "accept", "renoise", "noise", "stop"):
             part = getattr(self, name)
-            check(callable(part), f"{name} is {part!r}", "give a part of constrained_dg.sampling")
+            fits = callable(part) or (name == "noise" and isinstance(part, AnyToken))
+            check(fits, f"{name} is {part!r}", "give a part of constrained_dg.sampling")
+
+    @property
+    def reads_rules(self) -> bool:
+        """Whether any decision of a pass reads the constraint."""
+        renoises = not isinstance(self.renoise, Uniform)
+        return self.guide.masks or self.guide.forget_violations or renoises or self.noise.reads_rules
 
     @torch.no_grad()
     def run(
@@ -121,7 +130,10 @@ class Diffusion:
         rows = going[entering]
         known, answer = batch.pinned[rows], answers.tokens[rows]
         known[:, : window.start] = True
-        drawn = request.options.draws.canvas(request.seeds[rows], window.start, window.stop - window.start, batch.noise)
+        rule = constraint if len(rows) == len(request.tokens) else select_rows(constraint, rows)
+        drawn = self._noise(
+            request.options, request.seeds[rows], answer, known, window, batch.noise, rule, index=0, first=True
+        )
         canvas = torch.where(batch.pinned[rows, window], batch.canvas[rows, window], drawn)
         answer[:, window] = canvas
         return Live(
@@ -132,7 +144,7 @@ class Diffusion:
             answer=answer,
             known=known,
             cache=cache if len(entering) == len(going) else cache.select(entering),
-            constraint=constraint if len(rows) == len(request.tokens) else select_rows(constraint, rows),
+            constraint=rule,
             relations=select_relations(batch.relations, rows),
             accepted=torch.zeros_like(canvas, dtype=torch.bool),
             history=self.stop.start(canvas),
@@ -142,6 +154,32 @@ class Diffusion:
             stopped=torch.zeros_like(rows, dtype=torch.bool),
             silent=ended[entering],
         )
+
+    def fresh(self, live: Live, options: Options, window: slice, noise: tuple[int, int], index: int) -> IntTensor:
+        """(N, C) what positions without a kept sample get after pass `index`."""
+        return self._noise(
+            options, live.seeds, live.answer, live.known, window, noise, live.constraint, index, first=False
+        )
+
+    def _noise(
+        self,
+        options: Options,
+        seeds: IntTensor,
+        answer: IntTensor,
+        known: BoolTensor,
+        window: slice,
+        noise: tuple[int, int],
+        constraint: Constraint | None,
+        index: int,
+        first: bool,
+    ) -> IntTensor:
+        draws, start, count = options.draws, window.start, window.stop - window.start
+        if constraint is None or not self.noise.reads_rules:
+            if first:
+                return draws.canvas(seeds, start, count, noise)
+            return draws.fresh(seeds, start, index, count, noise)
+        may = constraint.of_tokens(constraint.allowed(answer, known, window))
+        return self.noise(may, noise, draws.chances(seeds, start, index, count, first))
 
     @staticmethod
     def _settled(request: Request, answers: Answers, going: IntTensor, ended: BoolTensor) -> BoolTensor:

@@ -17,11 +17,14 @@ class Guide:
         mask_self_conditioning: the next pass is told the masked distribution instead of the unmasked one.
         known_accepted: tokens accepted in the pass before count as known beside the pinned ones. Masks then propagate
             by themselves, so results count as search, not as the model alone.
+        forget_violations: where an accepted token was re-noised because it broke a rule, the next pass is told nothing:
+            all that is allowed there is equally likely. Else the token tends to come straight back.
     """
 
     mask_logits: bool = False
     mask_self_conditioning: bool = False
     known_accepted: bool = False
+    forget_violations: bool = False
 
     @property
     def masks(self) -> bool:

@@ -27,6 +27,7 @@ from constrained_dg.errors import check
 from constrained_dg.sampling.answers import Answers, after_end
 from constrained_dg.sampling.base import Cache, Denoiser, PassInfo, StepRecord
 from constrained_dg.sampling.options import Options
+from constrained_dg.sampling.renoise import Accepted
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Live:
         known: (N, T) bool, pinned and committed positions.
         cache, constraint, relations: as given; the latter two may be of one row for all, or None.
         accepted: (N, C) bool, positions that kept their sample in the last pass.
-        history: (N, K, C) arg-max canvases of the last passes.
+        history: (N, ...) what the stop rule keeps of the last passes.
         best: (N, C) arg-max canvas of the last pass that counts.
         log_best: (N, C) its log-probabilities.
         passes: (N) passes that count.
@@ -68,7 +69,7 @@ class Live:
     constraint: Constraint | None
     relations: BoolTensor | None
     accepted: BoolTensor
-    history: IntTensor
+    history: torch.Tensor
     best: IntTensor
     log_best: FloatTensor
     passes: IntTensor
@@ -114,7 +115,8 @@ def reading_interval(device: torch.device, parts: Diffusion, options: Options, c
     """
     rules = () if constraint is None else getattr(constraint, "parts", (constraint,))
     in_python = any(getattr(rule, "reads_every_pass", False) for rule in (constraint, *rules))
-    host_looks = options.watched or parts.complete is not None or not options.draws.rows_leave or in_python
+    keeps = parts.complete is not None or options.distribution
+    host_looks = options.watched or keeps or not options.draws.rows_leave or in_python
     return 1 if device.type == "cpu" or host_looks else READ_EVERY
 
 
@@ -139,7 +141,7 @@ def denoise_canvas(
     Raises:
         InputError: the model or the hook returns NaN, or logits that are not (N, C, V).
     """
-    draws, (start, length) = options.draws, (window.start, window.stop - window.start)
+    draws, start = options.draws, window.start
     max_passes = options.max_passes or parts.max_passes
     interval = reading_interval(live.canvas.device, parts, options, live.constraint)
     broken = torch.zeros((), dtype=torch.bool, device=live.canvas.device)
@@ -153,17 +155,19 @@ def denoise_canvas(
                 live = _with_masks(live, parts, window)
             logits, told = parts.guide(logits, live.forbidden, live.constraint)
             told, conflict = None if told is logits else told.div_(temperature).softmax(-1), live.conflict
-        settled = draws.settle(logits, temperature, live.seeds, start, index)
+        settled = draws.settle(logits, temperature, live.seeds, start, index, parts.accept.needs_margin)
         told = settled.probabilities if told is None else told
 
         free = ~live.pinned
         best = torch.where(free, settled.best, live.canvas)
         sample = torch.where(free, settled.sample, live.canvas)
-        accepted = parts.accept(settled.entropy, free) & ~conflict
-        accepted = parts.renoise(accepted, live.with_canvas(sample, window), live.known, window, live.constraint)
-        fresh = draws.fresh(live.seeds, start, index, length, noise)
-        canvas = torch.where(accepted | live.pinned, sample, fresh)
-        stopped, history = parts.stop(best, settled.entropy, free, live.history)
+        taken = parts.accept(settled, free) & ~conflict
+        whole = live.with_canvas(sample, window)
+        accepted = parts.renoise(
+            Accepted(taken, whole, live.known, window, live.constraint, live.seeds, index, max_passes)
+        )
+        canvas = torch.where(accepted | live.pinned, sample, parts.fresh(live, options, window, noise, index))
+        stopped, history = parts.stop(best, settled, free, live.history)
         stopped = _judged(live, best, stopped, parts, options, window)
 
         going = ~live.stopped
@@ -195,7 +199,10 @@ def denoise_canvas(
                 keep = [row for row, done in enumerate(finished) if not done]
                 answers.write(live, live.stopped.nonzero().flatten(), settled.probabilities, window)
                 live, told = live.select(torch.tensor(keep, device=canvas.device)), _to_front(told, keep)
+                taken, accepted = taken[keep], accepted[keep]
         if parts.self_conditioning:
+            if parts.guide.forget_violations and live.constraint is not None:
+                told = _forgetting(told, taken & ~accepted, live, noise)
             signal = model.self_condition(told)
 
 
@@ -210,6 +217,15 @@ def _logits(model: Denoiser, live: Live, signal: object, options: Options, windo
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         check(got == expected, f"logits_hook returned {got}", f"return logits {expected}")
     return logits.float()
+
+
+def _forgetting(told: FloatTensor, where: BoolTensor, live: Live, noise: tuple[int, int]) -> FloatTensor:
+    """(N, C, V) with all tokens of the noise range that are not forbidden equally likely at some positions (N, C)."""
+    even = torch.zeros(told.shape[-1], device=told.device)
+    even[slice(*noise)] = 1
+    if live.forbidden is not None:
+        even = even * ~live.constraint.of_tokens(live.forbidden)
+    return torch.where(where[..., None], even / even.sum(-1, keepdim=True).clamp(min=1), told)
 
 
 def _with_masks(live: Live, parts: Diffusion, window: slice) -> Live:

@@ -10,7 +10,8 @@ from typing import Any
 from constrained_dg.errors import check, is_count
 from constrained_dg.sampling.base import PassInfo, StepRecord
 from constrained_dg.sampling.draws import DRAWS, Draws
-from constrained_dg.shapes import FloatTensor
+from constrained_dg.shapes import FloatTensor, IntTensor
+from constrained_dg.task import Batch, Symmetric
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Options:
             what it returns is used in their place. It may write into the logits.
         on_step: called with the record of every pass; `StepRecord.best` is the draft.
         trace: keep the records in the result.
+        symmetric: `Task.symmetric`, for a sampler that solves moved versions of a problem.
+        distribution: keep what a search is ordered by in the result.
     """
 
     max_passes: int | None = None
@@ -46,6 +49,8 @@ class Options:
     logits_hook: Callable[[FloatTensor, PassInfo], FloatTensor] | None = None
     on_step: Callable[[StepRecord], None] | None = None
     trace: bool = False
+    symmetric: Callable[[Batch, IntTensor], Symmetric | None] | None = None
+    distribution: bool = False
     started: float = field(default_factory=time.monotonic, init=False)
 
     def __post_init__(self) -> None:

@@ -11,10 +11,11 @@ import torch
 
 from constrained_dg import rng
 from constrained_dg.constraints.base import Constraint, contradictory
-from constrained_dg.constraints.search import Completion, complete
+from constrained_dg.constraints.search import complete
 from constrained_dg.errors import check, is_count
-from constrained_dg.sampling.answers import Answers, ByClass
+from constrained_dg.sampling.answers import Answers
 from constrained_dg.sampling.base import Generation, Status, StepRecord
+from constrained_dg.sampling.by_class import ByClass
 from constrained_dg.sampling.draws import DRAWS, candidate_seeds
 from constrained_dg.sampling.loop import select_relations, select_rows
 from constrained_dg.sampling.options import Options
@@ -125,7 +126,7 @@ class Request:
 
     def begin(self, completer: Completer | None) -> Answers:
         """The answers before any pass."""
-        if completer is None or self.constraint is None:
+        if self.constraint is None or (completer is None and not self.options.distribution):
             return Answers.begin(self.tokens, None)
         by_class = ByClass.before_any_pass(self.constraint, len(self.tokens), self.tokens.device)
         return Answers.begin(self.tokens, by_class)
@@ -150,54 +151,69 @@ class Request:
             first = torch.arange(0, len(seeds), copies, device=seeds.device)
             chosen = first + score.view(-1, copies).argmax(-1)
             answers, seeds, passes = answers.select(chosen), seeds[chosen], passes.view(-1, copies).sum(-1)
-        tokens, padding, log_probability = answers.tokens, answers.padding, answers.log_probability(pinned)
-        nodes, refused, status = torch.zeros_like(passes), self.refused.clone(), [None] * len(tokens)
+        tokens, padding = answers.tokens, answers.padding
+        status = [None] * len(tokens)
         if self.constraint is not None:
-            solved = self.constraint.is_satisfied(tokens)
-            for row in (~solved & ~refused).nonzero().flatten().tolist() if completer is not None else ():
-                limit = self._limit(completer)
-                if limit == 0:
-                    break
-                found = self._complete(row, answers, completer.node_budget, limit)
-                nodes[row], refused[row] = found.nodes, found.exhausted
-                if found.answer is not None:
-                    whole = found.answer.to(tokens.device)
-                    padding[row] &= whole == tokens[row]
-                    tokens[row] = whole
-                    classes = self.constraint.class_of(whole)[:, None]
-                    gained = answers.by_class.log_probs[row].gather(-1, classes)[:, 0]
-                    log_probability[row] = gained.masked_fill(pinned[row] | padding[row], 0).sum()
-            solved = self.constraint.is_satisfied(tokens)
-            pairs = zip(solved.tolist(), refused.tolist(), strict=True)
+            pairs = zip(self.constraint.is_satisfied(tokens).tolist(), self.refused.tolist(), strict=True)
             # The judge speaks first: a faulty proof never hides an answer that it accepts.
             status = [Status.SOLVED if s else Status.UNSATISFIABLE if r else Status.UNSOLVED for s, r in pairs]
-        return Generation(
+        made = Generation(
             tokens=tokens,
             status=status,
             passes=passes,
             free_tokens=(~(pinned | padding)).sum(-1),
-            search_nodes=nodes,
+            search_nodes=torch.zeros_like(passes),
             seeds=seeds,
-            log_probability=log_probability,
+            log_probability=answers.log_probability(pinned),
+            padding=padding,
             trace=list(trace),
+            distribution=answers.by_class,
         )
+        if completer is not None and self.constraint is not None:
+            made = completed(made, self.constraint, pinned, completer, self.options)
+        return made if self.options.distribution else replace(made, distribution=None)
 
-    def _limit(self, completer: Completer) -> float | None:
-        """Seconds for the search of one row: the completer's own, or what is left of the call."""
-        limits = [limit for limit in (completer.time_limit, self.options.remaining()) if limit is not None]
-        return min(limits, default=None)
 
-    def _complete(self, row: int, answers: Answers, node_budget: int, time_limit: float | None) -> Completion:
-        rule = select_rows(self.constraint, torch.tensor([row], device=self.tokens.device)).to("cpu")
-        return complete(
-            rule,
-            answers.tokens[row].cpu(),
-            self.batch.pinned[row].cpu(),
-            log_probs=answers.by_class.log_probs[row].cpu(),
-            tokens=answers.by_class.tokens[row].cpu(),
-            node_budget=node_budget,
-            time_limit=time_limit,
+def completed(
+    made: Generation, constraint: Constraint, pinned: BoolTensor, completer: Completer, options: Options
+) -> Generation:
+    """Search, row by row, for what is unsolved: it ends solved, unsatisfiable (all was searched) or unsolved still.
+
+    Args:
+        made: with its distribution, or the search takes all tokens as equally likely.
+        constraint: of the rows of `made`, or one.
+        pinned: (B, T) bool.
+        options: of the call, whose time limit holds here too.
+    """
+    values = {name: getattr(made, name).clone() for name in ("tokens", "padding", "log_probability", "search_nodes")}
+    status, by_class = list(made.status), made.distribution
+    if by_class is None:
+        by_class = ByClass.before_any_pass(constraint, len(made.tokens), made.tokens.device)
+    for row, known in enumerate(pinned):
+        limits = [limit for limit in (completer.time_limit, options.remaining()) if limit is not None]
+        if status[row] is not Status.UNSOLVED or 0 in limits:
+            continue
+        tokens = values["tokens"][row]
+        found = complete(
+            select_rows(constraint, torch.tensor([row], device=tokens.device)).to("cpu"),
+            tokens.cpu(),
+            known.cpu(),
+            log_probs=by_class.log_probs[row].cpu(),
+            tokens=by_class.tokens[row].cpu(),
+            node_budget=completer.node_budget,
+            time_limit=min(limits, default=None),
         )
+        values["search_nodes"][row] += found.nodes
+        if found.exhausted:
+            status[row] = Status.UNSATISFIABLE
+        if found.answer is not None:  # the judge of `complete` has accepted it
+            status[row], whole = Status.SOLVED, found.answer.to(tokens.device)
+            values["padding"][row] &= whole == tokens
+            tokens.copy_(whole)
+            gained = by_class.log_probs[row].gather(-1, constraint.class_of(whole)[:, None])[:, 0]
+            values["log_probability"][row] = gained.masked_fill(known | values["padding"][row], 0).sum()
+    free = (~(pinned | values["padding"])).sum(-1)
+    return replace(made, **values, status=status, free_tokens=free)
 
 
 def known_of(model: Any, name: str, in_config: str | None = None) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from constrained_dg.errors import check, is_count
+from constrained_dg.sampling.distribution import Distribution
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 
@@ -35,10 +36,44 @@ class Stable:
         """(N, C) -> (N, stability_threshold, C), a history that no canvas equals."""
         return canvas.new_full((len(canvas), self.stability_threshold, canvas.shape[1]), -1)
 
-    def __call__(
-        self, best: IntTensor, entropy: FloatTensor, free: BoolTensor, history: IntTensor
-    ) -> tuple[BoolTensor, IntTensor]:
-        """(N, C), (N, C), (N, C), history -> rows that stop (N), and the history with this pass in it."""
+    def __call__(self, best: IntTensor, settled: Distribution, free: BoolTensor, history: IntTensor) -> Verdict:
+        """(N, C), of this pass, (N, C), history -> rows that stop (N), and the history with this pass in it."""
         stable = (best[:, None] == history).flatten(1).all(-1)
-        mean = entropy.masked_fill(~free, 0).sum(-1) / free.sum(-1).clamp(min=1)
+        mean = _mean(settled.entropy, free)
         return stable & (mean < self.confidence_threshold), torch.cat([history, best[:, None]], 1)[:, 1:]
+
+
+@dataclass(frozen=True)
+class Change:
+    """The distributions of two successive passes are near each other: their total variation, averaged over the free
+    positions, lies below a threshold. A fixed point of the denoiser need not be a right answer (EqR, 2605.21488, 2026).
+
+    It keeps the distribution of the pass before: (N, C, V) float32.
+
+    Args:
+        threshold: a total variation, from 0 (equal) to 1 (disjoint).
+    """
+
+    threshold: float = 0.01
+
+    def __post_init__(self) -> None:
+        check(0 < self.threshold <= 1, f"threshold is {self.threshold}", "give more than 0, at most 1")
+
+    def start(self, canvas: IntTensor) -> FloatTensor:
+        """(N, C) -> (N, C, 1), a distribution that none is near to."""
+        return torch.full((*canvas.shape, 1), torch.inf, device=canvas.device)
+
+    def __call__(self, best: IntTensor, settled: Distribution, free: BoolTensor, history: FloatTensor) -> Verdict:
+        """As `Stable`."""
+        variation = (settled.probabilities - history).abs().sum(-1) / 2
+        # A copy: what reads the distribution next may overwrite it.
+        return _mean(variation, free) < self.threshold, settled.probabilities.clone()
+
+
+#: Rows that stop, and what the next pass is told.
+Verdict = tuple[BoolTensor, torch.Tensor]
+
+
+def _mean(values: FloatTensor, free: BoolTensor) -> FloatTensor:
+    """(N, C) -> (N) over the free positions."""
+    return values.masked_fill(~free, 0).sum(-1) / free.sum(-1).clamp(min=1)

@@ -12,6 +12,7 @@ import torch
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.sampling import Diffusion
 from constrained_dg.sampling.distribution import settle
+from constrained_dg.sampling.renoise import Accepted
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch
 
@@ -91,6 +92,16 @@ def refill(carried: Carried, fresh: Batch, noisy: IntTensor) -> tuple[Carried, B
     return filled, replace(fresh, **both)
 
 
+def fresh_noise(batch: Batch, sampler: Diffusion, rules: Constraint | None, generator: torch.Generator) -> IntTensor:
+    """(B, C) noise of the kind that the sampler uses, drawn on the CPU so that a seed gives one run on every device."""
+    canvas = batch.canvas
+    if rules is None or not sampler.noise.reads_rules:
+        return torch.randint(*batch.noise, canvas.shape, generator=generator).to(canvas.device)
+    may = rules.of_tokens(rules.allowed(canvas, batch.pinned, slice(0, canvas.shape[1])))
+    uniform = torch.rand(canvas.shape, generator=generator).clamp_(min=2.0**-25).to(canvas.device)
+    return sampler.noise(may, batch.noise, uniform)
+
+
 @torch.no_grad()
 def advance(
     carried: Carried,
@@ -116,11 +127,14 @@ def advance(
         forbidden, conflict = sampler.guide.forbidden(batch.canvas, batch.pinned, window, rules)
         seen, told = sampler.guide(seen, forbidden, rules)
     told = told / heat
-    settled = settle(seen / heat, 1.0, torch.rand(shape, generator=generator).to(logits.device))
+    uniform = torch.rand(shape, generator=generator).to(logits.device)
+    settled = settle(seen / heat, 1.0, uniform, sampler.accept.needs_margin)
     best, sample = (torch.where(free, tokens, batch.canvas) for tokens in (settled.best, settled.sample))
-    accepted = sampler.accept(settled.entropy, free) & ~conflict
-    accepted = sampler.renoise(accepted, sample, batch.pinned, window, rules)
-    noise = torch.randint(*batch.noise, shape, generator=generator).to(logits.device)
+    accepted = sampler.accept(settled, free) & ~conflict
+    seeds = torch.randint(2**62, (len(free),), generator=generator).to(logits.device)
+    ages = int(carried.age.float().mean()) if len(carried.age) else 0
+    accepted = sampler.renoise(Accepted(accepted, sample, batch.pinned, window, rules, seeds, ages, passes))
+    noise = fresh_noise(batch, sampler, rules, generator)
     canvas = torch.where(accepted | batch.pinned, sample, noise)
     age = carried.age + 1
     live = (age < passes) & (best != batch.canvas).any(1)

@@ -64,7 +64,8 @@ def fit(cfg: dict[str, Any]) -> float:
     # A run folder may come from elsewhere: it names no module to import but ours.
     packages = OUR_PACKAGES if cfg["resume"] else None
     task, sampler = build(cfg["task"], packages), build(cfg["sampler"], packages)
-    check(isinstance(sampler, Diffusion), f"sampler {sampler.name!r} does not denoise", "train with plain or validity")
+    parts = getattr(sampler, "sampler", sampler)  # of one attempt, where there are several
+    check(isinstance(parts, Diffusion), f"sampler {sampler.name!r} does not denoise", "train with plain or validity")
     backbone, task = starting_point(cfg, task, objective)
     check_sampler(task, sampler)
     resume_from = checkpoint_of(folder) if cfg["resume"] else None
@@ -76,7 +77,7 @@ def fit(cfg: dict[str, Any]) -> float:
         choose_trained(backbone, cfg["model"]["lora"], cfg["seed"])
     device = trainer.strategy.root_device.type
     compiled = can_compile(device) if cfg["compile"] == "auto" else cfg["compile"]
-    module = DiffusionModule(backbone, objective, optimisation, cfg["seed"], sampler, task.rules, compiled)
+    module = DiffusionModule(backbone, objective, optimisation, cfg["seed"], parts, task.rules, compiled)
     parameters = [p for p in backbone.parameters()]
     learned = sum(p.numel() for p in parameters if p.requires_grad)
     some = "" if learned == (total := sum(p.numel() for p in parameters)) else f" of {total}"

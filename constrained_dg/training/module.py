@@ -21,7 +21,7 @@ from constrained_dg.sampling import Diffusion
 from constrained_dg.sampling.loop import select_relations
 from constrained_dg.shapes import FloatTensor, IntTensor
 from constrained_dg.task import Batch
-from constrained_dg.training.carry import Carried, advance, refill
+from constrained_dg.training.carry import Carried, advance, fresh_noise, refill
 from constrained_dg.training.optimiser import new_optimiser
 from constrained_dg.training.settings import Objective, Optimisation
 
@@ -37,7 +37,7 @@ class DiffusionModule(L.LightningModule):
     Args:
         objective, optimisation: what is learned, and how.
         seed: of noise and corruption.
-        sampler: makes the canvases that are carried over.
+        sampler: makes the canvases that are carried over, and says what noise is.
         rules: of a batch, see `Task.rules`; for a sampler that reads them.
         compiled: compile the layers for training steps (sampling stays eager: its shapes change all the time).
     """
@@ -85,7 +85,7 @@ class DiffusionModule(L.LightningModule):
         model, objective = self.backbone, self.objective
         generator = step_generator(self.seed, self.global_step, self.global_rank)
         level = sample_noise_levels(len(batch), generator)
-        noisy = corrupt(batch.canvas, batch.pinned, level, batch.noise, generator)
+        noisy = self._corrupted(batch, level, generator)
         batch, noisy, carried = self._with_carried(batch, noisy, generator)
 
         model.routing = routing = RoutingRecord([], []) if objective.balance_weight else None
@@ -112,6 +112,16 @@ class DiffusionModule(L.LightningModule):
         self._carry_on(carried, logits[-1], generator)
         self.log_dict({"loss": loss.detach(), **{k: v.detach() for k, v in parts.items()}})
         return loss
+
+    def _corrupted(self, batch: Batch, level: FloatTensor, generator: torch.Generator) -> IntTensor:
+        """(B, C) canvases with noise of the kind that the sampler uses."""
+        drawn = (
+            fresh_noise(batch, self.sampler, self._rules(batch), generator) if self.sampler.noise.reads_rules else None
+        )
+        return corrupt(batch.canvas, batch.pinned, level, batch.noise, generator, drawn)
+
+    def _rules(self, batch: Batch) -> Constraint | None:
+        return self.rules(batch) if self.sampler.reads_rules else None
 
     def _signal(self, batch: Batch, noisy: IntTensor, cache: Any, carried: Carried | None) -> FloatTensor:
         """Self-conditioning: a first prediction without gradient for a share of the fresh rows; carried rows bring
@@ -156,7 +166,7 @@ class DiffusionModule(L.LightningModule):
         if not rows:
             return batch, noisy, None
         shape = batch.prompt.shape[1], batch.canvas.shape[1]
-        start = corrupt(batch.canvas, batch.pinned, torch.ones(len(batch)), batch.noise, generator)
+        start = self._corrupted(batch, torch.ones(len(batch)), generator)
         carried = self.carried.get(shape)
         if carried is None:
             zeros = torch.zeros(rows, dtype=torch.int64, device=noisy.device)
@@ -172,7 +182,7 @@ class DiffusionModule(L.LightningModule):
             return
         shape = carried.batch.prompt.shape[1], carried.batch.canvas.shape[1]
         logits = logits[: len(carried.live)].detach()
-        rules = self.rules(carried.batch)
+        rules = self._rules(carried.batch)
         self.carried[shape] = advance(carried, logits, self.objective.own_canvas_passes, generator, self.sampler, rules)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from math import isfinite
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check, is_count
 from constrained_dg.shapes import BoolTensor, IntTensor
-from constrained_dg.task import Batch, Task
+from constrained_dg.task import Batch, Symmetric, Task
 from constrained_dg.text import Tokenizer
 from tasks.sudoku import drawing, files
 from tasks.sudoku.canonical import canonical
@@ -224,6 +225,24 @@ class Sudoku(Task):
 
     def rules(self, batch: Batch) -> Constraint:
         return rules_of_tokens(batch.canvas, batch.pinned)
+
+    def symmetric(self, batch: Batch, seeds: IntTensor) -> Symmetric:
+        """Each puzzle relabelled, permuted and perhaps transposed."""
+        size = round(batch.canvas.shape[1] ** 0.5)
+        drawn = [random_symmetry(np.random.default_rng(seed % 2**63), 1, size) for seed in seeds.tolist()]
+        order, relabel = (torch.from_numpy(np.concatenate(part)).to(seeds.device) for part in zip(*drawn, strict=True))
+        rename = torch.arange(VOCAB_SIZE, device=seeds.device).repeat(len(seeds), 1)
+        rename[:, FIRST_SYMBOL : FIRST_SYMBOL + size] = relabel[:, 1:] + BLANK
+
+        def moved(tokens: IntTensor) -> IntTensor:
+            return rename.gather(1, tokens.gather(1, order))
+
+        def undo(answer: IntTensor) -> IntTensor:
+            return rename.argsort(1).gather(1, answer).gather(1, order.argsort(1))
+
+        pinned = batch.pinned.gather(1, order)
+        turned = replace(batch, prompt=moved(batch.prompt), canvas=moved(batch.canvas), pinned=pinned)
+        return Symmetric(turned, self.rules(turned), undo)
 
     def read(self, path: str) -> list[Puzzle]:
         """Puzzles of a text or CSV file, see `files.read_puzzles`."""

@@ -69,7 +69,7 @@ def answers_of(folder):
 
 
 def test_report(cfg, capsys):
-    names = ["plain", "validity", "completer", "search", "autoregressive", "validity@untrained"]
+    names = ["plain", "validity", "guaranteed", "search", "autoregressive", "validity@untrained"]
     evaluate.evaluate({**cfg, "samplers": names, "batch_size": 2})
     shown = capsys.readouterr().out
     assert all(name in shown for name in [*names, "easy", "hard", "all", "seconds", "could equal"])
@@ -90,7 +90,7 @@ def test_report(cfg, capsys):
     for row in answers:
         solved = is_solution(row["puzzle"], row["answer"])
         assert row["status"] == ("solved" if solved else "unsolved"), row
-        assert solved or row["sampler"] not in ("completer", "search")
+        assert solved or row["sampler"] not in ("guaranteed", "search")
 
     assert [(row["sampler"], row["tier"]) for row in saved["rows"]] == list(product(names, ("easy", "hard", "all")))
     for row in saved["rows"]:
@@ -118,7 +118,7 @@ def test_same_seed_same_answers_in_any_batch(cfg, tmp_path):
 def test_verdicts(cfg, tmp_path):
     data = tmp_path / "odd.txt"
     data.write_text("\n".join([SEVERAL, CONTRADICTION, DEAD_END]))
-    evaluate.evaluate({**cfg, "data": str(data), "samplers": ["completer", "search"]})
+    evaluate.evaluate({**cfg, "data": str(data), "samplers": ["guaranteed", "search"]})
     for row in answers_of(cfg["out"]):
         expected = "solved" if row["puzzle"] == SEVERAL else "unsatisfiable"
         assert row["status"] == expected and is_solution(row["puzzle"], row["answer"]) == (expected == "solved")
@@ -166,7 +166,7 @@ def test_a_report_is_never_overwritten(cfg):
 
 def test_one_puzzle_settles(cfg, capsys, tmp_path):
     cfg = {**cfg, "data": None}
-    evaluate.evaluate({**cfg, "puzzle": PUZZLES[4], "samplers": ["completer"]})
+    evaluate.evaluate({**cfg, "puzzle": PUZZLES[4], "samplers": ["guaranteed"]})
     shown = capsys.readouterr().out
     assert re.search(r"pass 1: \d+ of 8 accepted, \d+ break a rule", shown) and "\x1b" not in shown
     assert re.search(r"solved: passes \d, search branches \d+, \d\.\d\d s", shown)

@@ -73,10 +73,10 @@ def test_only_adapters_stand_in_the_training_checkpoint(sudoku: Path) -> None:
 @pytest.mark.slow
 def test_a_fine_tuned_model_is_evaluated_on_puzzles_as_text(sudoku: Path, tmp_path: Path) -> None:
     cfg = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "evaluate.yaml")) | {"run": str(sudoku), "limit": 4}
-    cfg |= {"samplers": ["plain", "validity", "completer"], "max_passes": 3, "out": str(tmp_path / "report")}
+    cfg |= {"samplers": ["plain", "validity", "guaranteed"], "max_passes": 3, "out": str(tmp_path / "report")}
     rows = {row["sampler"]: row for row in evaluate.evaluate(cfg)["rows"] if row["tier"] == "all"}
     # The model has learned next to nothing; the completer needs no model, but the rules on text.
-    assert rows["plain"]["solved"] == 0.0 and rows["completer"]["solved"] == 1.0
+    assert rows["plain"]["solved"] == 0.0 and rows["guaranteed"]["solved"] == 1.0
     answers = (tmp_path / "report" / "answers.csv").read_text()
     assert "unreadable: " in answers
 

@@ -150,7 +150,7 @@ def test_logging_is_left_alone(run):
 
 def test_every_sampler_loads_under_its_own_name():
     names = sorted(path.stem for path in (cli.CONF / "sampler").glob("*.yaml"))
-    assert {"plain", "validity", "completer", "search", "autoregressive"} <= set(names)
+    assert {"plain", "validity", "guaranteed", "search", "autoregressive"} <= set(names)
     for name in names:
         assert cli.load_sampler(name).name == name
     assert cli.load_sampler("plain") == Diffusion()

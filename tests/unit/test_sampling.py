@@ -17,12 +17,18 @@ from constrained_dg.sampling import (
     Violations,
     generate,
 )
-from constrained_dg.sampling.distribution import draw
+from constrained_dg.sampling.distribution import Distribution, draw
+from constrained_dg.sampling.renoise import Accepted
 from constrained_dg.task import Batch
 from tests.fakes import GRIDS, HIGH, LOW, VOCAB, Anything, Fake, Oracle, Restless, sudoku4, sudoku_batch
 
 CLUES = torch.rand(3, 16, generator=torch.Generator().manual_seed(0)) < 0.4
 VALIDITY = Diffusion("validity", Guide(True, True), renoise=Violations(), judge_stop=True)
+
+
+def known(**values: torch.Tensor) -> Distribution:
+    """A distribution of which only some is known."""
+    return Distribution(**{**dict.fromkeys(("best", "sample", "entropy", "log_best", "probabilities")), **values})
 
 
 def test_temperature_starts_at_the_maximum_and_never_reaches_the_minimum():
@@ -35,8 +41,8 @@ def test_the_accepted_prefix_by_hand():
     entropy = torch.tensor([[0.05, 0.9, 0.04, 0.0, 0.07]])
     free = torch.tensor([[True, True, True, False, True]])
     # ascending 0.04 0.05 0.07 0.9; sums before each 0, 0.04, 0.09, 0.16
-    assert EntropyBound(0.1)(entropy, free).tolist() == [[True, False, True, False, True]]
-    assert EntropyBound(0.01)(entropy, free).tolist() == [[False, False, True, False, False]]
+    assert EntropyBound(0.1)(known(entropy=entropy), free).tolist() == [[True, False, True, False, True]]
+    assert EntropyBound(0.01)(known(entropy=entropy), free).tolist() == [[False, False, True, False, False]]
 
 
 def test_draws_follow_the_distribution_and_skip_what_is_impossible():
@@ -48,7 +54,7 @@ def test_draws_follow_the_distribution_and_skip_what_is_impossible():
 
 def test_stable_needs_the_same_canvas_and_confidence():
     best, free = torch.tensor([[1, 2]]), torch.tensor([[True, False]])
-    calm, vague = torch.tensor([[0.001, 9.0]]), torch.tensor([[0.1, 0.0]])
+    calm, vague = (known(entropy=torch.tensor([row])) for row in ([0.001, 9.0], [0.1, 0.0]))
     for threshold, passes in ((0, 1), (1, 2), (2, 3)):
         stop = Stable(threshold)
         history, outcomes = stop.start(best), []
@@ -66,10 +72,11 @@ def test_violations_asks_decided_tokens_only():
     accepted = torch.ones(1, 16, dtype=torch.bool)
     accepted[0, 2] = False
     nothing = torch.zeros(1, 16, dtype=torch.bool)
-    kept = Violations()(accepted, answer, nothing, slice(0, 16), rules)
+    told = Accepted(accepted, answer, nothing, slice(0, 16), rules, torch.tensor([1]), 0, 8)
+    kept = Violations()(told)
     assert (accepted & ~kept)[0].nonzero().flatten().tolist() == [0, 4, 5, 13]
-    assert torch.equal(Uniform()(accepted, answer, nothing, slice(0, 16), rules), accepted)
-    assert torch.equal(Violations()(accepted, answer, nothing, slice(0, 16), None), accepted)
+    assert torch.equal(Uniform()(told), accepted)
+    assert torch.equal(Violations()(replace(told, constraint=None)), accepted)
 
 
 def test_each_switch_of_the_guide():

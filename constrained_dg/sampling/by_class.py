@@ -1,0 +1,43 @@
+"""What a search needs of the model's distribution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.shapes import FloatTensor, IntTensor
+
+
+@dataclass(frozen=True)
+class ByClass:
+    """What the completer needs of the distribution: each class of tokens through its likeliest token.
+
+    Attributes:
+        log_probs: (B, T, A) float32 of that token; equal where no pass was made.
+        tokens: (B, T, A) int64, that token.
+    """
+
+    log_probs: FloatTensor
+    tokens: IntTensor
+
+    @classmethod
+    def before_any_pass(cls, constraint: Constraint, rows: int, device: torch.device) -> ByClass:
+        """All tokens equal."""
+        shape = (rows, constraint.length, constraint.alphabet)
+        tokens = constraint.tokens_of(torch.arange(constraint.alphabet, device=device))
+        return cls(torch.zeros(shape, device=device), tokens.expand(shape).clone())
+
+    def write(self, rows: IntTensor, window: slice, probabilities: FloatTensor, constraint: Constraint) -> None:
+        """Take over the distribution (N, C, V) of these rows (N)."""
+        highest, self.tokens[rows, window] = constraint.likeliest(probabilities)
+        self.log_probs[rows, window] = highest.log()
+
+    def averaged(self, other: ByClass, rows: IntTensor) -> ByClass:
+        """With the mean of both at these rows, of which `other` tells; each class through the likelier token."""
+        log_probs, tokens = self.log_probs.clone(), self.tokens.clone()
+        mean = torch.logaddexp(log_probs[rows], other.log_probs) - torch.log(torch.tensor(2.0))
+        tokens[rows] = torch.where(other.log_probs > log_probs[rows], other.tokens, tokens[rows])
+        log_probs[rows] = mean
+        return ByClass(log_probs, tokens)
