@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -34,10 +35,10 @@ class ByClass:
         highest, self.tokens[rows, window] = constraint.likeliest(probabilities)
         self.log_probs[rows, window] = highest.log()
 
-    def averaged(self, other: ByClass, rows: IntTensor) -> ByClass:
-        """With the mean of both at these rows, of which `other` tells; each class through the likelier token."""
+    def averaged(self, other: ByClass, rows: IntTensor, before: int) -> ByClass:
+        """The mean over one more than `before` of them at these rows; each class through its likelier token."""
         log_probs, tokens = self.log_probs.clone(), self.tokens.clone()
-        mean = torch.logaddexp(log_probs[rows], other.log_probs) - torch.log(torch.tensor(2.0))
+        mean = torch.logaddexp(log_probs[rows] + math.log(before), other.log_probs) - math.log(before + 1)
         tokens[rows] = torch.where(other.log_probs > log_probs[rows], other.tokens, tokens[rows])
         log_probs[rows] = mean
         return ByClass(log_probs, tokens)

@@ -92,7 +92,7 @@ class Restarts:
             found = self.sampler.run(model, part, rules, fresh, **own)
             if undo is not None:
                 found = _undone(found, undo, select_rows(constraint, rows))
-            made = found if made is None else _better(made, found, rows)
+            made = found if made is None else _better(made, found, rows, attempt)
             attempt, left = attempt + 1, left - passes
             if constraint is None:
                 break
@@ -181,8 +181,8 @@ def _undone(made: Generation, undo: Callable[[IntTensor], IntTensor], constraint
     return replace(made, tokens=tokens, status=status, trace=[], distribution=None)
 
 
-def _better(made: Generation, found: Generation, rows: IntTensor) -> Generation:
-    """What is known of all rows, after one more attempt at some: an accepted answer, else the likelier one."""
+def _better(made: Generation, found: Generation, rows: IntTensor, before: int) -> Generation:
+    """What is known of all rows, after one more attempt than `before` at some: an accepted answer, or the likelier."""
     solved = torch.tensor([status is Status.SOLVED for status in found.status], device=rows.device)
     take = solved | (found.log_probability > made.log_probability[rows])
     to, of = rows[take], take.nonzero().flatten()
@@ -199,5 +199,5 @@ def _better(made: Generation, found: Generation, rows: IntTensor) -> Generation:
     trace = made.trace + [replace(record, rows=rows[record.rows]) for record in found.trace]
     distribution = made.distribution
     if distribution is not None and found.distribution is not None:
-        distribution = distribution.averaged(found.distribution, rows)
+        distribution = distribution.averaged(found.distribution, rows, before)
     return replace(made, **values, status=status, trace=trace, distribution=distribution)

@@ -1,0 +1,40 @@
+"""Shares and paired differences with intervals clustered by puzzle: seeds of one puzzle are no sample of puzzles."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from constrained_dg.metrics import wilson
+
+RESAMPLES = 2000
+
+
+def resampled(of_puzzles: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean over puzzles of (N) values."""
+    generator = np.random.default_rng(seed)
+    rows = generator.integers(len(of_puzzles), size=(RESAMPLES, len(of_puzzles)))
+    low, high = np.percentile(of_puzzles[rows].mean(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def share(solved: np.ndarray) -> tuple[float, float, float]:
+    """The mean of (N puzzles, K seeds) and its interval: the wider of bootstrap and Wilson's on N puzzles where all are
+    alike, for which a bootstrap knows no spread."""
+    of_puzzles = solved.mean(1)
+    mean = float(of_puzzles.mean())
+    if np.all(of_puzzles == of_puzzles[0]):
+        return mean, *wilson(round(mean * len(solved)), len(solved))
+    return mean, *resampled(of_puzzles)
+
+
+def difference(solved: np.ndarray, reference: np.ndarray) -> tuple[float, float, float]:
+    """Mean of solved - reference, (N, K) each over the same puzzles, and its interval.
+
+    Where no puzzle differs the bootstrap knows no spread either: then the interval is what three puzzles would
+    make that might have differed (the rule of three).
+    """
+    of_puzzles = solved.mean(1) - reference.mean(1)
+    mean = float(of_puzzles.mean())
+    if np.all(of_puzzles == of_puzzles[0]):
+        return mean, mean - 3 / len(of_puzzles), mean + 3 / len(of_puzzles)
+    return mean, *resampled(of_puzzles)
