@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Self
@@ -12,6 +13,8 @@ import torch
 from constrained_dg.constraints.alphabet import Alphabet
 from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+
+log = logging.getLogger(__name__)
 
 
 def one_hot(tokens: IntTensor, alphabet: int) -> BoolTensor:
@@ -28,6 +31,32 @@ def contradictory(constraint: Constraint, answer: IntTensor, known: BoolTensor) 
     """(B) True where propagation alone proves that no satisfying answer agrees with the known tokens."""
     candidates = candidates_of(constraint.class_of(answer), known, constraint.alphabet)
     return ~constraint.propagate(candidates).any(-1).all(-1)
+
+
+def judged(constraint: Constraint, answer: IntTensor) -> BoolTensor:
+    """`is_satisfied` that never ends a run: (B, T) -> (B), False and a warning for an answer on which it raises."""
+    return _guarded(constraint, "is_satisfied", answer)
+
+
+def blamed(constraint: Constraint, answer: IntTensor) -> BoolTensor:
+    """`violations` that never ends a run: (B, T) -> (B, T), no blame and a warning where it raises."""
+    return _guarded(constraint, "violations", answer)
+
+
+def _guarded(constraint: Constraint, method: str, answer: IntTensor) -> BoolTensor:
+    try:
+        return getattr(constraint, method)(answer)
+    except InputError:
+        raise
+    except Exception as error:  # a user's code: anything
+        if len(answer) > 1:
+            rows = torch.arange(len(answer)).split(1)
+            rules = [constraint if constraint.rows == 1 else constraint.select(row) for row in rows]
+            return torch.cat([_guarded(rule, method, answer[row]) for rule, row in zip(rules, rows, strict=True)])
+        what = f"{type(constraint).__name__}.{method} raised {type(error).__name__}: {error}"
+        log.warning("%s; the answer counts as unsolved", what)
+        shape = answer.shape if method == "violations" else answer.shape[:1]
+        return torch.zeros(shape, dtype=torch.bool, device=answer.device)
 
 
 def _equal(one: object, other: object) -> bool:

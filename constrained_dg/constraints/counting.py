@@ -60,8 +60,8 @@ class Count(Layered):
         places_ = int(self.mask.sum())
         high = places_ if high is None else high
         check(is_count(low) and is_count(high), f"bounds are {low!r} and {high!r}", "give integers of at least 0")
-        check(low <= high, f"low {low} lies above high {high}", "give low <= high")
         check(low <= places_, f"at least {low} are asked of {places_} positions", f"ask for at most {places_}")
+        check(low <= high, f"low {low} lies above high {high}", "give low <= high")
         check(
             len(chosen) < alphabet or high >= places_,
             f"every token counts, so that {places_} are held and not at most {high}",

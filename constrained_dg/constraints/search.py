@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from constrained_dg.constraints.base import Constraint, candidates_of, one_hot
+from constrained_dg.constraints.base import Constraint, candidates_of, judged, one_hot
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -91,7 +91,7 @@ def complete(
         if largest == 1:
             found = candidates[0].to(torch.uint8).argmax(-1)
             whole = torch.where(found == draft, answer, tokens.gather(-1, found[:, None])[:, 0])
-            if constraint.is_satisfied(whole[None]):
+            if judged(constraint, whole[None]):
                 return Completion(whole, exhausted=False, nodes=nodes)
             continue
         branches += _branch(candidates, sizes, log_probs)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.base import Constraint, judged
 from constrained_dg.errors import check, is_count
 from constrained_dg.sampling.accept import Confidence, EntropyBound, FixedCount, Margin
 from constrained_dg.sampling.answers import Answers, after_end
@@ -187,7 +187,7 @@ class Diffusion:
         copies, constraint = request.options.candidates, select_rows(request.constraint, going)
         if copies == 1 or constraint is None or not bool(ended.any()):
             return torch.zeros_like(ended)
-        won = constraint.is_satisfied(answers.tokens[going]) & ended
+        won = judged(constraint, answers.tokens[going]) & ended
         return (won & (going[:, None] // copies == going // copies)).any(-1)
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.base import Constraint, judged
 from constrained_dg.errors import check
 from constrained_dg.sampling.answers import Answers, after_end
 from constrained_dg.sampling.base import Cache, Denoiser, PassInfo, StepRecord
@@ -253,7 +253,7 @@ def _judged(
         before = behind.new_zeros(len(behind), window.start)
         padding = torch.cat([before, after, behind], 1) & ~live.known
         answer, whole = answer.masked_fill(padding, options.pad), ended | last
-    accepted = constraint.is_satisfied(answer) & whole
+    accepted = judged(constraint, answer) & whole
     if parts.judge_stop:
         stopped = stopped | accepted
     if alone:

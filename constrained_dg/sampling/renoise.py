@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from constrained_dg import rng
-from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.base import Constraint, blamed
 from constrained_dg.errors import check
 from constrained_dg.sampling.draws import NEIGHBOURS
 from constrained_dg.shapes import BoolTensor, IntTensor
@@ -44,8 +44,8 @@ class Accepted:
         decided[:, self.window] |= self.mask
         allowed = self.constraint.allowed(self.answer, decided, self.window)
         held = self.constraint.class_of(self.answer[:, self.window])[..., None]
-        blamed = self.constraint.violations(self.answer)[:, self.window] & decided.all(-1, keepdim=True)
-        return self.mask & (~allowed.gather(-1, held)[..., 0] | blamed)
+        whole = blamed(self.constraint, self.answer)[:, self.window] & decided.all(-1, keepdim=True)
+        return self.mask & (~allowed.gather(-1, held)[..., 0] | whole)
 
 
 @dataclass(frozen=True)

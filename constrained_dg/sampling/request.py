@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from constrained_dg import rng
-from constrained_dg.constraints.base import Constraint, contradictory
+from constrained_dg.constraints.base import Constraint, contradictory, judged
+from constrained_dg.constraints.check import probe
 from constrained_dg.constraints.search import complete
 from constrained_dg.errors import check, is_count
 from constrained_dg.sampling.answers import Answers
@@ -108,6 +109,7 @@ class Request:
         tokens = _start(batch, seeds, canvas_length)
         refused = torch.zeros(rows, dtype=torch.bool, device=device)
         if constraint is not None:
+            probe(constraint, tokens)
             refused = contradictory(constraint, tokens, batch.pinned)
         return cls(batch, constraint, seeds, tokens, refused, canvas_length, options)
 
@@ -147,14 +149,14 @@ class Request:
             score = answers.log_probability(pinned.repeat_interleave(copies, 0)).masked_fill(passes == 0, -torch.inf)
             if self.constraint is not None:
                 rules = self.constraint if self.constraint.rows == 1 else self.constraint.repeat(copies)
-                score = score.masked_fill(rules.is_satisfied(answers.tokens), torch.inf)
+                score = score.masked_fill(judged(rules, answers.tokens), torch.inf)
             first = torch.arange(0, len(seeds), copies, device=seeds.device)
             chosen = first + score.view(-1, copies).argmax(-1)
             answers, seeds, passes = answers.select(chosen), seeds[chosen], passes.view(-1, copies).sum(-1)
         tokens, padding = answers.tokens, answers.padding
         status = [None] * len(tokens)
         if self.constraint is not None:
-            pairs = zip(self.constraint.is_satisfied(tokens).tolist(), self.refused.tolist(), strict=True)
+            pairs = zip(judged(self.constraint, tokens).tolist(), self.refused.tolist(), strict=True)
             # The judge speaks first: a faulty proof never hides an answer that it accepts.
             status = [Status.SOLVED if s else Status.UNSATISFIABLE if r else Status.UNSOLVED for s, r in pairs]
         made = Generation(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from constrained_dg import rng
-from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.base import Constraint, judged
 from constrained_dg.errors import check, is_count
 from constrained_dg.sampling.base import Denoiser, Generation, Status, StepRecord
 from constrained_dg.sampling.diffusion import Diffusion
@@ -172,7 +172,7 @@ def _told(options: Options, rows: IntTensor) -> Callable[[StepRecord], None] | N
 def _undone(made: Generation, undo: Callable[[IntTensor], IntTensor], constraint: Constraint | None) -> Generation:
     """Answers of moved problems as answers of the problems; the judge of those has the last word."""
     tokens = undo(made.tokens)
-    solved = constraint.is_satisfied(tokens).tolist()
+    solved = judged(constraint, tokens).tolist()
     status = [
         Status.SOLVED if good else Status.UNSOLVED if was is Status.SOLVED else was
         for good, was in zip(solved, made.status, strict=True)

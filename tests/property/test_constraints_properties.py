@@ -6,7 +6,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constrained_dg.constraints import All, AllDifferent, Alphabet, Constraint, On, Pinned, complete
+from constrained_dg.constraints import (
+    All,
+    AllDifferent,
+    Alphabet,
+    Constraint,
+    Count,
+    DifferentAcross,
+    Forbidden,
+    On,
+    Permutation,
+    Pinned,
+    Predicate,
+    Sum,
+    Vocabulary,
+    check_constraint,
+    complete,
+)
+from tests.property.examples import many
 
 LENGTH, ALPHABET = 4, 4
 EVERY = torch.tensor(list(product(range(ALPHABET), repeat=LENGTH)))
@@ -52,13 +69,54 @@ def placed(draw) -> On:
 answers = rows_of(st.integers(0, ALPHABET - 1), LENGTH)
 masks = rows_of(st.booleans(), LENGTH)
 pins = st.builds(Pinned, answers, masks, st.just(ALPHABET))
-simple = st.one_of(all_different(), pins, placed())
+
+
+@st.composite
+def vocabularies(draw) -> Vocabulary:
+    sets = st.lists(st.sets(st.integers(0, ALPHABET - 1), min_size=1), min_size=LENGTH, max_size=LENGTH)
+    may = torch.zeros(1, LENGTH, ALPHABET, dtype=torch.bool)
+    for at, tokens in enumerate(draw(sets)):
+        may[0, at, list(tokens)] = True
+    return Vocabulary(may)
+
+
+@st.composite
+def graphs(draw) -> DifferentAcross:
+    pairs = [(a, b) for a in range(LENGTH) for b in range(a)]
+    edges = draw(st.lists(st.sampled_from([*pairs, (-1, -1)]), min_size=1, max_size=6))
+    low = draw(st.integers(0, ALPHABET - 1))
+    return DifferentAcross(torch.tensor([edges]), (low, draw(st.integers(low + 1, ALPHABET))), LENGTH, ALPHABET)
+
+
+@st.composite
+def permutations(draw) -> Permutation:
+    size = draw(st.integers(1, LENGTH))
+    low = draw(st.integers(0, ALPHABET - size))
+    return Permutation(LENGTH, (low, low + size), ALPHABET, torch.tensor(draw(st.permutations(range(LENGTH)))[:size]))
+
+
+tokens = st.integers(0, ALPHABET - 1)
+counts = st.builds(
+    lambda held, low, more: Count(list(held), low, LENGTH if more == LENGTH else max(low, more), LENGTH, ALPHABET),
+    st.sets(tokens, min_size=1, max_size=ALPHABET - 1),
+    st.integers(0, LENGTH),
+    st.integers(0, LENGTH),
+)
+sums = st.builds(
+    lambda low, more: Sum(torch.tensor([0, 1, 3, -1]), low, low + more, LENGTH), st.integers(-4, 8), tokens
+)
+words = st.lists(st.lists(tokens, min_size=2, max_size=3), min_size=1, max_size=2)
+forbidden = st.builds(lambda held: Forbidden(held, LENGTH, ALPHABET), words)
+predicates = st.builds(lambda rest: Predicate(lambda answer: sum(answer) % 3 != rest, LENGTH, ALPHABET), tokens)
+simple = st.one_of(
+    all_different(), pins, placed(), vocabularies(), graphs(), permutations(), counts, sums, forbidden, predicates
+)
 constraints = st.one_of(simple, st.lists(simple, min_size=1, max_size=3).map(All))
 
 
 def judge_of(constraint: Constraint) -> torch.Tensor:
-    """Which answers of EVERY satisfy, one answer at a time."""
-    return torch.cat([constraint.is_satisfied(answer[None]) for answer in EVERY])
+    """Which answers of EVERY satisfy; that rows do not see each other is a property of its own."""
+    return constraint.is_satisfied(EVERY)
 
 
 def slow_judge(constraint: Constraint, answer: list[int]) -> bool:
@@ -67,6 +125,20 @@ def slow_judge(constraint: Constraint, answer: list[int]) -> bool:
     if isinstance(constraint, Pinned):
         pairs = zip(constraint.tokens[0].tolist(), constraint.mask[0].tolist(), answer, strict=True)
         return all(token == held for token, given_, held in pairs if given_)
+    if isinstance(constraint, Vocabulary):
+        return all(constraint.may[0, at, token] for at, token in enumerate(answer))
+    if isinstance(constraint, DifferentAcross):
+        edges = [(a, b) for a, b in constraint.edges[0].tolist() if a >= 0]
+        low, high = constraint.tokens
+        return all(answer[a] != answer[b] and all(low <= answer[end] < high for end in (a, b)) for a, b in edges)
+    if isinstance(constraint, Predicate):
+        return constraint.function(answer)
+    if isinstance(constraint, Count):
+        return constraint.low <= sum(token in constraint.tokens.tolist() for token in answer) <= constraint.high
+    if isinstance(constraint, Sum):
+        return constraint.low <= sum([0, 1, 3, -1][token] for token in answer) <= constraint.high
+    if isinstance(constraint, Forbidden):
+        return not any(list(w) == answer[at : at + len(w)] for w in constraint.words for at in range(LENGTH))
     if isinstance(constraint, On):
         own = [int(constraint.classes.table[answer[position]]) for position in constraint.positions.tolist()]
         return max(own) < constraint.rule.alphabet and slow_judge(constraint.rule, own)
@@ -80,11 +152,13 @@ def held(constraint: Constraint, sets: torch.Tensor, answers: torch.Tensor) -> t
     return sets.expand(len(answers), -1, -1).gather(-1, constraint.class_of(answers)[..., None]).all(1)[:, 0]
 
 
+@many
 @given(constraints)
 def test_the_judge_agrees_with_the_rule_in_plain_words(constraint):
     assert judge_of(constraint).tolist() == [slow_judge(constraint, answer) for answer in EVERY.tolist()]
 
 
+@many
 @given(constraints)
 def test_blame_and_words_agree_with_the_judge(constraint):
     for answer in EVERY[::7]:
@@ -93,6 +167,7 @@ def test_blame_and_words_agree_with_the_judge(constraint):
         assert (constraint.explain(answer[None])[0] == []) == satisfied
 
 
+@many
 @given(constraints, answers, masks)
 def test_allowed_is_sound(constraint, answer, known):
     satisfying = EVERY[judge_of(constraint)]
@@ -100,24 +175,28 @@ def test_allowed_is_sound(constraint, answer, known):
     assert held(constraint, constraint.allowed(answer, known, ALL_POSITIONS), agreeing).all()
 
 
+@many
 @given(constraints, answers, masks, masks)
 def test_knowing_more_never_allows_more(constraint, answer, known, more):
     before = constraint.allowed(answer, known, ALL_POSITIONS)
     assert not (constraint.allowed(answer, known | more, ALL_POSITIONS) & ~before).any()
 
 
+@many
 @given(constraints, answers, answers, masks)
 def test_allowed_reads_known_tokens_only(constraint, answer, other, known):
     mixed = torch.where(known, answer, other)
     assert torch.equal(*(constraint.allowed(a, known, ALL_POSITIONS) for a in (answer, mixed)))
 
 
+@many
 @given(constraints, answers, masks, st.integers(0, LENGTH), st.integers(0, LENGTH))
 def test_a_window_is_a_part_of_the_whole(constraint, answer, known, start, stop):
     whole = constraint.allowed(answer, known, ALL_POSITIONS)
     assert torch.equal(constraint.allowed(answer, known, slice(start, stop)), whole[:, start:stop])
 
 
+@many
 @given(simple, simple, answers, masks)
 def test_both_means_both(first, second, answer, known):
     both = first & second
@@ -126,9 +205,13 @@ def test_both_means_both(first, second, answer, known):
     # Both speak of classes: what holds for a token holds for its class.
     classes = both.class_of(torch.arange(ALPHABET))
     whole = ((sets[1] & sets[2])[..., None, :] & (classes[:, None] == classes)).any(-1)
-    assert torch.equal(sets[0], whole)
+    if isinstance(first, Count | Sum | Forbidden) or isinstance(second, Count | Sum | Forbidden):
+        assert not (sets[0] & ~whole).any()  # swept together they know more
+    else:
+        assert torch.equal(sets[0], whole)
 
 
+@many
 @given(constraints)
 def test_tokens_of_a_class_and_unbound_positions_change_no_verdict(constraint):
     verdict = judge_of(constraint)
@@ -140,6 +223,7 @@ def test_tokens_of_a_class_and_unbound_positions_change_no_verdict(constraint):
     assert not constraint.repeat(len(EVERY)).violations(EVERY)[:, ~constraint.bound].any()
 
 
+@many
 @given(constraints, st.integers(0, 2**32))
 def test_the_likeliest_token_of_each_class(constraint, seed):
     scores = torch.randint(3, (2, ALPHABET), generator=torch.Generator().manual_seed(seed)).float()  # with ties
@@ -152,6 +236,7 @@ def test_the_likeliest_token_of_each_class(constraint, seed):
             assert constraint.tokens_of(torch.tensor([k]), scores[row : row + 1]).tolist() == [winner]
 
 
+@many
 @given(constraints, answers, masks, st.integers(0, 2**32))
 def test_search_agrees_with_brute_force_and_keeps_what_it_may(constraint, answer, known, seed):
     scores = torch.rand(LENGTH, ALPHABET, generator=torch.Generator().manual_seed(seed))
@@ -166,6 +251,7 @@ def test_search_agrees_with_brute_force_and_keeps_what_it_may(constraint, answer
         assert kept[known[0] | ~constraint.bound | same].all()
 
 
+@many
 @given(constraints, st.integers(0, 2**32))
 def test_propagation_is_sound_and_never_grows(constraint, seed):
     candidates = torch.rand(1, LENGTH, constraint.alphabet, generator=torch.Generator().manual_seed(seed)) < 0.7
@@ -177,6 +263,7 @@ def test_propagation_is_sound_and_never_grows(constraint, seed):
         assert held(constraint, left, inside).all()
 
 
+@many
 @given(constraints, st.lists(answers, min_size=2, max_size=4), masks)
 def test_rows_do_not_see_each_other(constraint, rows, known):
     many, batch = constraint.repeat(len(rows)), torch.cat(rows)
@@ -187,3 +274,9 @@ def test_rows_do_not_see_each_other(constraint, rows, known):
     stacked = type(constraint).stack([constraint] * len(rows))
     assert torch.equal(stacked.violations(batch), many.violations(batch))
     assert many.alphabet == constraint.alphabet and many.classes == constraint.classes
+
+
+@many
+@given(constraints, st.integers(0, 2**16))
+def test_check_constraint_finds_nothing(constraint, seed):
+    check_constraint(constraint, examples=4, seed=seed)
