@@ -58,6 +58,26 @@ def test_a_run_leaves_a_usable_model_curves_and_a_table(unbroken: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_finished_run_is_trained_further_with_the_noise_and_canvases_of_a_sampler(
+    unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Size 9 is new to the model: its canvas grows. The sampler reads the rules of each batch."""
+    out = tmp_path / "further"
+    options = ["objective=own_canvas", "sampler=allowed_noise", "optimisation.steps=3", "report_per_tier=2"]
+    sizes = ["task=sudoku", "debug=steps", "task.sizes={4:0.5,9:0.5}", "task.puzzles=40"]
+    done = run(*sizes, f"model.run={unbroken}", *options, f"out={out}")
+    assert done.returncode == 0, done.stderr
+    before, after = load(unbroken), load(out)
+    assert (before.model.config.canvas_length, after.model.config.canvas_length) == (16, 81)
+    assert after.description["training"]["run"] == str(unbroken) and not same_weights(unbroken, out)
+    moved = max((a - b).abs().max() for a, b in zip(before.model.parameters(), after.model.parameters(), strict=True))
+    assert moved < 0.5  # three steps from where it was, not from the start
+    told = refusal(["train.py", *TINY, f"model.run={unbroken}", "model.loops=3"], monkeypatch, capsys)
+    assert "model.loops beside model.run" in told
+    assert "no run.json" in refusal(["train.py", *TINY, "model.run=nowhere"], monkeypatch, capsys)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["cpu", "ddp", "fsdp"])
 def test_a_killed_run_continues_and_ends_with_the_same_weights(
     trainer: str,

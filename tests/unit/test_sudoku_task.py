@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
 
+from constrained_dg.cli import ROOT
 from constrained_dg.errors import InputError
+from constrained_dg.runs import load
+from constrained_dg.sampling import Guide, Violations
+from constrained_dg.sampling.renoise import Accepted
 from tasks.sudoku import Puzzle, Sudoku, solve
 from tasks.sudoku.canonical import canonical
 from tasks.sudoku.codec import BOX, from_text
@@ -361,3 +366,32 @@ def test_a_tokenizer_without_digits_of_their_own_and_a_short_canvas_are_refused(
         Sudoku({9: 1.0}).in_text(written.tokenizer, 160)
     with pytest.raises(InputError, match="16x16 grid takes 511 tokens"):
         written.encode([Puzzle.of([0] * 256)])
+
+
+def test_the_rules_of_a_pass_cost_less_than_a_tenth_of_it() -> None:
+    """Masks, violations among accepted tokens and the judge, at batch 256 beside a canvas pass of the shipped model."""
+    run = load(ROOT / "experiments" / "sudoku" / "small")
+    batch = run.task.encode([p for p in run.task.held_out(86, 0) if p.size == 9][:256])
+    rules, window, mask = run.task.rules(batch), slice(0, 81), ~batch.pinned
+    told = Accepted(mask, batch.canvas, batch.pinned, window, rules, torch.arange(len(batch)), 0, 8)
+    logits = torch.zeros(*batch.canvas.shape, run.task.vocab_size)
+
+    def of_rules() -> None:
+        guide = Guide(True, True)
+        guide(logits, guide.forbidden(batch.canvas, batch.pinned, window, rules)[0], rules)
+        Violations()(told)
+        rules.is_satisfied(batch.canvas)
+
+    with torch.no_grad():
+        cache = run.model.prefill(batch.prompt, None, batch.relations)
+        seconds = {}
+        for call in (of_rules, lambda: run.model.denoise(batch.canvas, cache, None, batch.relations)):
+            tries = []
+            for _ in range(3):
+                begun = time.perf_counter()
+                call()
+                tries.append(time.perf_counter() - begun)
+            seconds[call] = min(tries)
+    rules_alone, whole_pass = seconds.values()
+    assert rules_alone < whole_pass / 10, (rules_alone, whole_pass)
+    print(f"rules {rules_alone:.4f} s, canvas pass {whole_pass:.4f} s")

@@ -12,13 +12,15 @@ import torch
 from constrained_dg.errors import InputError
 from constrained_dg.model import Backbone, preset
 from constrained_dg.model.lora import adapt
-from constrained_dg.sampling import Diffusion
+from constrained_dg.sampling import AllowedToken, Diffusion, Guide, Violations
 from constrained_dg.task import Batch
 from constrained_dg.training.callbacks import WeightAverage
 from constrained_dg.training.carry import Carried, advance, refill
+from constrained_dg.training.fit import trainer_arguments
 from constrained_dg.training.module import DiffusionModule, learning_rate_share, step_generator
 from constrained_dg.training.optimiser import new_optimiser
 from constrained_dg.training.settings import Objective, Optimisation, from_dict
+from tests.fakes import VOCAB, sudoku_batch
 
 OPTIMISATION = Optimisation(
     steps=20, batch_size=8, learning_rate=0.01, warmup=2, weight_decay=0.0, clip=1.0, average=0.9
@@ -311,3 +313,29 @@ def test_adam_follows_the_recipe_on_all_weights() -> None:
     assert group["betas"] == (0.95, 0.99) and group["eps"] == 1e-8 and group["weight_decay"] == 0.1
     assert len(group["params"]) == len(list(model.parameters()))
     assert learning_rate_share(settings.steps, settings) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("can", "expected"), [({"avx512_bf16": True}, "bf16-mixed"), ({"avx2": True}, "32-true")])
+def test_precision_is_what_the_processor_can_do(monkeypatch, can, expected) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can, raising=False)
+    assert trainer_arguments({"accelerator": "cpu", "precision": "auto"})["precision"] == expected
+    assert trainer_arguments({"accelerator": "gpu", "precision": "auto"})["precision"] == "bf16-mixed"
+    assert trainer_arguments({"accelerator": "cpu", "precision": "64-true"})["precision"] == "64-true"
+
+
+def test_canvases_are_advanced_and_corrupted_as_the_sampler_does_it() -> None:
+    """With rules: a token that the clues forbid is never sampled, and noise is what they allow."""
+    batch, rules = sudoku_batch([0, 1, 2], torch.rand(3, 16, generator=torch.Generator().manual_seed(2)) < 0.4)
+    zeros = torch.zeros(3, dtype=torch.int64)
+    start = Carried(batch, batch.canvas, torch.zeros(3, 16, VOCAB), zeros, zeros > 0)
+    allowed = rules.allowed(batch.canvas, batch.pinned, slice(0, 16))
+    sampler = Diffusion("any", Guide(True, True), renoise=Violations(), noise=AllowedToken())
+    logits = torch.randn(3, 16, VOCAB, generator=torch.Generator().manual_seed(3))
+    ruled = advance(start, logits, 8, torch.Generator().manual_seed(0), sampler, rules)
+    assert allowed.gather(-1, ruled.canvas[..., None]).all()
+    assert ((ruled.logits == -torch.inf) == ~allowed).all()
+    free = advance(start, logits, 8, torch.Generator().manual_seed(0), Diffusion())
+    assert not allowed.gather(-1, free.canvas[..., None]).all() and free.logits.isfinite().all()
+    # What rules forbid is told as minus infinity: a row that is replaced must not make NaN of it.
+    filled, _ = refill(ruled, batch, batch.canvas)
+    assert not filled.logits.isnan().any()
