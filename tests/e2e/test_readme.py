@@ -17,17 +17,32 @@ README = (ROOT / "README.md").read_text()
 
 
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+GUIDE = "class Ascending"
 RELEASED = "diffusiongemma-26B-A4B-it"
 
 
 def test_python_examples_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
-    examples = [example for example in EXAMPLES if RELEASED not in example]
+    examples = [example for example in EXAMPLES if RELEASED not in example and GUIDE not in example]
     assert examples
     for example in examples:
         exec(compile(example, "README.md", "exec"), {})
     # The puzzle of the example is easy: the shipped model solves it, and says so.
     assert capsys.readouterr().out.startswith("solved ")
+
+
+def test_rules_of_ones_own_take_a_few_lines_and_are_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    [example] = [example for example in EXAMPLES if GUIDE in example]
+    rules = [part for part in re.split(r"^(?=class )", example, flags=re.MULTILINE) if part.startswith("class ")]
+    bodies = [[line for line in part.splitlines()[1:] if line.startswith(" ")] for part in rules]
+    assert len(rules) >= 3 and all(len([line for line in body if line.strip()]) < 10 for body in bodies)
+    exec(compile(example, "README.md", "exec"), {})
+    told, answered = capsys.readouterr().out.splitlines()
+    assert told == "[['broken: Tokens never fall.']]"
+    [tokens] = re.findall(r"^solved \[([\d, ]+)\]", answered)
+    tokens = [int(token) for token in tokens.split(", ")]
+    assert tokens == tokens[::-1] and all(a != b for a, b in zip(tokens, tokens[1:], strict=False))
+    assert 1 <= tokens.count(3) <= 2 and tokens[0] in (0, 1)
 
 
 def test_the_example_with_a_released_checkpoint_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
