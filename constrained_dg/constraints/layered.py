@@ -267,7 +267,7 @@ class Layered(Constraint):
         ]
 
     def select(self, rows: IntTensor) -> Layered:
-        return self._changed({"machine": self.machine.select(rows)}) if self.machine.rows > 1 else self
+        return self._changed({"machine": self.machine.select(rows)}) if self.rows > 1 else self
 
     @classmethod
     def stack(cls, constraints: Sequence[Layered]) -> Layered:
@@ -280,6 +280,8 @@ class Layered(Constraint):
         )
         if all(c is first for c in constraints) and first.rows == 1:
             return first
+        swept = all(c.machine is not None for c in constraints)
+        check(swept, "cannot stack rules that are too large to be swept", "solve them one by one")
         return RowsOf([c.select(torch.tensor([row])) for c in constraints for row in range(c.rows)])
 
     def to(self, device: torch.device | str) -> Layered:
