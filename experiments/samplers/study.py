@@ -321,5 +321,6 @@ def draw(path: Path, found: Sequence[Column], tiers: Sequence[str]) -> None:
                 ax.step([0, *used, passes.max()], [0, *heights, last], where="post", label=column.name, **style)
         ax.set(title=tier, xlabel="passes", ylabel="solved within", ylim=(-0.02, 1.02))
         ax.grid(alpha=0.3)
-    axes[0].legend(fontsize="x-small", ncols=2)
+    if shown:
+        axes[0].legend(fontsize="x-small", ncols=2)
     save(drawing, path)
