@@ -197,8 +197,8 @@ def _row(sampler: str, tier: str, outcomes: Sequence[Outcome]) -> dict[str, Any]
     """The row of a tier.
 
     "solved" is a share with Wilson's interval. "tokens_per_pass" is all free tokens over all passes, 0 without a pass.
-    "seconds" is wall time for one problem. Means among the metrics stand with the normal interval and are left out for
-    fewer than two values, which have none.
+    "seconds" is wall time for one problem, and "most_seconds" that of the slowest batch for each of its problems. Means
+    among the metrics stand with the normal interval and are left out for fewer than two values, which have none.
     """
     n, passes = len(outcomes), sum(o.passes for o in outcomes)
     solved = [o for o in outcomes if o.solved]
@@ -224,5 +224,6 @@ def _row(sampler: str, tier: str, outcomes: Sequence[Outcome]) -> dict[str, Any]
         "mean_passes": passes / n,
         "tokens_per_pass": sum(o.tokens_per_pass * o.passes for o in outcomes) / passes if passes else 0.0,
         "seconds": sum(o.seconds for o in outcomes) / n,
+        "most_seconds": max(o.seconds for o in outcomes),
         "metrics": metrics,
     }
