@@ -13,7 +13,6 @@ import torch
 
 from constrained_dg import rng
 from constrained_dg.errors import check
-from constrained_dg.sampling import Diffusion
 from constrained_dg.sampling.base import Denoiser, Sampler, Status, StepRecord
 from constrained_dg.shapes import IntTensor
 from constrained_dg.task import Problem, Task
@@ -132,12 +131,12 @@ def check_sampler(task: Task, sampler: Sampler) -> None:
     """Raise InputError where a sampler would read what its task only compares answers with."""
     if not task.compares:
         return
-    plain = Diffusion()
-    parts = ("guide", "renoise", "judge_stop", "complete")
-    reads = [part for part in parts if getattr(sampler, part, getattr(plain, part)) != getattr(plain, part)]
+    reads = [name for name in ("reads_rules", "judge_stop", "complete") if getattr(sampler, name, None)]
+    several = hasattr(sampler, "sampler")  # which asks the judge whether another is needed
+    what = ", ".join(reads) or "the judge"
     check(
-        not reads,
-        f"sampler {sampler.name!r} reads the rules ({', '.join(reads)}), but task {task.name!r} has none",
+        not reads and not several,
+        f"sampler {sampler.name!r} reads the rules ({what}), but task {task.name!r} has none",
         "use plain: its answers are compared with references",
     )
 
