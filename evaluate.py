@@ -24,7 +24,7 @@ from rich.text import Text
 from constrained_dg import report
 from constrained_dg.cli import ROOT, entry, load_sampler
 from constrained_dg.errors import InputError, check
-from constrained_dg.metrics import Outcome, check_sampler, solve, summarise
+from constrained_dg.metrics import METRICS, Outcome, check_sampler, solve, summarise
 from constrained_dg.model import Backbone
 from constrained_dg.runs import Run, load
 from constrained_dg.sampling.base import Sampler, Status, StepRecord
@@ -139,7 +139,7 @@ def problems_of(cfg: dict[str, Any], run: Run) -> list[Problem]:
 
 def fits(run: Run, problem: Problem, source: str) -> None:
     """Raise InputError unless the model can hold the problem."""
-    prompt, answer = run.task.shape_of(problem)
+    prompt, answer, *_ = run.task.shape_of(problem)
     limits, canvas = run.model.config, run.task.canvas_length or answer
     check(
         canvas <= limits.canvas_length and prompt + answer <= limits.max_position_embeddings,
@@ -169,13 +169,15 @@ def write_report(
     for one in contenders:
         with report.progress(one.name, len(problems)) as progress:
             outcomes[one.name] = solve(one.model, run.task, one.sampler, problems, progress=progress, **settings(cfg))
-        rows += summarise(one.name, outcomes[one.name])
+        rows += summarise(one.name, outcomes[one.name], run.task)
         header["complete"] = len(outcomes) == len(contenders)
         report.save(folder, header, rows, outcomes)
     pictures.solve_rate_by_passes(folder / "solve_rate_by_passes.png", outcomes)
     pictures.solve_rate_by_clues(folder / "solve_rate_by_clues.png", outcomes)
     pictures.answers(folder / "answers.png", run.task, outcomes)
     notes = [f"seconds a problem, batches of {cfg['batch_size']}: " + per_sampler(rows, "seconds", ".3f")]
+    for row in rows:
+        notes += own_metrics(run, row) if row["tier"] == "all" else []
     if overlap is not None:
         notes.append(f"{overlap} of {len(problems)} problems could equal a training problem up to symmetry")
     report.print_table(rows, [*notes, f"report: {folder}"])
@@ -184,6 +186,13 @@ def write_report(
 
 def settings(cfg: dict[str, Any]) -> dict[str, Any]:
     return {key: cfg[key] for key in ("batch_size", "seed", "max_passes", "device")}
+
+
+def own_metrics(run: Run, row: dict[str, Any]) -> list[str]:
+    """What the task itself says of a sampler, as a line: the metrics that not every report has."""
+    own = {name: row["metrics"][name] for name in sorted(set(row["metrics"]) - set(METRICS))}
+    told = [f"{name} {m['value']:.3g} ({m['ci95'][0]:.3g}-{m['ci95'][1]:.3g}, n={m['n']})" for name, m in own.items()]
+    return [f"{row['sampler']}: {', '.join(told)}"] if told else []
 
 
 def per_sampler(rows: Sequence[dict[str, Any]], key: str, form: str) -> str:

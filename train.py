@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from constrained_dg.cli import CONF, entry
+from constrained_dg.cli import choices, entry
 from constrained_dg.errors import check
 from constrained_dg.training.fit import fit
 
@@ -30,7 +30,7 @@ def implied(given: list[str]) -> list[str]:
     added = []
     if "resume" in values and "task" not in values:
         # Hydra wants a task, but a resumed run has its own in its folder: any choice will do.
-        added.append(f"task={sorted(CONF.glob('task/*.yaml'))[0].stem}")
+        added.append(f"task={choices('task')[0]}")
     if "model.run" in values or values.get("model") == "run":
         _alone(values, "run", "model.run")
         return added + ["model=run"] * ("model" not in values)

@@ -87,7 +87,7 @@ def load_config(group: str, name: str, overrides: Sequence[str] = ()) -> dict[st
     Raises:
         InputError: an unknown name (the known ones are listed) or override.
     """
-    known = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    known = choices(group)
     if name not in known:
         raise InputError(f"no {group} {name!r}", f"known: {', '.join(known)}")
     try:
@@ -106,6 +106,12 @@ def load_sampler(name: str, overrides: Sequence[str] = ()) -> Any:
         InputError: an unknown name (the known ones are listed), an unknown key, or a value out of range.
     """
     return build(load_config("sampler", name, overrides))
+
+
+def choices(group: str) -> list[str]:
+    """The names of conf/<group>, those in folders of it with their folder: graph/coloring."""
+    folder = CONF / group
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
 def check_tasks() -> None:
@@ -185,7 +191,7 @@ def explain(error: Exception) -> str:
 
 
 def _choices(group: str) -> str:
-    names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    names = choices(group)
     return ", ".join(names) or f"none, conf/{group} has no yaml"
 
 
@@ -193,9 +199,9 @@ def _similar(key: str) -> str:
     """What the key may have been meant to be, among all keys of all yaml files."""
     group = key.rpartition(".")[0]
     known: set[str] = set()
-    for path in [*CONF.glob("*.yaml"), *CONF.glob("*/*.yaml")]:
+    for path in CONF.rglob("*.yaml"):
         values = OmegaConf.to_container(OmegaConf.load(path))
-        prefix = [] if path.parent == CONF else [path.parent.name]
+        prefix = list(path.relative_to(CONF).parts[:1]) if path.parent != CONF else []
         known |= set(_keys(values, prefix))
     close = difflib.get_close_matches(key, known, n=3)
     beside = sorted(k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == group)

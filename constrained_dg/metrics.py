@@ -17,6 +17,8 @@ from constrained_dg.sampling.base import Denoiser, Sampler, Status, StepRecord
 from constrained_dg.shapes import IntTensor
 from constrained_dg.task import Problem, Task
 
+#: The metrics that every row has; a task may add others (`Task.measure`).
+METRICS = ("violations", "passes", "passes_of_solved", "search_nodes", "unsatisfiable")
 #: Two-sided 95 % point of the normal distribution.
 _Z = 1.959963984540054
 
@@ -111,7 +113,7 @@ def solve(
     check_sampler(task, sampler)
     check(seeds is None or len(seeds) == len(problems), "seeds and problems differ in number", "give one for each")
     seeds = rng.row_seeds(seed, len(problems)) if seeds is None else torch.tensor(seeds)
-    groups: dict[tuple[int, int], list[int]] = {}
+    groups: dict[tuple[int, ...], list[int]] = {}
     for index, problem in enumerate(problems):
         groups.setdefault(task.shape_of(problem), []).append(index)
     outcomes: list[Outcome | None] = [None] * len(problems)
@@ -186,10 +188,15 @@ def _natural(tier: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
 
 
-def summarise(sampler: str, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """One row of plain values for each tier, and one for all: see `_row`."""
+def summarise(sampler: str, outcomes: Sequence[Outcome], task: Task | None = None) -> list[dict[str, Any]]:
+    """One row of plain values for each tier, and one for all: see `_row`; a task adds metrics of its own."""
     tiers = {tier: [o for o in outcomes if o.problem.tier == tier] for tier in tiers_of(outcomes)}
-    return [_row(sampler, tier, rows) for tier, rows in [*tiers.items(), ("all", list(outcomes))] if rows]
+    rows = []
+    for tier, chosen in [*tiers.items(), ("all", list(outcomes))]:
+        if chosen:
+            rows.append(_row(sampler, tier, chosen))
+            rows[-1]["metrics"] |= {} if task is None else task.measure(chosen)
+    return rows
 
 
 def _row(sampler: str, tier: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -114,8 +114,8 @@ class Task(ABC):
         """Tokens of problems that share one shape (see `shape_of`)."""
 
     @abstractmethod
-    def shape_of(self, problem: Problem) -> tuple[int, int]:
-        """(S, C) of a problem; problems with equal shapes can share a batch."""
+    def shape_of(self, problem: Problem) -> tuple[int, ...]:
+        """(S, C) of a problem, and whatever else keeps problems apart: those with equal shapes can share a batch."""
 
     @abstractmethod
     def constraint(self, problems: Sequence[Problem]) -> Constraint:
@@ -143,6 +143,13 @@ class Task(ABC):
     @abstractmethod
     def decode(self, problem: Problem, answer: IntTensor) -> str:
         """The answer (T) as one line of text, as it stands in answers.csv."""
+
+    def measure(self, outcomes: Sequence[Any]) -> dict[str, dict[str, Any]]:
+        """What else to say of some outcomes (`metrics.Outcome`) of one sampler: name -> value, n, ci95.
+
+        Each becomes a metric of the report, as "value", "n" and "ci95" (a 95 % interval, [low, high]).
+        """
+        return {}
 
     def in_text(self, tokenizer: Tokenizer, canvas_length: int) -> Task:
         """The same problems as text, for a released checkpoint: tokens of its tokenizer, canvases of its length.

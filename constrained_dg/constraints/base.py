@@ -227,6 +227,22 @@ class Constraint(ABC):
                 return candidates
             candidates = smaller
 
+    def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
+        """A local search or projection of one's own, which `complete` tries before it branches. One row.
+
+        Default: none.
+
+        Args:
+            draft: (T) int64 classes, what the passes left.
+            candidates: (T, A) bool, what `propagate` left of what may stand at each position.
+            log_probs: (T, A) of the model; equal where there is none.
+
+        Returns:
+            (T) classes among the candidates, or None where it found nothing; and the moves made, which count as nodes.
+            The judge has the last word.
+        """
+        return None, 0
+
     def select(self, rows: IntTensor) -> Self:
         """The constraint of these rows (N) int64, in this order; rows may repeat.
 

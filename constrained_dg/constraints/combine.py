@@ -165,6 +165,16 @@ class All(Constraint):
                 candidates = product.shrink(candidates)
         return candidates
 
+    def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
+        """That of the parts which speak of these very classes, one after the other, until the rest agrees."""
+        moves = 0
+        for part, to_own in self._told:
+            found, more = (None, 0) if to_own is not None else part.repair(draft, candidates, log_probs)
+            moves += more
+            if found is not None and bool(self.is_satisfied(self.tokens_of(found)[None])):
+                return found, moves
+        return None, moves
+
     def renamed(self, positions: Sequence[int]) -> All:
         return All([part.renamed(positions) for part in self.parts], self.classes)
 

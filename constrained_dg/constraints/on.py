@@ -139,6 +139,13 @@ class On(Constraint):
         classes[:, self.positions], found = self.rule.most_likely(log_probs[:, self.positions, : self.rule.alphabet])
         return classes, found & best.isfinite().all(-1)
 
+    def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
+        at, own = self.positions, slice(0, self.rule.alphabet)
+        found, moves = self.rule.repair(
+            draft[at].clamp(max=self.rule.alphabet - 1), candidates[at, own], log_probs[at, own]
+        )
+        return None if found is None else draft.index_copy(0, at, found), moves
+
     @property
     def has_most_likely(self) -> bool:
         return self.rule.has_most_likely

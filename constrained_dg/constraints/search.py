@@ -19,7 +19,7 @@ class Completion:
     Attributes:
         answer: (T) int64, the tokens that the judge accepts, or None.
         exhausted: the whole space was searched without an answer: a proof that none exists.
-        nodes: branches opened; what propagation alone decides costs none.
+        nodes: branches opened, and moves of a rule's own `repair`; what propagation alone decides costs none.
     """
 
     answer: IntTensor | None
@@ -43,8 +43,9 @@ def complete(
     that of the token already there, the token stays.
 
     A rule that has an exact `most_likely` needs no branch: its best answer is taken, or there is none. For others
-    the position with the fewest candidates is branched on, the surest by the model first among equals, its tokens in
-    the order of the model's log-probabilities; `propagate` prunes every branch and the judge has the last word.
+    its own `repair` of the draft is tried once, where it has one. Then the position with the fewest candidates is
+    branched on, the surest by the model first among equals, its tokens in the order of the model's log-probabilities;
+    `propagate` prunes every branch and the judge has the last word.
 
     Args:
         constraint: of one row. Use one on the CPU: nodes are many and small.
@@ -53,7 +54,7 @@ def complete(
         log_probs: (T, A) of the model; None means that all classes are equal.
         tokens: (T, A) int64, the token to write for each class; None means the first. `Constraint.likeliest` makes
             both from the model's (T, V).
-        node_budget: branches that may be opened.
+        node_budget: branches that may be opened; a `repair` has bounds of its own.
         time_limit: seconds, or None. With a limit the outcome depends on the machine.
 
     Raises:
@@ -72,13 +73,17 @@ def complete(
     # What the model rules out comes last but stays possible: only the rules can prove that nothing is left.
     log_probs = log_probs.float().clamp(min=-1e6)
 
+    def written(classes: IntTensor) -> IntTensor:
+        """(T) tokens of (T) classes; the token that stands there already stays where its class is the same."""
+        return torch.where(classes == draft, answer, tokens.gather(-1, classes[:, None])[:, 0])
+
     deadline = None if time_limit is None else time.monotonic() + time_limit
     draft = constraint.class_of(answer)
     branches = [candidates_of(draft[None], (known | ~constraint.bound)[None], alphabet)]  # last in, first out
-    nodes = -1  # the root is not a branch
+    nodes, moves = -1, 0  # the root is not a branch
     while branches:
         if nodes == node_budget or (deadline is not None and time.monotonic() > deadline):
-            return Completion(None, exhausted=False, nodes=max(nodes, 0))
+            return Completion(None, exhausted=False, nodes=max(nodes, 0) + moves)
         candidates = constraint.propagate(branches.pop())
         nodes += 1
         if constraint.has_most_likely:  # no need to branch
@@ -89,13 +94,18 @@ def complete(
         if smallest == 0:
             continue
         if largest == 1:
-            found = candidates[0].to(torch.uint8).argmax(-1)
-            whole = torch.where(found == draft, answer, tokens.gather(-1, found[:, None])[:, 0])
+            whole = written(candidates[0].to(torch.uint8).argmax(-1))
             if judged(constraint, whole[None]):
-                return Completion(whole, exhausted=False, nodes=nodes)
+                return Completion(whole, exhausted=False, nodes=nodes + moves)
             continue
+        if nodes == 0:
+            found, moves = constraint.repair(draft, candidates[0], log_probs)
+            if found is not None and bool(candidates[0].gather(-1, found[:, None]).all()):
+                whole = written(found)
+                if judged(constraint, whole[None]):
+                    return Completion(whole, exhausted=False, nodes=moves)
         branches += _branch(candidates, sizes, log_probs)
-    return Completion(None, exhausted=True, nodes=nodes)
+    return Completion(None, exhausted=True, nodes=nodes + moves)
 
 
 def _branch(candidates: BoolTensor, sizes: IntTensor, log_probs: FloatTensor) -> list[BoolTensor]:

@@ -56,8 +56,8 @@ class DiffusionModule(L.LightningModule):
         self.backbone = backbone
         self.sampler, self.rules = sampler or Diffusion(), rules
         self.objective, self.optimisation, self.seed = objective, optimisation, seed
-        #: Rows in the middle of being denoised, by (S, C).
-        self.carried: dict[tuple[int, int], Carried] = {}
+        #: Rows in the middle of being denoised, by `_kind` of their batch.
+        self.carried: dict[tuple[int, ...], Carried] = {}
         self.strict_loading = not self._frozen()
         if compiled:
             # One graph for each kind of layer, pass, gradient mode and shape; beyond the limit torch runs eagerly.
@@ -165,12 +165,12 @@ class DiffusionModule(L.LightningModule):
         rows = round(self.objective.own_canvas * len(batch))
         if not rows:
             return batch, noisy, None
-        shape = batch.prompt.shape[1], batch.canvas.shape[1]
+        kind = _kind(batch)
         start = self._corrupted(batch, torch.ones(len(batch)), generator)
-        carried = self.carried.get(shape)
+        carried = self.carried.get(kind)
         if carried is None:
             zeros = torch.zeros(rows, dtype=torch.int64, device=noisy.device)
-            logits = torch.zeros(rows, shape[1], self.backbone.vocab_size, device=noisy.device)
+            logits = torch.zeros(rows, batch.canvas.shape[1], self.backbone.vocab_size, device=noisy.device)
             relations = select_relations(batch.relations, torch.arange(rows, device=noisy.device))
             held = Batch(batch.prompt[:rows], batch.canvas[:rows], batch.pinned[:rows], relations, batch.noise)
             carried = Carried(held, start[:rows], logits, zeros, zeros > 0)
@@ -180,10 +180,10 @@ class DiffusionModule(L.LightningModule):
     def _carry_on(self, carried: Carried | None, logits: FloatTensor, generator: torch.Generator) -> None:
         if carried is None:
             return
-        shape = carried.batch.prompt.shape[1], carried.batch.canvas.shape[1]
         logits = logits[: len(carried.live)].detach()
         rules = self._rules(carried.batch)
-        self.carried[shape] = advance(carried, logits, self.objective.own_canvas_passes, generator, self.sampler, rules)
+        passes = self.objective.own_canvas_passes
+        self.carried[_kind(carried.batch)] = advance(carried, logits, passes, generator, self.sampler, rules)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Each process carries rows of its own; all of them enter the one checkpoint. Frozen weights do not: they stand
@@ -204,7 +204,7 @@ class DiffusionModule(L.LightningModule):
         everyone = checkpoint["carried"]
         own = everyone[self.global_rank] if self.global_rank < len(everyone) else []
         restored = [Carried.from_state_dict(state).to(self.device) for state in own]
-        self.carried = {(c.batch.prompt.shape[1], c.batch.canvas.shape[1]): c for c in restored}
+        self.carried = {_kind(c.batch): c for c in restored}
 
     def _frozen(self) -> set[str]:
         """Weights that checkpoints leave out; none of a sharded model, which the strategy reads back itself."""
@@ -219,6 +219,11 @@ class DiffusionModule(L.LightningModule):
         optimiser = new_optimiser(self.backbone, settings)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_share(step, settings))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _kind(batch: Batch) -> tuple[int, ...]:
+    """What rows must share to stand in one batch: (S, C) and the range of the noise."""
+    return batch.prompt.shape[1], batch.canvas.shape[1], *batch.noise
 
 
 def learning_rate_share(step: int, settings: Optimisation) -> float:

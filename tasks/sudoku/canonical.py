@@ -9,8 +9,8 @@ from itertools import permutations, product
 import numpy as np
 
 from constrained_dg.errors import check
+from tasks.compiled import compiled
 from tasks.sudoku.codec import BOX, size_of
-from tasks.sudoku.compiled import compiled
 
 
 @lru_cache

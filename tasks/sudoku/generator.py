@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from constrained_dg.errors import InputError, check
+from tasks.compiled import compiled, next_random
 from tasks.sudoku.codec import BOX
-from tasks.sudoku.compiled import compiled
-from tasks.sudoku.solver import next_random, search, units
+from tasks.sudoku.solver import search, units
 from tasks.sudoku.symmetry import fingerprint, mix
 
 #: Clue count that asks for a minimal puzzle: one whose every clue is needed.

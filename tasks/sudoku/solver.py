@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from tasks.compiled import compiled, next_random
 from tasks.sudoku.codec import BOX, size_of
-from tasks.sudoku.compiled import compiled
 
 
 @lru_cache
@@ -24,16 +24,6 @@ def units(size: int) -> tuple[np.ndarray, np.ndarray]:
     of = np.stack([row, size + column, 2 * size + row // box * box + column // box], axis=1)
     members = np.stack([np.flatnonzero((of == unit).any(axis=1)) for unit in range(3 * size)])
     return of.astype(np.int64), members.astype(np.int64)
-
-
-@compiled
-def next_random(state):
-    """The next 63 random bits of a splitmix64 counter, state (1,) uint64 (Steele, Lea, Flood 2014)."""
-    state[0] += np.uint64(0x9E3779B97F4A7C15)
-    z = state[0]
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.int64((z ^ (z >> np.uint64(31))) >> np.uint64(1))
 
 
 @compiled

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tasks.compiled import compiled
 from tasks.sudoku.codec import BOX
-from tasks.sudoku.compiled import compiled
 
 
 def random_symmetry(generator: np.random.Generator, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:

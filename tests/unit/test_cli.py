@@ -169,3 +169,10 @@ def test_every_sampler_loads_under_its_own_name():
 def test_load_sampler_refuses(name, overrides, match):
     with pytest.raises(InputError, match=match):
         cli.load_sampler(name, overrides)
+
+
+def test_choices_in_folders_are_named_with_them():
+    assert {"sudoku", "text", "graph/coloring"} <= set(cli.choices("task"))
+    assert cli.load_config("task", "graph/coloring")["_target_"] == "tasks.graph.Coloring"
+    with pytest.raises(InputError, match=r"no task .graph/colouring.; known: .*graph/coloring"):
+        cli.load_config("task", "graph/colouring")

@@ -155,3 +155,15 @@ def test_summarise():
 def test_tiers_in_reading_order(tiers, expected):
     made = solve(None, TinyTask(), Search(), [problem((0,), tier) for tier in tiers], batch_size=9, seed=0)
     assert tiers_of(made) == expected
+
+
+def test_a_task_adds_metrics_of_its_own_to_every_row():
+    class Measured(TinyTask):
+        def measure(self, outcomes):
+            return {"long": {"value": sum(o.problem.tier == "long" for o in outcomes), "n": len(outcomes)}}
+
+    problems = [problem({3}), problem({4}, "long"), problem({5}, "long")]
+    outcomes = solve(None, Measured(), Search(), problems, batch_size=4, seed=0)
+    rows = {row["tier"]: row["metrics"]["long"] for row in summarise("search", outcomes, Measured())}
+    assert rows == {"9": {"value": 0, "n": 1}, "long": {"value": 2, "n": 2}, "all": {"value": 2, "n": 3}}
+    assert all("long" not in row["metrics"] for row in summarise("search", outcomes))

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constrained_dg.constraints import Pinned, complete
+from constrained_dg.constraints import Alphabet, Constraint, Pinned, Vocabulary, complete
 from constrained_dg.errors import InputError
 from tests.fakes import GRIDS, HIGH, LOW, VOCAB, sudoku4
 
@@ -85,3 +85,40 @@ def test_bad_input_is_named():
             complete(RULES, GRIDS[0], NOTHING, **arguments)
     with pytest.raises(InputError, match="2 rows"):
         complete(Pinned(GRIDS[:2], GRIDS[:2] > 0, VOCAB), GRIDS[0], NOTHING)
+
+
+class Guessing(Constraint):
+    """Five equal tokens; its repair returns what it is told to."""
+
+    length, alphabet = 5, 4
+
+    def __init__(self, guess, moves=7):
+        self.guess, self.moves = guess, moves
+
+    def is_satisfied(self, answer):
+        return (answer == answer[:, :1]).all(1)
+
+    def repair(self, draft, candidates, log_probs):
+        return (None if self.guess is None else torch.tensor(self.guess)), self.moves
+
+
+@pytest.mark.parametrize("wrap", [lambda rule: rule, lambda rule: rule & Vocabulary(torch.ones(1, 5, 4).bool())])
+def test_a_repair_that_the_judge_accepts_needs_no_branch(wrap):
+    found = complete(wrap(Guessing([2] * 5)), torch.tensor([2, 0, 0, 0, 0]), torch.tensor([True] + [False] * 4))
+    assert found.answer.tolist() == [2] * 5 and found.nodes == 7
+
+
+@pytest.mark.parametrize("guess", [None, [2, 2, 2, 2, 1], [3] * 5])
+def test_a_repair_that_fails_or_lies_or_moves_a_known_token_is_passed_over(guess):
+    known = torch.tensor([True] + [False] * 4)
+    found = complete(Guessing(guess), torch.tensor([2, 0, 0, 0, 0]), known)
+    slow = complete(Guessing(None, 0), torch.tensor([2, 0, 0, 0, 0]), known)
+    assert found.answer.tolist() == slow.answer.tolist() == [2] * 5
+    assert slow.nodes > 0 and found.nodes == slow.nodes + 7
+
+
+def test_the_repair_of_a_rule_on_a_part_leaves_the_rest():
+    rule = Guessing([1] * 5).on(torch.tensor([1, 2, 4, 5, 6]), Alphabet.of(5, [[0], [1], [2], [3]]), 7)
+    answer = torch.tensor([4, 0, 1, 4, 2, 3, 0])
+    found = complete(rule, answer, torch.zeros(7, dtype=torch.bool))
+    assert found.answer.tolist() == [4, 1, 1, 4, 1, 1, 1] and found.nodes == 7

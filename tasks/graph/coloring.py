@@ -1,0 +1,367 @@
+"""Colouring as a task: the canvas holds a colour for each node, the graph enters as relations.
+
+Colours are interchangeable, so a large clique (found greedily) is pinned to the first ones: that breaks most of the
+symmetry and loses no colouring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import torch
+
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.edges import DifferentAcross
+from constrained_dg.constraints.pinned import Pinned
+from constrained_dg.errors import check, is_count
+from constrained_dg.metrics import Outcome, mean_interval, wilson
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+from constrained_dg.task import Batch, Problem, Task
+from tasks.graph import drawing, tabu
+from tasks.graph.files import read_graphs
+from tasks.graph.graph import Graph, random_graph
+
+PAD, EOS = 0, 1
+#: Prompt tokens of a node, by its degree over the number of colours: below 1 it can always be coloured last.
+FIRST_NODE, DEGREES = 2, (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+FIRST_COLOUR = FIRST_NODE + len(DEGREES) + 1
+MOST_COLOURS, MOST_NODES = 80, 256
+VOCAB_SIZE = FIRST_COLOUR + MOST_COLOURS
+#: The relations, in this order. "apart" are nodes that are not joined: those that may share a colour.
+RELATIONS = ("joined", "apart", "node", "any")
+#: Nodes of training graphs, filled up to the higher number of each pair with nodes that are none.
+SIZES = ((12, 32), (33, 64))
+#: Moves after which a number of colours counts as out of reach while training graphs are made.
+LABEL_MOVES = 3_000
+#: Tiers: the most nodes of each.
+TIERS = (32, 64, 128, MOST_NODES)
+#: Columns of a table that say how many colours to use, the first that is there.
+COLUMNS = ("k", "colours", "best_known_colours", "chromatic")
+
+
+@dataclass(frozen=True)
+class ColoringProblem(Problem):
+    """A graph to be coloured with k colours.
+
+    Attributes:
+        clique: nodes of a clique, which are pinned to the first colours.
+        solution: a colour from 0 for each node, or None where none is known.
+    """
+
+    graph: Graph
+    k: int
+    clique: tuple[int, ...]
+    solution: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, graph: Graph, k: int, solution: Sequence[int] | None = None) -> ColoringProblem:
+        """Raises InputError for a graph or a number of colours that the task cannot hold, and a clique above k."""
+        check(graph.nodes <= MOST_NODES, f"a graph of {graph.nodes} nodes", f"at most {MOST_NODES} can be coloured")
+        check(1 <= k <= MOST_COLOURS, f"k={k} colours", f"use 1 to {MOST_COLOURS}")
+        clique = tuple(tabu.clique_of(graph))
+        named = ", ".join(str(node + 1) for node in clique)
+        check(len(clique) <= k, f"k={k} colours for a clique of {len(clique)} nodes ({named})", "give as many colours")
+        tier = f"nodes to {next(most for most in TIERS if graph.nodes <= most)}"
+        solution = None if solution is None else tuple(int(colour) for colour in solution)
+        return cls(tier, f"{k}:{graph.graph6}", graph, k, clique, solution)
+
+
+class ProperColouring(DifferentAcross):
+    """`DifferentAcross` with a repair: tabu search from the draft, the completer's first resort.
+
+    Strength as there. The repair keeps what is pinned and makes at most `MOVES` moves; it is a pure function of its
+    arguments.
+    """
+
+    MOVES = 1_000_000
+
+    def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
+        low, high = self.tokens
+        may = candidates[:, low:high]
+        if not bool(may.any(-1).all()):
+            return None, 0
+        # Where the draft holds what cannot stand there, the likeliest colour that can.
+        likeliest = log_probs[:, low:high].masked_fill(~may, -torch.inf).argmax(-1)
+        drafted = (draft - low).clamp(0, high - low - 1)
+        kept = may.gather(-1, drafted[:, None])[:, 0] & (draft >= low) & (draft < high)
+        colours = torch.where(kept, drafted, likeliest).numpy().copy()
+        state = np.zeros(1, np.uint64)
+        conflicts, moves = tabu.repair(self._joined[0].bool().numpy(), may.numpy(), colours, self.MOVES, state)
+        return (None if conflicts else torch.from_numpy(colours) + low), moves
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Training graphs of one size and number of colours, filled up.
+
+    Attributes:
+        joined: (M, n, n) bool.
+        colours: (M, n) from 0, and -1 where there is no node.
+        clique: (M, n) bool.
+    """
+
+    joined: np.ndarray
+    colours: np.ndarray
+    clique: np.ndarray
+
+
+class Coloring(Task):
+    """Graphs of up to 256 nodes with up to 80 colours; trained on generated ones of 12 to 64.
+
+    Training graphs (random, geometric, with planted colour classes, boards of queens that are not square) are made at
+    the first `train_batch`, each with the fewest colours that a short tabu search found for it and that colouring.
+
+    Args:
+        graphs: training graphs (8,000: about 20 s on one core).
+        seed: of the graphs and of the batches.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    name = "coloring"
+    vocab_size = VOCAB_SIZE
+    pad_id = PAD
+    eos_id = EOS
+    num_relations = len(RELATIONS)
+    max_prompt = 1 + MOST_NODES
+    max_canvas = MOST_NODES
+
+    def __init__(self, graphs: int = 8_000, seed: int = 0) -> None:
+        check(is_count(graphs, 1), f"graphs={graphs!r}", "use an integer of at least 1")
+        check(is_count(seed), f"seed={seed!r}", "use an integer that is not negative")
+        self.graphs, self.seed = graphs, seed
+        self._pool: dict[tuple[int, int], _Group] = {}
+
+    def training_graphs(self) -> dict[tuple[int, int], _Group]:
+        """The training graphs by (nodes, colours), made on first use; a pure function of the seed."""
+        if not self._pool:
+            made: dict[tuple[int, int], list[tuple[np.ndarray, ...]]] = {}
+            for graph, k, colours in _make(np.random.default_rng((self.seed, 0)), self.graphs, SIZES, False):
+                clique = np.isin(np.arange(graph.nodes), tabu.clique_of(graph))
+                size = next(most for _, most in SIZES if graph.nodes <= most)
+                fill = (0, size - graph.nodes)
+                filled = np.pad(graph.adjacency, (fill, fill)), np.pad(colours, fill, constant_values=-1)
+                made.setdefault((size, k), []).append((*filled, np.pad(clique, fill)))
+            columns = {key: zip(*made[key], strict=True) for key in sorted(made)}
+            self._pool = {key: _Group(*(np.stack(part) for part in parts)) for key, parts in columns.items()}
+        return self._pool
+
+    def train_batch(self, step: int, batch_size: int, rank: int = 0) -> Batch:
+        """The batch of one optimiser step, a pure function of (seed, step, batch_size, rank)."""
+        pool = self.training_graphs()
+        keys = list(pool)
+        shares = np.array([len(pool[key].joined) for key in keys], float)
+        # Size and colours depend on the step alone: ranks that wait for each other should have equal work.
+        nodes, k = keys[int(np.random.default_rng((self.seed, 1, step)).choice(len(keys), p=shares / shares.sum()))]
+        generator = np.random.default_rng((self.seed, 2, step, rank, batch_size))
+        group = pool[nodes, k]
+        picked = generator.integers(len(group.joined), size=batch_size)
+        order = generator.permuted(np.tile(np.arange(nodes), (batch_size, 1)), axis=1)
+        joined = np.take_along_axis(group.joined[picked], order[:, :, None], 1)
+        joined = np.take_along_axis(joined, order[:, None, :], 2)
+        colours = np.take_along_axis(group.colours[picked], order, 1)
+        clique = np.take_along_axis(group.clique[picked], order, 1)
+        for row, real in enumerate(colours >= 0):
+            # The clique takes the first colours in order, as in every problem; the others come in any order.
+            first = colours[row, clique[row]]
+            rest = generator.permutation(np.setdiff1d(np.arange(k), first))
+            colours[row, real] = np.argsort(np.concatenate([first, rest]))[colours[row, real]]
+        return _batch(joined, colours, clique | (colours < 0), k)
+
+    def held_out(self, per_tier: int, seed: int) -> list[ColoringProblem]:
+        """Generated graphs whose class never trains: `per_tier` of 12 to 32 nodes and of 33 to 64."""
+        check(per_tier >= 1, f"per_tier={per_tier}", "use at least 1")
+        check(seed >= 0, f"seed={seed}", "use a number that is not negative")
+        problems = []
+        for tier, sizes in enumerate(SIZES):
+            generator = np.random.default_rng((seed, 3, tier))
+            problems += [ColoringProblem.of(*made) for made in _make(generator, per_tier, [sizes], True)]
+        return problems
+
+    def encode(self, problems: Sequence[ColoringProblem]) -> Batch:
+        """Tokens of graphs of one size and number of colours: prompt (B, 1 + n), canvas (B, n).
+
+        The prompt holds the last colour, which says how many there are, then a token for each node: its colour where it
+        is pinned, else how its degree compares with k. An unknown solution is filled with the first colour.
+        """
+        graphs, k = [problem.graph for problem in problems], problems[0].k
+        joined = np.stack([graph.adjacency for graph in graphs])
+        colours = np.array([problem.solution or [0] * problem.graph.nodes for problem in problems])
+        pinned = np.zeros(colours.shape, bool)
+        for row, problem in enumerate(problems):
+            clique = list(problem.clique)
+            if problem.solution is not None:
+                held = colours[row, clique]
+                renamed = np.argsort(np.concatenate([held, np.setdiff1d(np.arange(k), held)]))
+                colours[row] = renamed[colours[row]]
+            colours[row, clique], pinned[row, clique] = np.arange(len(clique)), True
+        return _batch(joined, colours, pinned, k)
+
+    def shape_of(self, problem: ColoringProblem) -> tuple[int, int, int]:
+        """(1 + n, n, k): graphs of one batch have as many nodes and colours."""
+        return 1 + problem.graph.nodes, problem.graph.nodes, problem.k
+
+    def constraint(self, problems: Sequence[ColoringProblem]) -> Constraint:
+        """Joined nodes differ, k colours, the clique as it is pinned: judged without any stored solution."""
+        batch = self.encode(problems)
+        return self.rules(batch)
+
+    def rules(self, batch: Batch) -> Constraint:
+        nodes = batch.canvas.shape[1]
+        joined = batch.relations[:, 0, -nodes:, -nodes:]
+        row, one, other = joined.triu(1).nonzero().T
+        counts = torch.bincount(row, minlength=len(joined))
+        edges = torch.full((len(joined), max(1, int(counts.max())), 2), -1, device=row.device)
+        place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+        edges[row, place] = torch.stack([one, other], 1)
+        rule = ProperColouring(edges, batch.noise, nodes, VOCAB_SIZE, show=show)
+        return rule & Pinned(batch.canvas, batch.pinned, VOCAB_SIZE, show=show, where=_node)
+
+    def read(self, path: str) -> list[ColoringProblem]:
+        """Graphs of a file or folder (`files.read_graphs`).
+
+        A table may say how many colours to use, in a column k, colours, best_known_colours or chromatic; without one it
+        is what DSATUR needs.
+        """
+        problems = []
+        for named in read_graphs(path):
+            given = next((named.columns[column] for column in COLUMNS if column in named.columns), None)
+            check(given is None or given.isdecimal(), f"{path}, {named.name}: {given!r} colours", "give a whole number")
+            k = dsatur(named.graph) if given is None else int(given)
+            problems.append(ColoringProblem.of(named.graph, k))
+        return problems
+
+    def parse(self, text: str) -> ColoringProblem:
+        """K:GRAPH6 from the command line, such as 3:DQc; without K: it is what DSATUR needs."""
+        colours, colon, graph6 = text.rpartition(":")
+        check(colours.isdecimal() or not colon, f"{text[:40]!r} begins with {colours!r}", "write K:GRAPH6, as in 3:DQc")
+        graph = Graph.from_graph6(graph6)
+        return ColoringProblem.of(graph, int(colours) if colon else dsatur(graph))
+
+    def decode(self, problem: ColoringProblem, answer: IntTensor) -> str:
+        """The colour of each node, from 1."""
+        return " ".join(show(token) for token in answer.tolist())
+
+    def measure(self, outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+        """ "dsatur": the share where that heuristic needs no more than k colours; "colours_below_dsatur": how many
+        fewer were used, of what is solved."""
+        needed = {outcome.problem.text: dsatur(outcome.problem.graph) for outcome in outcomes}
+        reached = sum(needed[outcome.problem.text] <= outcome.problem.k for outcome in outcomes)
+        low_high = list(wilson(reached, len(outcomes)))
+        metrics = {"dsatur": {"value": reached / len(outcomes), "n": len(outcomes), "ci95": low_high}}
+        below = [needed[o.problem.text] - o.tokens.unique().numel() for o in outcomes if o.solved]
+        if len(below) >= 2:
+            shift = min(0, *below)
+            interval = [bound + shift for bound in mean_interval([value - shift for value in below])]
+            metrics["colours_below_dsatur"] = {"value": sum(below) / len(below), "n": len(below), "ci95": interval}
+        return metrics
+
+    def draw(self, problem: ColoringProblem, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
+        labels = ["."] * problem.graph.nodes if answer is None else [show(token) for token in answer.tolist()]
+        marked = set() if violations is None else set(violations.nonzero().flatten().tolist())
+        return drawing.draw_nodes(labels, marked)
+
+    def plot(
+        self, axes: Any, problem: ColoringProblem, answer: IntTensor | None, violations: BoolTensor | None = None
+    ) -> None:
+        if answer is None:
+            drawing.plot_graph(axes, problem.graph)
+            return
+        held = answer.tolist()
+        conflicts = [(one, other) for one, other in problem.graph.edges if held[one] == held[other]]
+        drawing.plot_graph(axes, problem.graph, [token - FIRST_COLOUR for token in held], conflicts)
+
+
+def show(token: int) -> str:
+    """A token as people write it: a colour from 1, or the name of a token that is none."""
+    if token >= FIRST_COLOUR:
+        return str(token - FIRST_COLOUR + 1)
+    return ("pad", "end")[token] if token < FIRST_NODE else "node"
+
+
+def _node(at: int) -> str:
+    return f"node {at + 1}"
+
+
+@lru_cache(maxsize=4096)
+def dsatur(graph: Graph) -> int:
+    """Colours that the DSATUR heuristic needs (Brélaz, 1979; networkx)."""
+    return max(nx.greedy_color(graph.networkx, strategy="DSATUR").values()) + 1
+
+
+def _batch(joined: np.ndarray, colours: np.ndarray, pinned: np.ndarray, k: int) -> Batch:
+    """From (B, n, n) bool, (B, n) colours from 0, -1 where there is no node, and (B, n) bool."""
+    rows, nodes = colours.shape
+    real = colours >= 0
+    tokens = np.where(real, colours + FIRST_COLOUR, PAD)
+    degree = np.digitize(joined.sum(-1) / k, DEGREES) + FIRST_NODE
+    last = np.full((rows, 1), FIRST_COLOUR + k - 1)
+    prompt = torch.from_numpy(np.concatenate([last, np.where(pinned, tokens, degree)], 1))
+    # Nodes stand in the prompt and again in the canvas; the number of colours is related to all by "any" alone.
+    both = np.ix_(range(rows), [*range(nodes)] * 2, [*range(nodes)] * 2)
+    same = np.broadcast_to(np.eye(nodes, dtype=bool), joined.shape)
+    apart = ~joined & ~same & real[:, :, None] & real[:, None, :]
+    bound = np.stack([np.pad(part[both], ((0, 0), (1, 0), (1, 0))) for part in (joined, apart, same)], 1)
+    relations = torch.from_numpy(np.concatenate([bound, np.ones_like(bound[:, :1])], 1))
+    canvas, noise = torch.from_numpy(tokens), (FIRST_COLOUR, FIRST_COLOUR + k)
+    return Batch(prompt, canvas, torch.from_numpy(pinned), relations, noise)
+
+
+def _make(
+    generator: np.random.Generator, count: int, sizes: Sequence[tuple[int, int]], held_out: bool
+) -> Iterator[tuple[Graph, int, np.ndarray]]:
+    """Graphs of one side of the split, each with few colours and a colouring: the fewest that tabu search finds.
+
+    Args:
+        sizes: each (fewest, most) nodes, equally often.
+    """
+    made = 0
+    while made < count:
+        fewest, most = sizes[made % len(sizes)]
+        graph = _KINDS[int(generator.integers(len(_KINDS)))](int(generator.integers(fewest, most + 1)), generator)
+        if not fewest <= graph.nodes <= most or graph.held_out != held_out or not graph.edges:
+            continue
+        k, seed, colours = len(tabu.clique_of(graph)), int(generator.integers(2**62)), None
+        while colours is None:
+            colours = tabu.colour(graph, k, LABEL_MOVES, seed)
+            k += colours is None
+        if k <= MOST_COLOURS:
+            made += 1
+            yield graph, k, colours
+
+
+def _random(nodes: int, generator: np.random.Generator) -> Graph:
+    return random_graph(nodes, generator.uniform(0.05, 0.95), generator)
+
+
+def _geometric(nodes: int, generator: np.random.Generator) -> Graph:
+    """Points in the unit square, joined where they are near."""
+    points = generator.random((nodes, 2))
+    apart = np.linalg.norm(points[:, None] - points, axis=-1)
+    return Graph.of_adjacency(apart < generator.uniform(0.12, 0.5))
+
+
+def _planted(nodes: int, generator: np.random.Generator) -> Graph:
+    """Classes of nearly equal size, joined across at random: colourable with few colours, which greed misses."""
+    classes = generator.permutation(nodes) % int(generator.integers(3, max(4, nodes // 4)))
+    across = classes[:, None] != classes
+    return Graph.of_adjacency((generator.random((nodes, nodes)) < generator.uniform(0.2, 0.95)) & across)
+
+
+def _queens(nodes: int, generator: np.random.Generator) -> Graph:
+    """Fields of a board that a queen joins, on boards that are not square: those are well-known test problems."""
+    wide = int(generator.integers(3, 9))
+    tall = nodes // wide
+    tall += tall == wide
+    row, column = np.divmod(np.arange(wide * tall), wide)
+    same = [line[:, None] == line for line in (row, column, row + column, row - column)]
+    return Graph.of_adjacency(np.logical_or.reduce(same))
+
+
+_KINDS = (_random, _geometric, _planted, _queens)

@@ -1,0 +1,121 @@
+"""Colouring by local search, and cliques: what the completer repairs with, and what training graphs are made by."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tasks.compiled import compiled, next_random
+from tasks.graph.graph import Graph
+
+#: Moves of a tabu list: 0 to TENURE - 1 at random, and a share of the conflicts (Galinier and Hao, 1999).
+TENURE, SHARE = 10, 0.6
+#: Nodes of highest degree from which a greedy clique is grown.
+STARTS = 64
+
+
+@compiled
+def repair(joined, may, colours, most_moves, state):
+    """Move conflicting nodes to other colours until none conflict: tabu search (Hertz and de Werra, 1987).
+
+    Each move takes the node and colour that leave the fewest conflicts, among nodes in conflict and colours they may
+    have and did not just leave; equals are drawn at random.
+
+    Args:
+        joined: (n, n) bool.
+        may: (n, k) bool, the colours of each node.
+        colours: (n) int64 in [0, k), each one it may have; changed in place.
+        most_moves: at most.
+        state: (1) uint64 of `next_random`.
+
+    Returns:
+        conflicting edges left, and the moves made.
+    """
+    nodes, k = may.shape
+    around = np.zeros((nodes, k), np.int64)  # neighbours of each colour
+    for one in range(nodes):
+        for other in range(nodes):
+            if joined[one, other]:
+                around[one, colours[other]] += 1
+    conflicts = 0
+    for node in range(nodes):
+        conflicts += around[node, colours[node]]
+    conflicts //= 2
+    fewest = conflicts
+    free_again = np.zeros((nodes, k), np.int64)
+    for move in range(most_moves):
+        if conflicts == 0:
+            return 0, move
+        best, ties, at, to = nodes * nodes, 0, -1, -1
+        for node in range(nodes):
+            own = around[node, colours[node]]
+            if own == 0:
+                continue
+            for colour in range(k):
+                if colour == colours[node] or not may[node, colour]:
+                    continue
+                change = around[node, colour] - own
+                if free_again[node, colour] > move and conflicts + change >= fewest:
+                    continue
+                if change < best:
+                    best, ties = change, 0
+                if change == best:
+                    ties += 1
+                    if next_random(state) % ties == 0:
+                        at, to = node, colour
+        if at < 0:  # everything is tabu: wait
+            continue
+        left = colours[at]
+        for other in range(nodes):
+            if joined[at, other]:
+                around[other, left] -= 1
+                around[other, to] += 1
+        colours[at] = to
+        conflicts += best
+        fewest = min(fewest, conflicts)
+        free_again[at, left] = move + int(SHARE * conflicts) + next_random(state) % TENURE
+    return conflicts, most_moves
+
+
+@compiled
+def grow_clique(joined, starts):
+    """(n) bool, the largest clique grown from one of the starts by the node with most neighbours among what is left."""
+    nodes = len(joined)
+    largest = np.zeros(nodes, np.bool_)
+    size = 0
+    for start in starts:
+        left = joined[start].copy()
+        clique = np.zeros(nodes, np.bool_)
+        clique[start] = True
+        count = 1
+        while True:
+            best, most = -1, -1
+            for node in range(nodes):
+                if left[node]:
+                    shared = 0
+                    for other in range(nodes):
+                        if left[other] and joined[node, other]:
+                            shared += 1
+                    if shared > most:
+                        best, most = node, shared
+            if best < 0:
+                break
+            clique[best] = True
+            count += 1
+            left &= joined[best]
+        if count > size:
+            largest, size = clique, count
+    return largest
+
+
+def clique_of(graph: Graph) -> list[int]:
+    """The nodes of a large clique, found greedily; in order."""
+    starts = np.argsort(-graph.degrees, kind="stable")[:STARTS]
+    return grow_clique(graph.adjacency, starts).nonzero()[0].tolist()
+
+
+def colour(graph: Graph, k: int, most_moves: int, seed: int) -> np.ndarray | None:
+    """A colouring (n) int64 in [0, k) from random colours, or None where the moves did not suffice."""
+    state = np.array([seed], np.uint64)
+    colours = np.array([next_random(state) % k for _ in range(graph.nodes)])
+    conflicts, _ = repair(graph.adjacency, np.ones((graph.nodes, k), bool), colours, most_moves, state)
+    return None if conflicts else colours

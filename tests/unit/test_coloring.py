@@ -1,0 +1,183 @@
+"""Colouring as a task: tokens, relations, separation, rules, verdicts and refusals."""
+
+from __future__ import annotations
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+
+from constrained_dg.cli import ROOT, load_sampler
+from constrained_dg.errors import InputError
+from constrained_dg.metrics import solve, summarise
+from constrained_dg.sampling.base import Status
+from tasks.graph import Coloring
+from tasks.graph.coloring import FIRST_COLOUR, PAD, RELATIONS, SIZES, ColoringProblem, dsatur
+from tasks.graph.graph import Graph
+
+SHARED = ROOT.parent / "shared" / "data" / "graph" / "dimacs_col"
+WHEEL = Graph.of(6, [(0, at) for at in range(1, 6)] + [(at, at % 5 + 1) for at in range(1, 6)])
+
+
+@pytest.fixture(scope="module")
+def task():
+    return Coloring(graphs=60, seed=1)
+
+
+def test_tokens_and_relations_of_a_problem(task):
+    problem = ColoringProblem.of(WHEEL, 4)
+    assert len(problem.clique) == 3 and problem.text == f"4:{WHEEL.graph6}" and problem.tier == "nodes to 32"
+    batch = task.encode([problem])
+    assert batch.prompt.shape == (1, 7) and batch.prompt[0, 0] == FIRST_COLOUR + 3
+    assert batch.noise == (FIRST_COLOUR, FIRST_COLOUR + 4)
+    pinned = batch.pinned[0].nonzero().flatten().tolist()
+    assert pinned == list(problem.clique) and batch.canvas[0, pinned].tolist() == [FIRST_COLOUR + c for c in range(3)]
+    assert batch.prompt[0, 1:][pinned].tolist() == batch.canvas[0, pinned].tolist()
+    joined, apart, same, anything = batch.relations[0]
+    expected = torch.from_numpy(WHEEL.adjacency)
+    for rows in (slice(1, 7), slice(7, 13)):
+        for columns in (slice(1, 7), slice(7, 13)):
+            assert torch.equal(joined[rows, columns], expected)
+            assert torch.equal(same[rows, columns], torch.eye(6, dtype=torch.bool))
+            assert torch.equal(apart[rows, columns], ~(expected | torch.eye(6, dtype=torch.bool)))
+    assert anything.all() and not any(part[0].any() or part[:, 0].any() for part in (joined, apart, same))
+    assert len(RELATIONS) == batch.relations.shape[1] == task.num_relations
+
+
+def test_a_known_solution_stands_in_the_canvas_with_the_clique_first(task):
+    for problem in task.held_out(4, 0):
+        batch = task.encode([problem])
+        assert task.constraint([problem]).is_satisfied(batch.canvas).all()
+        assert batch.canvas[batch.pinned].tolist() == [FIRST_COLOUR + at for at in range(len(problem.clique))]
+
+
+def test_training_batches_hold_colourings_and_say_where_no_node_is(task):
+    shapes = set()
+    for step in range(12):
+        batch = task.train_batch(step, 5)
+        shapes.add(batch.canvas.shape[1])
+        assert task.rules(batch).is_satisfied(batch.canvas).all()
+        nothing = batch.canvas == PAD
+        assert batch.pinned[nothing].all() and (batch.prompt[:, 1:][nothing] == PAD).all()
+        joined, apart = batch.relations[:, 0], batch.relations[:, 1]
+        for part in (joined, apart):
+            assert not part[:, 1:, 1:].diagonal(dim1=1, dim2=2).any()
+            size = batch.canvas.shape[1]
+            assert not part[:, -size:, -size:][nothing].any()
+        again = task.train_batch(step, 5)
+        assert all(torch.equal(getattr(batch, n), getattr(again, n)) for n in ("prompt", "canvas", "relations"))
+    assert shapes == {most for _, most in SIZES}
+
+
+def test_classes_of_training_graphs_never_come_in_held_out_ones(task):
+    trained = set()
+    for group in task.training_graphs().values():
+        for joined, colours in zip(group.joined, group.colours, strict=True):
+            real = colours >= 0
+            graph = Graph.of_adjacency(joined[np.ix_(real, real)])
+            assert not graph.held_out
+            trained.add(graph.fingerprint)
+    held = task.held_out(10, 0)
+    assert len(held) == 20 and not trained & {problem.graph.fingerprint for problem in held}
+    assert [p.text for p in held] == [p.text for p in task.held_out(10, 0)] != [p.text for p in task.held_out(10, 1)]
+
+
+def test_search_solves_or_proves(task):
+    """The odd wheel needs four colours; three are refused by a proof, since no clique of four says so."""
+    outcomes = solve(
+        None,
+        task,
+        load_sampler("search"),
+        [ColoringProblem.of(WHEEL, 4), ColoringProblem.of(WHEEL, 3)],
+        batch_size=2,
+        seed=0,
+    )
+    assert [outcome.status for outcome in outcomes] == [Status.SOLVED, Status.UNSATISFIABLE]
+    colours = [int(word) for word in outcomes[0].answer.split()]
+    assert all(colours[a] != colours[b] for a, b in nx.Graph(WHEEL.edges).edges) and max(colours) <= 4
+    [*_, row] = summarise("search", outcomes, task)
+    assert row["metrics"]["dsatur"]["value"] == 0.5 and row["metrics"]["dsatur"]["n"] == 2
+
+
+def test_gap_to_dsatur(task):
+    queens = task.parse(f"7:{nx.to_graph6_bytes(_queens(6), header=False).decode().strip()}")
+    assert dsatur(queens.graph) == 9
+    outcomes = solve(None, task, load_sampler("search"), [queens] * 2, batch_size=2, seed=0)
+    assert all(outcome.solved for outcome in outcomes)
+    assert task.measure(outcomes)["colours_below_dsatur"]["value"] == 2
+    assert task.measure(outcomes)["dsatur"]["value"] == 0
+
+
+def _queens(size):
+    graph = nx.Graph()
+    graph.add_nodes_from((row, column) for row in range(size) for column in range(size))
+    for a in graph:
+        for b in graph:
+            if a < b and (a[0] == b[0] or a[1] == b[1] or abs(a[0] - b[0]) == abs(a[1] - b[1])):
+                graph.add_edge(a, b)
+    return nx.convert_node_labels_to_integers(graph)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("2:Bw", r"k=2 colours for a clique of 3 nodes \(1, 2, 3\)"),
+        ("0:Bw", "k=0 colours"),
+        ("81:Bw", "k=81 colours"),
+        ("x:Bw", "begins with 'x'; write K:GRAPH6"),
+        ("3:B", "'B' is no graph6"),
+        ("3:", "is no graph6"),
+    ],
+)
+def test_bad_problems_are_refused_in_one_line(task, text, words):
+    with pytest.raises(InputError, match=words):
+        task.parse(text)
+
+
+def test_a_graph_too_large_is_refused(task, tmp_path):
+    (tmp_path / "large.col").write_text("p edge 257 1\ne 1 2\n")
+    with pytest.raises(InputError, match="a graph of 257 nodes; at most 256"):
+        task.read(str(tmp_path / "large.col"))
+
+
+def test_how_many_colours_comes_from_the_table_or_from_dsatur(task, tmp_path):
+    (tmp_path / "a.tsv").write_text("graph6\tcolours\nEhEG\t5\n")
+    assert task.read(str(tmp_path / "a.tsv"))[0].k == 5
+    (tmp_path / "a.tsv").write_text("graph6\tcolours\nEhEG\tmany\n")
+    with pytest.raises(InputError, match="'many' colours"):
+        task.read(str(tmp_path / "a.tsv"))
+    (tmp_path / "a.g6").write_text("EhEG\n")
+    assert task.read(str(tmp_path / "a.g6"))[0].k == 2 == task.parse("EhEG").k
+
+
+@pytest.mark.parametrize("values", [{"graphs": 0}, {"graphs": 1.5}, {"seed": -1}])
+def test_values_out_of_range_are_refused(values):
+    with pytest.raises(InputError, match=next(iter(values))):
+        Coloring(**values)
+
+
+def test_sentences_and_pictures(task, tmp_path):
+    from constrained_dg.viz.pictures import figure, save
+
+    problem = ColoringProblem.of(Graph.of(3, [(0, 1)]), 2)
+    answer = torch.tensor([FIRST_COLOUR, FIRST_COLOUR, FIRST_COLOUR + 1])
+    rule = task.constraint([problem])
+    told = rule.explain(answer[None])[0]
+    assert "nodes 1 and 2 are joined and both hold 1" in told
+    shown = task.draw(problem, answer, rule.violations(answer[None])[0])
+    assert shown.count("\x1b[31m") == 2 and task.decode(problem, answer) == "1 1 2"
+    assert "." in task.draw(problem, None)
+    drawing, axes = figure(2, width=3, height=3)
+    task.plot(axes[0], problem, answer)
+    task.plot(axes[1], problem, None)
+    save(drawing, tmp_path / "graph.png")
+    assert (tmp_path / "graph.png").stat().st_size > 1000
+
+
+def test_dsatur_on_the_shared_instances_is_what_their_table_says(task):
+    if not SHARED.is_dir():
+        pytest.skip("../shared is not here")
+    problems = [problem for problem in task.read(str(SHARED)) if problem.graph.nodes <= 40]
+    assert len(problems) > 20
+    reached = sum(dsatur(problem.graph) <= problem.k for problem in problems)
+    assert reached == len(problems) - 2  # GEOM40a and queen6_6
