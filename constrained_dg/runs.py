@@ -86,7 +86,7 @@ def _find(name: str, packages: Collection[str] | None) -> type:
         check(
             packages is None or of.partition(".")[0] in packages,
             f"{name!r} lies outside {', '.join(sorted(packages or ()))}",
-            "a package that you trust can be added: load(folder, packages=[...]), evaluate.py packages=[...]",
+            "a package that you trust can be added: packages=[...] on the command line, load(folder, packages=[...])",
         )
 
     check_package(module)

@@ -5,17 +5,27 @@ The library knows tasks through this protocol alone; `tasks/` implements it.
 
 from __future__ import annotations
 
+import re
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from constrained_dg.constraints.base import Constraint
-from constrained_dg.errors import InputError
+from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.text import Tokenizer
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def without_colours(text: str) -> str:
+    """The text without the colours of a terminal."""
+    return _COLOUR.sub("", text)
 
 
 @dataclass(frozen=True)
@@ -113,9 +123,11 @@ class Task(ABC):
     def encode(self, problems: Sequence[Problem]) -> Batch:
         """Tokens of problems that share one shape (see `shape_of`)."""
 
-    @abstractmethod
     def shape_of(self, problem: Problem) -> tuple[int, ...]:
-        """(S, C) of a problem, and whatever else keeps problems apart: those with equal shapes can share a batch."""
+        """(S, C) of a problem, and whatever else keeps problems apart: those with equal shapes can share a batch. By
+        default the shape that `encode` gives it."""
+        batch = self.encode([problem])
+        return batch.prompt.shape[1], batch.canvas.shape[1]
 
     @abstractmethod
     def constraint(self, problems: Sequence[Problem]) -> Constraint:
@@ -132,9 +144,24 @@ class Task(ABC):
         """The problems of a batch, each moved by a symmetry drawn with its own seed (B); None without symmetries."""
         return None
 
-    @abstractmethod
     def read(self, path: str) -> list[Problem]:
-        """Problems from a file. Raises InputError that names the file and the line."""
+        """Problems from a file; by default a text with one on each line, as `parse` takes it.
+
+        Raises:
+            InputError: naming the file and the line; a file without problems.
+        """
+        try:
+            lines = Path(path).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read {path!r}: {error}", "give a text file with a problem on each line") from None
+        problems: list[Problem] = []
+        for number, line in enumerate(lines, 1):
+            try:
+                problems += [self.parse(line.strip())] if line.strip() else []
+            except InputError as error:
+                raise InputError(f"{path} line {number}: {error}") from None
+        check(bool(problems), f"{path} holds no problems", "give one on each line")
+        return problems
 
     @abstractmethod
     def parse(self, text: str) -> Problem:
@@ -159,10 +186,17 @@ class Task(ABC):
         """
         raise InputError(f"task {self.name!r} has no text form", "train it from scratch, without model.pretrained")
 
-    @abstractmethod
     def draw(self, problem: Problem, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
-        """The problem and its answer (T) for a terminal, with violations (T) marked."""
+        """The problem and its answer (T) for a terminal, with violations (T) marked; by default as in answers.csv, and
+        below it the positions that are marked, counted from 1."""
+        text = problem.text if answer is None else self.decode(problem, answer)
+        marked = [] if violations is None else (violations.nonzero().flatten() + 1).tolist()
+        return text + (f"\n! at {', '.join(map(str, marked))}" if marked else "")
 
-    @abstractmethod
     def plot(self, axes: Any, problem: Problem, answer: IntTensor | None, violations: BoolTensor | None = None) -> None:
-        """The same on matplotlib axes."""
+        """The same on matplotlib axes; by default the text that `draw` makes, without its colours."""
+        lines = without_colours(self.draw(problem, answer, violations)).splitlines()
+        text = "\n".join(piece for line in lines for piece in textwrap.wrap(line, 32) or [""])
+        # Dollar signs would be read as formulas.
+        axes.text(0.5, 0.5, text, ha="center", va="center", ma="left", family="monospace", parse_math=False)
+        axes.axis("off")

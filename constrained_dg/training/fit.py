@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import warnings
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -40,6 +41,7 @@ FINAL = "final.json"
 FOLDER_VARIABLE = "CONSTRAINED_DG_RUN"
 #: What may differ when a run is resumed: where and how it runs, not what it computes.
 RESUMABLE = ("resume", "out", "trainer", "logger", "threads", "compile", "workers", "validate", "checkpoint_every")
+RESUMABLE += ("packages",)
 
 
 def fit(cfg: dict[str, Any]) -> float:
@@ -55,18 +57,19 @@ def fit(cfg: dict[str, Any]) -> float:
         InputError: a value out of range, a folder that cannot be used; before any training.
     """
     quieten_lightning()
+    # As given now: a run folder may come from elsewhere, so it cannot say itself what may be imported for it.
+    packages = cfg["packages"]
     cfg, folder = configuration_of(with_whole_paths(cfg))
     check_values(cfg)
     torch.set_num_threads(cfg["threads"] or os.cpu_count() or 1)
     L.seed_everything(cfg["seed"], verbose=False)
     objective = from_dict(Objective, cfg["objective"], "objective")
     optimisation = from_dict(Optimisation, cfg["optimisation"], "optimisation")
-    # A run folder may come from elsewhere: it names no module to import but ours.
-    packages = OUR_PACKAGES if cfg["resume"] else None
-    task, sampler = build(cfg["task"], packages), build(cfg["sampler"], packages)
+    named = {*OUR_PACKAGES, *packages} if cfg["resume"] else None
+    task, sampler = build(cfg["task"], named), build(cfg["sampler"], named)
     parts = getattr(sampler, "sampler", sampler)  # of one attempt, where there are several
     check(isinstance(parts, Diffusion), f"sampler {sampler.name!r} does not denoise", "train with plain or validity")
-    backbone, task = starting_point(cfg, task, objective)
+    backbone, task = starting_point(cfg, task, objective, packages)
     check_sampler(task, sampler)
     resume_from = checkpoint_of(folder) if cfg["resume"] else None
     trainer, average = new_trainer(cfg, folder, task, sampler, optimisation)
@@ -108,6 +111,9 @@ def check_values(cfg: dict[str, Any]) -> None:
     for name, value in given.items():
         low = counts.get(name, 1)
         check(is_count(value, low), f"{name} is {value!r}", f"use an integer of at least {low}")
+    packages = cfg["packages"]
+    texts = isinstance(packages, list) and all(isinstance(name, str) for name in packages)
+    check(texts, f"packages is {packages!r}", "give the names of packages, such as [my_tasks]")
     takes_data = "data" in cfg["task"]
     check(takes_data or cfg["data"] is None, f"data is {cfg['data']!r}, but this task takes none", "leave data out")
     check(not takes_data or cfg["task"]["data"] is not None, "the task needs a file of examples", "give data=FILE")
@@ -200,14 +206,17 @@ def checkpoint_of(folder: Path) -> str | None:
     return str(last)
 
 
-def starting_point(cfg: dict[str, Any], task: Task, objective: Objective) -> tuple[Backbone, Task]:
-    """The model that training starts from, and the task in the tokens of that model.
+def starting_point(
+    cfg: dict[str, Any], task: Task, objective: Objective, packages: Collection[str]
+) -> tuple[Backbone, Task]:
+    """The model that training starts from, and the task in the tokens of that model. A run to start from may name these
+    packages.
 
     Raises:
         InputError: a checkpoint, tokenizer or setting that cannot be used.
     """
     if "run" in cfg["model"]:
-        return from_run(str(cfg["model"]["run"]), task), task
+        return from_run(str(cfg["model"]["run"]), task, packages), task
     if "pretrained" not in cfg["model"]:
         hint = "give model.pretrained=FOLDER, a checkpoint in the released format"
         check(not task.needs_tokenizer, f"task {task.name!r} needs a model that comes with a tokenizer", hint)
@@ -222,13 +231,13 @@ def starting_point(cfg: dict[str, Any], task: Task, objective: Objective) -> tup
     return model, task_in_text(task, folder, model.config)
 
 
-def from_run(folder: str, task: Task) -> Backbone:
+def from_run(folder: str, task: Task, packages: Collection[str]) -> Backbone:
     """The model of a finished run, for the task; the canvas may be longer than it was, which takes no new weights.
 
     Raises:
         InputError: a folder that is no run, or whose model speaks of other tokens or relations than the task.
     """
-    model = load(folder).model
+    model = load(folder, packages=packages).model
     has = {"vocab_size": model.config.vocab_size, "num_relations": model.config.num_relations}
     for name, value in has.items():
         wanted = getattr(task, name)

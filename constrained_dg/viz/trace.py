@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,10 @@ from constrained_dg.constraints.base import Constraint
 from constrained_dg.metrics import Outcome
 from constrained_dg.sampling.base import StepRecord
 from constrained_dg.shapes import BoolTensor, IntTensor
-from constrained_dg.task import Batch, Problem, Task
+from constrained_dg.task import Batch, Problem, Task, without_colours
 from constrained_dg.viz.pictures import figure, save
 
 LEGEND = "bold: clue   . re-noised   ! breaks a rule"
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,12 +105,7 @@ def draw_frame(task: Task, problem: Problem, frame: Frame, colour: bool) -> str:
     )
     marks = frame.violations & (frame.shown == frame.best)
     text = "\n".join((head, task.draw(problem, frame.shown, marks), LEGEND))
-    return text if colour else plain(text)
-
-
-def plain(text: str) -> str:
-    """The text without terminal colours."""
-    return _COLOUR.sub("", text)
+    return text if colour else without_colours(text)
 
 
 def chosen(frames: Sequence[Frame], count: int) -> list[Frame]:
