@@ -65,10 +65,10 @@ class Job:
     tiers: tuple[str, ...] = ()
     limit: int = 0
 
-    @property
-    def name(self) -> str:
-        """What its row is called."""
-        return self.sampler + (f" {self.passes}" if self.passes else "") + (f", {self.seeds} seeds" * (self.seeds > 1))
+    def name(self, seeds: int) -> str:
+        """What its row is called, with so many seeds a puzzle solved."""
+        several = f", {seeds} seeds" if self.seeds > 1 else ""
+        return self.sampler + (f" {self.passes}" if self.passes else "") + several
 
 
 #: In the order in which they matter.
@@ -217,7 +217,7 @@ def columns(given: dict[str, str], limit: int) -> list[Column]:
         values = {
             key: np.array([cell[key] for cell in cells]).T for key in ("solved", "passes", "nodes", "tokens", "seconds")
         }
-        found.append(Column(job.name, np.array(cells[0]["tier"]), np.array(cells[0]["puzzle"]), values))
+        found.append(Column(job.name(len(cells)), np.array(cells[0]["tier"]), np.array(cells[0]["puzzle"]), values))
     return found
 
 
@@ -226,10 +226,9 @@ def report(given: dict[str, str], problems: Sequence[Any], out: Path, limit: int
     found = columns(given, limit)
     check(bool(found), f"no cells in {str(out)!r}", "solve some first: jobs=all")
     tiers = list(dict.fromkeys(p.tier for p in problems))
-    by_name = {column.name: column for column in found}
-    # Beside plain with as many seeds, where that was solved.
-    plain = {c.name: by_name.get("plain" + c.name.partition(",")[1] + c.name.partition(",")[2]) for c in found}
-    rows = [_row(c, tier, plain[c.name]) for c in found for tier in tiers if (c.tier == tier).any()]
+    # Several seeds stand beside several of plain, one beside one.
+    plain = {"," in column.name: column for column in found if column.name.partition(",")[0] == "plain"}
+    rows = [_row(c, tier, plain.get("," in c.name)) for c in found for tier in tiers if (c.tier == tier).any()]
     header = new_header(ROOT, 0, "cpu", run=given["run"], data=Path(given["data"]).name, passes=int(given["passes"]))
     table = {"header": header, "verdicts": verdicts(rows), "rows": rows}
     (out / "table.json").write_text(json.dumps(table, indent=0) + "\n")

@@ -263,7 +263,8 @@ class Coloring(Task):
         return metrics
 
     def draw(self, problem: ColoringProblem, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
-        labels = ["."] * problem.graph.nodes if answer is None else [show(token) for token in answer.tolist()]
+        tokens = [PAD] * problem.graph.nodes if answer is None else answer.tolist()
+        labels = [show(token) if token >= FIRST_COLOUR else "." for token in tokens]
         marked = set() if violations is None else set(violations.nonzero().flatten().tolist())
         return drawing.draw_nodes(labels, marked)
 
@@ -274,7 +275,7 @@ class Coloring(Task):
             drawing.plot_graph(axes, problem.graph)
             return
         held = answer.tolist()
-        conflicts = [(one, other) for one, other in problem.graph.edges if held[one] == held[other]]
+        conflicts = [(a, b) for a, b in problem.graph.edges if held[a] == held[b] >= FIRST_COLOUR]
         drawing.plot_graph(axes, problem.graph, [token - FIRST_COLOUR for token in held], conflicts)
 
 

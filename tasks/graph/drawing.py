@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import matplotlib
 import networkx as nx
 import numpy as np
 
@@ -16,12 +17,12 @@ _NAMED = 32
 
 
 def draw_nodes(labels: Sequence[str], marked: Collection[int], width: int = 16) -> str:
-    """One label a node, in rows of `width`, each row led by the number of its first node; marked ones in red."""
+    """One label a node, in rows of `width`, each row led by the number of its first node; marked ones red and with !"""
     wide = max((len(label) for label in labels), default=1)
     lines = []
     for first in range(0, len(labels), width):
         cells = [
-            f"{_RED}{label:>{wide}}{_OFF}" if first + at in marked else f"{label:>{wide}}"
+            f"{_RED}{label:>{wide}}!{_OFF}" if first + at in marked else f"{label:>{wide}} "
             for at, label in enumerate(labels[first : first + width])
         ]
         lines.append(f"{first + 1:>4}: {' '.join(cells)}")
@@ -47,7 +48,7 @@ def plot_graph(
     conflicts: Collection[tuple[int, int]] = (),
     bold: Collection[tuple[int, int]] = (),
 ) -> None:
-    """A graph on matplotlib axes: node colours by number, conflicting edges red, bold ones (a cycle) thick."""
+    """A graph on matplotlib axes: node colours by number, white below 0, conflicting edges red, bold ones thick."""
     where = layout(graph)
     shown = graph.networkx
     small = graph.nodes <= _NAMED
@@ -55,10 +56,11 @@ def plot_graph(
     rest = [edge for edge in graph.edges if edge not in conflicts and edge not in bold]
     for edges, colour, wide in ((rest, "0.75", 0.6), (sorted(bold), "black", 2.0), (sorted(conflicts), "red", 2.0)):
         nx.draw_networkx_edges(shown, where, edgelist=edges, edge_color=colour, width=wide, ax=axes)
-    look = {"node_color": "white" if colours is None else list(colours), "edgecolors": "black"}
-    if colours is not None:
-        look |= {"cmap": "tab20", "vmin": 0, "vmax": max(19, *colours)}
-    nx.draw_networkx_nodes(shown, where, node_size=160 if small else 20, linewidths=0.5, ax=axes, **look)
+    palette = matplotlib.colormaps["tab20" if max(colours or [0]) < 20 else "gist_ncar"]
+    most = max(20, *(colours or [0]))
+    filled = ["white" if colour < 0 else palette(colour / most) for colour in colours or [-1] * graph.nodes]
+    look = {"node_color": filled, "edgecolors": "black", "linewidths": 0.5, "node_size": 160 if small else 20}
+    nx.draw_networkx_nodes(shown, where, ax=axes, **look)
     if small:
         nx.draw_networkx_labels(shown, where, {node: str(node + 1) for node in shown}, font_size=6, ax=axes)
     axes.set_axis_off()
