@@ -1,0 +1,543 @@
+"""Families of graphs as rules on their canvas: what must hold, who is to blame, what may still be, and the nearest one.
+
+A family is a few requirements that all must hold. Each speaks of pairs of nodes; `FamilyRule` puts pairs into tokens.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import networkx as nx
+import numpy as np
+import torch
+
+from constrained_dg.constraints.base import Constraint, candidates_of
+from constrained_dg.errors import check
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+from tasks.graph.coding import FAMILIES, MOST_NODES, Coding
+from tasks.graph.graph import Graph
+from tasks.graph.projection import (
+    bridges,
+    fill,
+    is_graphical,
+    is_planar,
+    keeps_planar,
+    kuratowski,
+    of_degrees,
+    pieces,
+    sides,
+    spanning_tree,
+    two_sides,
+)
+
+#: What is wrong with a graph: a sentence, and the pairs that take part, (n, n) bool, at least one.
+Fault = tuple[str, np.ndarray]
+#: Nodes up to which `Planar` rules out edges. Beyond, testing them all would cost more than the model's pass; and what
+#: rules out the next edge must also blame the known ones once they cross (else knowing more would allow more), all that
+#: might be meant: at 64 nodes samplers that re-noise violations then lose nearly every edge, and end with half as many.
+_TESTED = 24
+#: Log-odds that an edge of the draft gains over its probability: the draft is one joint answer, probabilities are not.
+_KEPT = 8.0
+#: The score of an edge that must stand, above all others.
+_MUST = 1e6
+
+
+class Requirement(ABC):
+    """Something that must hold of a graph.
+
+    `tighten` works on two symmetric (n, n) bool matrices, `one` (the pair may be an edge) and `zero` (it may be none;
+    the diagonal is True). It is sound and monotone. In a contradiction it takes both from the pairs to blame.
+    """
+
+    strength: str
+
+    @abstractmethod
+    def faults(self, joined: np.ndarray) -> list[Fault]:
+        """What is wrong with a graph, (n, n) bool; nothing exactly where the requirement holds."""
+
+    def holds(self, joined: np.ndarray) -> bool:
+        """Whether there is no fault, where that is quicker to say."""
+        return not self.faults(joined)
+
+    @abstractmethod
+    def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
+        """Take away, in place, what no graph within the sets can have."""
+
+
+@dataclass(frozen=True)
+class Connected(Requirement):
+    """Every node can be reached from every other: not closed under the removal of edges."""
+
+    strength: ClassVar[str] = "the last pair that can join two parts is an edge"
+
+    def faults(self, joined: np.ndarray) -> list[Fault]:
+        label = pieces(joined)
+        if label.max() == 0:
+            return []
+        first = "node " if (label == 0).sum() == 1 else "nodes "
+        told = f"{label.max() + 1} pieces that nothing joins: {first}{_listed(np.flatnonzero(label == 0))} and the rest"
+        return [(told, label[:, None] != label)]
+
+    def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
+        label = pieces(one)
+        zero[(label[:, None] != label) | bridges(one)] = False
+
+
+@dataclass(frozen=True)
+class Acyclic(Requirement):
+    """No cycle."""
+
+    strength: ClassVar[str] = "no pair that known edges join already is an edge"
+
+    def faults(self, joined: np.ndarray) -> list[Fault]:
+        on_cycles = joined & ~bridges(joined)
+        label = pieces(on_cycles)
+        return [
+            (f"a cycle among nodes {_listed(nodes)}", _within(on_cycles, nodes))
+            for piece in range(label.max() + 1)
+            if len(nodes := np.flatnonzero(label == piece)) > 1
+        ]
+
+    def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
+        sure = ~zero
+        label = pieces(sure)
+        one[(label[:, None] == label) & ~bridges(sure)] = False
+
+
+@dataclass(frozen=True)
+class Planar(Requirement):
+    """The graph can be drawn without crossings. The judge is networkx; the rest uses the test of `projection`."""
+
+    strength: ClassVar[str] = f"no edge that must cross known ones, up to {_TESTED} nodes; nothing beyond"
+
+    def holds(self, joined: np.ndarray) -> bool:
+        return nx.check_planarity(Graph.of_adjacency(joined).networkx)[0]
+
+    def faults(self, joined: np.ndarray) -> list[Fault]:
+        if self.holds(joined):
+            return []
+        part = kuratowski(joined)
+        degrees = part.sum(0)
+        hubs = np.flatnonzero(degrees > 2)
+        kind = "K5" if len(hubs) == 5 else "K3,3"
+        return [(f"edges that must cross: nodes {_listed(hubs)} are joined by paths as in {kind}", part)]
+
+    def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
+        if len(one) > _TESTED:
+            return
+        sure = ~zero
+        if is_planar(sure):
+            one &= keeps_planar(sure)
+            return
+        # More known edges make these parts larger and never planar again.
+        on_cycles = sure & ~bridges(sure)
+        label = pieces(on_cycles)
+        for piece in range(label.max() + 1):
+            part = _within(on_cycles, np.flatnonzero(label == piece))
+            if not is_planar(part):
+                one[part] = False
+
+
+@dataclass(frozen=True)
+class Degrees(Requirement):
+    """Each node has its number of neighbours."""
+
+    degrees: tuple[int, ...]
+    strength: ClassVar[str] = (
+        "a node that has all its neighbours gets no more, one that needs all that are left gets them"
+    )
+
+    def faults(self, joined: np.ndarray) -> list[Fault]:
+        found = []
+        for node, (has, wants) in enumerate(zip(joined.sum(0).tolist(), self.degrees, strict=True)):
+            if has != wants:
+                own = np.zeros_like(joined)
+                own[node] = own[:, node] = True
+                np.fill_diagonal(own, False)
+                told = f"node {node + 1} has {has} neighbour{'s' * (has != 1)} instead of {wants}"
+                found.append((told, own & (joined if has > wants else ~joined)))
+        return found
+
+    def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
+        wants = np.array(self.degrees)
+        while True:
+            before = one.sum() + zero.sum()
+            sure, maybe = (~zero).sum(0), one.sum(0)
+            full, over, scarce, short = sure >= wants, sure > wants, maybe <= wants, maybe < wants
+            one &= ~zero | ~(full[:, None] | full)
+            one &= ~(over[:, None] | over)
+            zero &= ~one | ~(scarce[:, None] | scarce)
+            zero &= ~(short[:, None] | short)
+            np.fill_diagonal(zero, True)
+            if one.sum() + zero.sum() == before:
+                return
+
+
+@dataclass(frozen=True)
+class EdgeCount(Requirement):
+    """So many edges."""
+
+    edges: int
+    strength: ClassVar[str] = "no edge beyond the number, and every pair once all that are left are needed"
+
+    def faults(self, joined: np.ndarray) -> list[Fault]:
+        has = int(joined.sum()) // 2
+        if has == self.edges:
+            return []
+        blamed = joined if has > self.edges else ~joined & ~np.eye(len(joined), dtype=bool)
+        return [(f"{has} edges instead of {self.edges}", blamed)]
+
+    def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
+        sure, maybe = (~zero).sum() // 2, one.sum() // 2
+        if sure >= self.edges:
+            one &= ~zero if sure == self.edges else False
+        if maybe <= self.edges:
+            zero &= ~one if maybe == self.edges else False
+            np.fill_diagonal(zero, True)
+
+
+@dataclass(frozen=True)
+class TwoSided(Requirement):
+    """Edges join two sides of given sizes. Used beside `Connected`: then the sides are what they are."""
+
+    sizes: tuple[int, int]
+    strength: ClassVar[str] = "no edge between nodes that known edges put on one side"
+
+    def faults(self, joined: np.ndarray) -> list[Fault]:
+        colour, proper = sides(joined)
+        if not proper:
+            odd = joined & (colour[:, None] == colour)
+            one, other = np.argwhere(odd)[0]
+            cycle = nx.shortest_path(Graph.of_adjacency(joined & ~odd).networkx, one, other)
+            on_cycle = np.zeros_like(joined)
+            ends = [*cycle[1:], cycle[0]]
+            on_cycle[cycle, ends] = on_cycle[ends, cycle] = True
+            return [(f"a cycle of odd length through nodes {_listed(cycle)}", on_cycle)]
+        held = int(colour.sum())
+        if pieces(joined).max() > 0 or held in self.sizes:
+            return []
+        told = f"sides of {len(joined) - held} and {held} nodes instead of {self.sizes[0]} and {self.sizes[1]}"
+        return [(told, ~np.eye(len(joined), dtype=bool))]
+
+    def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
+        sure = ~zero
+        colour, proper = sides(sure)
+        label = pieces(sure)
+        same = label[:, None] == label
+        one[same & (colour[:, None] == colour)] = False
+        if not proper:
+            for piece in range(label.max() + 1):
+                nodes = np.flatnonzero(label == piece)
+                if (sure[np.ix_(nodes, nodes)] & (colour[nodes, None] == colour[nodes])).any():
+                    one[np.ix_(nodes, nodes)] = False
+
+
+def _listed(nodes: Sequence[int]) -> str:
+    names = [str(int(node) + 1) for node in nodes]
+    names = names if len(names) <= 12 else [*names[:12], "..."]
+    return ", ".join(names)
+
+
+def _within(joined: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    inside = np.zeros(len(joined), bool)
+    inside[nodes] = True
+    return joined & inside[:, None] & inside
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of graphs with its numbers. Make one with `parse` or `of_graph`, which check.
+
+    | text | graphs |
+    |---|---|
+    | planar:N | connected, can be drawn without crossings |
+    | tree:N | connected, no cycle |
+    | regular:N,D | every node has D neighbours; connected or not |
+    | degrees:D1,D2,... | node i has Di neighbours; connected or not |
+    | bipartite:A,B | connected, two sides of A and B nodes (in any order), edges between them alone |
+    | connected:N,M | connected, N nodes and M edges |
+
+    Attributes:
+        name: one of FAMILIES.
+        nodes: n.
+        numbers: as in the text.
+    """
+
+    name: str
+    nodes: int
+    numbers: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Family:
+        """From text such as "regular:16,3".
+
+        Raises:
+            InputError: an unknown family, no such numbers, or numbers that no graph has.
+        """
+        name, _, rest = str(text).strip().partition(":")
+        check(
+            name in FAMILIES,
+            f"no family {name!r} in {str(text)[:40]!r}",
+            f"give NAME:NUMBERS, of {', '.join(FAMILIES)}",
+        )
+        words = [word.strip() for word in rest.split(",")]
+        whole = all(word.isascii() and word.isdecimal() for word in words)
+        check(whole, f"{str(text)[:60]!r}", f"give whole numbers, such as {_EXAMPLES[name]}")
+        return cls.of(name, tuple(int(word) for word in words))
+
+    @classmethod
+    def of(cls, name: str, numbers: tuple[int, ...]) -> Family:
+        """From a name and its numbers. Raises InputError as `parse`."""
+        count = {"planar": 1, "tree": 1, "degrees": len(numbers)}.get(name, 2)
+        what = f"{name}:{','.join(map(str, numbers))[:60]}"
+        check(len(numbers) == count, f"{what} has {len(numbers)} numbers", f"give {count}, such as {_EXAMPLES[name]}")
+        nodes = {"degrees": len(numbers), "bipartite": sum(numbers)}.get(name, numbers[0])
+        check(2 <= nodes <= MOST_NODES, f"{what} has {nodes} nodes", f"a canvas holds graphs of 2 to {MOST_NODES}")
+        if name in ("regular", "degrees"):
+            degrees = numbers if name == "degrees" else (numbers[1],) * nodes
+            low, high = min(degrees), max(degrees)
+            check(
+                low >= 0 and high < nodes,
+                f"{what}: a node of {high} neighbours among {nodes}",
+                f"use at most {nodes - 1}",
+            )
+            odd = f"{what}: degrees add up to {sum(degrees)}, an odd number"
+            check(sum(degrees) % 2 == 0, odd, "every edge counts twice: change one degree by one")
+            check(
+                is_graphical(np.array(degrees)), f"{what}: no simple graph has these degrees", "lower the largest ones"
+            )
+        if name == "bipartite":
+            check(min(numbers) >= 1, f"{what} has a side without nodes", "a connected graph has nodes on both")
+        if name == "connected":
+            edges, most = numbers[1], nodes * (nodes - 1) // 2
+            check(edges >= nodes - 1, f"{what}: {edges} edges cannot connect {nodes} nodes", f"use {nodes - 1} or more")
+            check(edges <= most, f"{what}: {nodes} nodes have no {edges} edges", f"use at most {most}")
+        return cls(name, nodes, tuple(numbers))
+
+    @classmethod
+    def like(cls, name: str, graph: Graph) -> Family:
+        """The family of this name with a graph's own numbers, whether or not the graph is of it.
+
+        Raises:
+            InputError: no graph has these numbers, or it is too large.
+        """
+        degrees, nodes = graph.degrees, graph.nodes
+        second = int(sides(graph.adjacency)[0].sum())
+        numbers = {
+            "regular": (nodes, int(degrees[0])),
+            "degrees": tuple(degrees.tolist()),
+            "bipartite": (nodes - second, second),
+            "connected": (nodes, len(graph.edges)),
+        }
+        return cls.of(name, numbers.get(name, (nodes,)))
+
+    @classmethod
+    def of_graph(cls, name: str, graph: Graph) -> Family:
+        """The family of this name that a graph belongs to. Raises InputError as `like`, and if it belongs to none."""
+        family = cls.like(name, graph)
+        faults = family.faults(graph.adjacency)
+        check(not faults, f"a graph that is not of {family.text}: {faults[0][0] if faults else ''}", "name its family")
+        return family
+
+    @property
+    def text(self) -> str:
+        """As `parse` reads it."""
+        return f"{self.name}:{','.join(map(str, self.numbers))}"
+
+    @cached_property
+    def requirements(self) -> tuple[Requirement, ...]:
+        """What must hold, the quickest to judge first."""
+        if self.name in ("regular", "degrees"):
+            return (Degrees(self.numbers if self.name == "degrees" else (self.numbers[1],) * self.nodes),)
+        own = {"planar": Planar(), "tree": Acyclic()}
+        if self.name == "connected":
+            return (EdgeCount(self.numbers[1]), Connected())
+        return (Connected(), own[self.name] if self.name in own else TwoSided(self.numbers))
+
+    def holds(self, joined: np.ndarray) -> bool:
+        """Whether a graph (n, n) bool is of the family."""
+        return all(requirement.holds(joined) for requirement in self.requirements)
+
+    def faults(self, joined: np.ndarray) -> list[Fault]:
+        """What is wrong with it."""
+        return [fault for requirement in self.requirements for fault in requirement.faults(joined)]
+
+    def project(self, scores: np.ndarray) -> np.ndarray:
+        """A graph of the family with a high sum of scores, (n, n) bool.
+
+        The highest for trees (a maximum spanning tree) and connected graphs (that tree and the highest of the rest: the
+        graphs that hold a spanning tree and m edges are the bases of a matroid, on which greed is exact). Planar: the
+        tree, then edges by falling score, those that cross refused, until there are as many as have a score above 0.
+        Degrees: `of_degrees`. Bipartite: `two_sides`, then as planar among the pairs that join the sides.
+
+        Args:
+            scores: symmetric (n, n) float64, -inf where no edge may stand; with these the result can miss the family.
+        """
+        if self.name in ("regular", "degrees"):
+            return of_degrees(np.array(self.requirements[0].degrees), scores)
+        if self.name == "bipartite":
+            colour = two_sides(scores, self.numbers[1])
+            scores = np.where(colour[:, None] == colour, -np.inf, scores)
+        tree = spanning_tree(scores)
+        if self.name == "tree":
+            return tree
+        wanted = self.numbers[1] if self.name == "connected" else int((scores > 0).sum()) // 2
+        return fill(tree, scores, wanted, self.name == "planar")
+
+
+_EXAMPLES = {
+    "planar": "planar:64",
+    "tree": "tree:64",
+    "regular": "regular:16,3 (nodes, neighbours of each)",
+    "degrees": "degrees:3,3,2,2,2",
+    "bipartite": "bipartite:8,8 (nodes of each side)",
+    "connected": "connected:10,15 (nodes, edges)",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class FamilyRule(Constraint):
+    """The graph on the canvas is of its row's family. All rows have one number of nodes.
+
+    What known tokens and candidate sets say of a pair (may it be an edge, may it be none) is tightened by the
+    requirements of the family, and a pattern is allowed where all its pairs allow it. No position may hold anything but
+    a pattern of its pairs.
+
+    Args:
+        families: one a row.
+        coding: of their nodes.
+        alphabet: A, every token is its own class.
+    """
+
+    families: tuple[Family, ...]
+    coding: Coding
+    alphabet: int
+    reads_every_pass: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        sizes = {family.nodes for family in self.families}
+        assert sizes == {self.coding.nodes}, "one number of nodes to a batch"
+
+    @property
+    def length(self) -> int:
+        return self.coding.length
+
+    @property
+    def rows(self) -> int:
+        return len(self.families)
+
+    @property
+    def strength(self) -> str:
+        told = dict.fromkeys(r.strength for family in self.families for r in family.requirements)
+        return "; ".join(told)
+
+    def _read(self, answer: IntTensor) -> tuple[list[tuple[Family, np.ndarray]], np.ndarray]:
+        """Each row's family and graph, and where no pattern stands (B, T)."""
+        self.check_answer(answer)
+        joined, foreign = self.coding.from_tokens(answer.cpu().numpy())
+        return [(self.families[row % self.rows], one) for row, one in enumerate(joined)], foreign
+
+    def is_satisfied(self, answer: IntTensor) -> BoolTensor:
+        rows, foreign = self._read(answer)
+        held = [not bad.any() and family.holds(joined) for (family, joined), bad in zip(rows, foreign, strict=True)]
+        return torch.tensor(held, device=answer.device)
+
+    def violations(self, answer: IntTensor) -> BoolTensor:
+        rows, foreign = self._read(answer)
+        pairs = np.zeros((len(rows), self.coding.nodes, self.coding.nodes), bool)
+        for row, (family, joined) in enumerate(rows):
+            for _, blamed in family.faults(joined):
+                pairs[row] |= blamed
+        return torch.from_numpy(self.coding.bits_of(pairs).any(-1) | foreign).to(answer.device)
+
+    def explain(self, answer: IntTensor) -> list[list[str]]:
+        rows, foreign = self._read(answer)
+        return [
+            [sentence for sentence, _ in family.faults(joined)]
+            + [f"position {at + 1} holds token {tokens[at]}, which is no pattern there" for at in np.flatnonzero(bad)]
+            for (family, joined), bad, tokens in zip(rows, foreign, answer.tolist(), strict=True)
+        ]
+
+    @cached_property
+    def _patterns(self) -> tuple[FloatTensor, BoolTensor]:
+        """Bits of each pattern (2^w, w) as floats, and which patterns a position may hold (T, A)."""
+        patterns, permitted = torch.from_numpy(self.coding.patterns), torch.from_numpy(self.coding.permitted)
+        whole = torch.zeros(self.length, self.alphabet, dtype=torch.bool)
+        whole[:, self._window] = permitted
+        return patterns.float(), whole
+
+    @property
+    def _window(self) -> slice:
+        """Where patterns lie among the tokens."""
+        return slice(self.coding.first, self.coding.first + 2**self.coding.width)
+
+    def _pairs(self, candidates: BoolTensor) -> tuple[np.ndarray, np.ndarray]:
+        """(B, T, A) -> which pairs may be edges, and which none: (B, n, n) bool twice."""
+        bits, _ = self._patterns
+        sets = candidates[..., self._window].float()
+        one, zero = (self.coding.matrix_of((sets @ held > 0).numpy()) for held in (bits, 1 - bits))
+        return one, zero | np.eye(self.coding.nodes, dtype=bool)
+
+    def _tightened(self, candidates: BoolTensor) -> BoolTensor:
+        """One round: sets to pairs, requirements to a fixed point, pairs to sets."""
+        device, (bits, permitted) = candidates.device, self._patterns
+        candidates = candidates.cpu() & permitted.cpu()
+        one, zero = self._pairs(candidates)
+        for row in range(len(candidates)):
+            size = None
+            while (new := int(one[row].sum() + zero[row].sum())) != size:
+                size = new
+                for requirement in self.families[row % self.rows].requirements:
+                    requirement.tighten(one[row], zero[row])
+        barred = [torch.from_numpy(self.coding.bits_of(~pairs)).float() for pairs in (one, zero)]
+        wrong = barred[0] @ bits.T + barred[1] @ (1 - bits).T > 0
+        candidates[..., self._window] &= ~wrong
+        return candidates.to(device)
+
+    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+        self.check_answer(answer)
+        return self._tightened(candidates_of(answer, known, self.alphabet))[:, window]
+
+    def propagate(self, candidates: BoolTensor) -> BoolTensor:
+        while not torch.equal(smaller := self._tightened(candidates), candidates):
+            candidates = smaller
+        return candidates
+
+    def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
+        """The family's projection of a graph drawn from the model.
+
+        A pair scores the log-odds of its bit, `_KEPT` more where the draft has the edge, and logistic noise drawn with
+        a seed that follows from the draft. Without rules the pairs of positive score would be an independent draw of
+        every bit; so the result is a sample around the draft, not the mode, which for sparse graphs is empty.
+
+        Returns:
+            As `Constraint.repair`; the moves are the pairs in which the result differs from the draft.
+        """
+        bits, permitted = self._patterns
+        scores = log_probs[:, self._window].masked_fill(~permitted[:, self._window], -torch.inf)[..., None]
+        odds = [scores.masked_fill(bits == no, -torch.inf).logsumexp(1) for no in (0, 1)]
+        odds = self.coding.matrix_of((odds[0] - odds[1]).double().clamp(-30, 30).nan_to_num(0).numpy()[None])[0]
+        [held], _ = self.coding.from_tokens(draft.numpy()[None])
+        nodes = self.coding.nodes
+        drawn = np.random.default_rng(draft.tolist()).logistic(size=(nodes, nodes))
+        odds = odds + _KEPT * held + np.tril(drawn, -1) + np.tril(drawn, -1).T
+        one, zero = self._pairs(candidates[None])
+        odds = np.where(one[0], np.where(zero[0], odds, _MUST + odds), -np.inf)
+        joined = self.families[0].project(odds)
+        found = torch.from_numpy(self.coding.to_tokens(joined[None])[0])
+        moves = int((joined != held).sum()) // 2
+        return (found if bool(candidates.gather(1, found[:, None]).all()) else None), moves
+
+    def select(self, rows: IntTensor) -> FamilyRule:
+        return self._changed({"families": tuple(self.families[row] for row in rows.tolist())})
+
+    @classmethod
+    def stack(cls, constraints: Sequence[FamilyRule]) -> FamilyRule:
+        first = constraints[0]
+        alike = {(rule.coding, rule.alphabet) for rule in constraints}
+        check(len(alike) == 1, "cannot stack rules of different codings", "stack graphs of one number of nodes")
+        return first._changed({"families": tuple(family for rule in constraints for family in rule.families)})

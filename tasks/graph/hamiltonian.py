@@ -1,0 +1,355 @@
+"""Hamiltonian cycles as a task: the canvas holds for each node the node that comes next.
+
+The graph enters as relations, and so the canvas has a position for each node: what stands there, its successor on the
+cycle, is one of its neighbours. Were the canvas the order in which the nodes are visited, its positions would be places
+in that order, and no relation between places could say which nodes are joined.
+
+| token | meaning |
+|---|---|
+| 0, 1 | pad, end of sequence |
+| 2 .. 65 | nodes 1 .. 64 |
+
+The prompt names the nodes in turn. No node is pinned: where a cycle begins is left open by successors anyway.
+
+Any cycle is right, but one of them is taught: that of the shortest steps (`of_short_steps`), where nodes stand in a
+ring in the order of their numbers. Were it any cycle at random, a position of a dense graph could hold nearly every
+neighbour, and what is drawn at several positions at once would seldom fit together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil, isfinite, log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from constrained_dg.errors import InputError, check, is_count
+from constrained_dg.metrics import Outcome, wilson
+from constrained_dg.sampling.base import Status
+from constrained_dg.shapes import BoolTensor, IntTensor
+from constrained_dg.task import Batch, Problem, Symmetric, Task
+from tasks.graph import drawing
+from tasks.graph.cycle import EXACT, HamiltonianCycle, best_cycles, shrink, visited
+from tasks.graph.files import Named, read_graphs
+from tasks.graph.graph import Graph
+
+PAD, EOS, FIRST_NODE = 0, 1, 2
+MOST_NODES = 64
+VOCAB_SIZE = FIRST_NODE + MOST_NODES
+#: The relations, in this order. Each binds positions by their nodes, prompt and canvas alike.
+RELATIONS = ("any", "joined", "node")
+#: Fewest nodes of generated graphs: smaller ones are too few to keep some apart.
+FEWEST_GENERATED = 8
+#: Most edges of generated graphs, beside those at the threshold: held-out ones stay where both kinds occur.
+TRAINED, HELD_OUT = 1.75, 1.3
+
+
+@dataclass(frozen=True)
+class HamiltonianProblem(Problem):
+    """A graph in which a cycle through all nodes is wanted.
+
+    Attributes:
+        hamiltonian: whether there is one, where that is known.
+    """
+
+    graph: Graph
+    hamiltonian: bool | None = None
+
+    @classmethod
+    def of(cls, graph: Graph, hamiltonian: bool | None = None) -> HamiltonianProblem:
+        """The tier is the number of nodes, and what is known: "14 hamiltonian"; else how many edges there are.
+
+        Raises:
+            InputError: fewer than 3 nodes, or more than the task has tokens for.
+        """
+        check(graph.nodes >= 3, f"a graph of {graph.nodes} nodes", "a Hamiltonian cycle needs 3 nodes or more")
+        check(graph.nodes <= MOST_NODES, f"a graph of {graph.nodes} nodes", f"the model takes {MOST_NODES} at most")
+        share = len(graph.edges) / threshold(graph.nodes)
+        density = "sparse" if share < 1 else "medium" if share < HELD_OUT else "dense"
+        known = {None: density, True: "hamiltonian", False: "not hamiltonian"}
+        return cls(f"{graph.nodes} {known[hamiltonian]}", graph.graph6, graph, hamiltonian)
+
+    @property
+    def truth(self) -> bool | None:
+        """Whether there is a cycle: by exact search up to `EXACT` nodes, else as it was given."""
+        if self.graph.nodes > EXACT:
+            return self.hamiltonian
+        return bool(of_short_steps(self.graph.adjacency[None])[1][0])
+
+    def is_cycle(self, successors: Sequence[int]) -> bool:
+        """Whether these successors, nodes from 0, are a Hamiltonian cycle: in plain steps, for reports."""
+        edges, at, passed = set(self.graph.edges), 0, set()
+        while at not in passed:
+            passed.add(at)
+            after = successors[at]
+            if (min(at, after), max(at, after)) not in edges:
+                return False
+            at = after
+        return at == 0 and len(passed) == self.graph.nodes
+
+
+def threshold(nodes: int) -> float:
+    """Edges about which random graphs become Hamiltonian: n (ln n + ln ln n) / 2 (Komlós and Szemerédi, 1983)."""
+    return nodes * (log(nodes) + log(log(nodes))) / 2
+
+
+def of_short_steps(joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The Hamiltonian cycle of each graph whose steps are shortest, by the sum of their squares.
+
+    The step from node i to node j is as long as (j - i) mod n; so one direction of a cycle is told from the other too.
+
+    Args:
+        joined: (B, n, n) bool, n up to `EXACT`.
+
+    Returns:
+        (B, n) int64 successors, nodes from 0, and (B) bool, False where there is no cycle.
+    """
+    nodes = np.arange(joined.shape[1])
+    steps = (nodes - nodes[:, None]) % len(nodes)
+    cycles = np.zeros(joined.shape[:2], np.int64)
+    found = best_cycles(np.where(joined, -(steps.astype(float) ** 2), -np.inf), cycles)
+    return cycles, found
+
+
+@dataclass(frozen=True)
+class _Graphs:
+    """Generated graphs of one size.
+
+    Attributes:
+        joined: (M, n, n) bool.
+        fingerprints: (M) int64.
+    """
+
+    joined: np.ndarray
+    fingerprints: np.ndarray
+
+
+def _generate(
+    nodes: int, count: int, most: float, hamiltonian: bool, held_out: bool, generator: np.random.Generator
+) -> _Graphs:
+    """Random graphs G(n, m) (Erdős and Rényi 1959) that are Hamiltonian or not, on one side of the split.
+
+    The number of edges is uniform from the threshold to `most` times that; graphs are drawn with it until one fits.
+    No cycle is planted, which would make some graphs more likely than others.
+    """
+    one, other = np.triu_indices(nodes, 1)
+    low = ceil(threshold(nodes))
+    edges = generator.integers(low, int(most * threshold(nodes)) + 1, count)
+    made = _Graphs(np.zeros((count, nodes, nodes), bool), np.zeros(count, np.int64))
+    wanted = np.arange(count)
+    while len(wanted):
+        keys = generator.random((len(wanted), len(one)))
+        joined = np.zeros((len(wanted), nodes, nodes), bool)
+        joined[:, one, other] = joined[:, other, one] = keys.argsort(1).argsort(1) < edges[wanted, None]
+        # Most graphs without a cycle are refuted by propagation, which is a hundred times as fast.
+        left = joined.copy()
+        shrink(left)
+        found = left.any((1, 2))
+        found[found] = of_short_steps(joined[found])[1]
+        fits = (found == hamiltonian).nonzero()[0]
+        graphs = [Graph.of_adjacency(each) for each in joined[fits]]
+        side = np.array([graph.held_out == held_out for graph in graphs], bool)
+        made.joined[wanted[fits[side]]] = joined[fits[side]]
+        made.fingerprints[wanted[fits[side]]] = np.array([graph.fingerprint for graph in graphs], np.int64)[side]
+        wanted = np.delete(wanted, fits[side])
+    return made
+
+
+class Hamiltonian(Task):
+    """Graphs of 3 to 64 nodes; trained on random ones about the density at which half of them are Hamiltonian.
+
+    Training graphs are made at the first `train_batch` of their size; every example has its nodes in a random order,
+    and its cycle of the shortest steps.
+
+    Args:
+        sizes: nodes -> share of the training batches; one size to a batch, the same on every rank.
+        graphs: training graphs of all sizes, by their shares (24,000: about a minute on one core).
+        seed: of the graphs and of the batches; not negative.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    name = "hamiltonian"
+    vocab_size = VOCAB_SIZE
+    pad_id = PAD
+    eos_id = EOS
+    num_relations = len(RELATIONS)
+    max_prompt = max_canvas = MOST_NODES
+
+    def __init__(self, sizes: Mapping[int, float] | None = None, graphs: int = 24_000, seed: int = 0) -> None:
+        check(sizes is None or isinstance(sizes, Mapping), f"sizes={sizes!r}", "give shares, such as {14: 1.0}")
+        shares = {int(nodes): float(share) for nodes, share in (sizes or {14: 1.0}).items()}
+        for nodes in shares:
+            hint = f"use {FEWEST_GENERATED} to {EXACT} nodes"
+            check(FEWEST_GENERATED <= nodes <= EXACT, f"training graphs of {nodes} nodes", hint)
+        good = all(isfinite(share) and share >= 0 for share in shares.values()) and sum(shares.values()) > 0
+        check(good, f"sizes={shares}", "give shares from 0 up, not all 0")
+        check(is_count(graphs, 1), f"graphs={graphs!r}", "use an integer of at least 1")
+        check(is_count(seed), f"seed={seed!r}", "use an integer that is not negative")
+        self.sizes = {nodes: share / sum(shares.values()) for nodes, share in sorted(shares.items()) if share > 0}
+        self.graphs, self.seed = graphs, seed
+        self._pools: dict[int, _Graphs] = {}
+
+    def training_graphs(self, nodes: int) -> _Graphs:
+        """The training graphs of a size, made on first use; a pure function of the seed."""
+        if nodes not in self._pools:
+            generator = np.random.default_rng((self.seed, nodes))
+            count = ceil(self.graphs * self.sizes[nodes])
+            self._pools[nodes] = _generate(nodes, count, TRAINED, True, False, generator)
+        return self._pools[nodes]
+
+    def train_batch(self, step: int, batch_size: int, rank: int = 0) -> Batch:
+        """The batch of one optimiser step, a pure function of (seed, step, batch_size, rank)."""
+        # The size depends on the step alone: ranks that wait for each other should have equal work.
+        nodes = int(np.random.default_rng((self.seed, step)).choice(list(self.sizes), p=list(self.sizes.values())))
+        generator = np.random.default_rng((self.seed, step, rank, batch_size))
+        pool = self.training_graphs(nodes)
+        picked = generator.integers(len(pool.joined), size=batch_size)
+        order = generator.random((batch_size, nodes)).argsort(1)
+        joined = pool.joined[picked[:, None, None], order[:, :, None], order[:, None, :]]
+        return self._batch(joined, of_short_steps(joined)[0])
+
+    def held_out(self, per_tier: int, seed: int) -> list[HamiltonianProblem]:
+        """Generated graphs near the threshold, none of which trains up to isomorphism: of each size trained on,
+        `per_tier` that are Hamiltonian and as many that are not."""
+        check(is_count(per_tier, 1), f"per_tier={per_tier!r}", "use an integer of at least 1")
+        check(is_count(seed), f"seed={seed!r}", "use an integer that is not negative")
+        problems = []
+        for nodes in self.sizes:
+            for hamiltonian in (True, False):
+                generator = np.random.default_rng((seed, nodes, hamiltonian))
+                made = _generate(nodes, per_tier, HELD_OUT, hamiltonian, True, generator)
+                problems += [HamiltonianProblem.of(Graph.of_adjacency(each), hamiltonian) for each in made.joined]
+        return problems
+
+    def overlap(self, problems: Sequence[HamiltonianProblem]) -> list[int]:
+        """Which of these graphs could equal a training graph up to isomorphism, as indices: too many perhaps, never too
+        few."""
+        sizes = {problem.graph.nodes for problem in problems} & set(self.sizes)
+        known = {int(each) for nodes in sizes for each in self.training_graphs(nodes).fingerprints}
+        return [at for at, problem in enumerate(problems) if problem.graph.fingerprint in known]
+
+    def encode(self, problems: Sequence[HamiltonianProblem]) -> Batch:
+        """Tokens of graphs of one size: prompt and canvas (B, n); the canvas holds node 1."""
+        joined = np.stack([problem.graph.adjacency for problem in problems])
+        return self._batch(joined, np.zeros(joined.shape[:2], np.int64))
+
+    def _batch(self, joined: np.ndarray, successors: np.ndarray) -> Batch:
+        rows, nodes = successors.shape
+        prompt = torch.arange(FIRST_NODE, FIRST_NODE + nodes).repeat(rows, 1)
+        same = torch.eye(nodes, dtype=torch.bool).expand(rows, -1, -1)
+        held = torch.stack([torch.ones_like(same), torch.from_numpy(joined), same], 1)
+        canvas = torch.from_numpy(successors) + FIRST_NODE
+        noise = (FIRST_NODE, FIRST_NODE + nodes)
+        return Batch(prompt, canvas, torch.zeros_like(canvas, dtype=torch.bool), held.repeat(1, 1, 2, 2), noise)
+
+    def shape_of(self, problem: HamiltonianProblem) -> tuple[int, int]:
+        return problem.graph.nodes, problem.graph.nodes
+
+    def constraint(self, problems: Sequence[HamiltonianProblem]) -> HamiltonianCycle:
+        """One cycle through all nodes along edges."""
+        joined = torch.from_numpy(np.stack([problem.graph.adjacency for problem in problems]))
+        return HamiltonianCycle(joined, FIRST_NODE, VOCAB_SIZE)
+
+    def rules(self, batch: Batch) -> HamiltonianCycle:
+        nodes = batch.canvas.shape[1]
+        return HamiltonianCycle(batch.relations[:, RELATIONS.index("joined"), :nodes, :nodes], FIRST_NODE, VOCAB_SIZE)
+
+    def symmetric(self, batch: Batch, seeds: IntTensor) -> Symmetric:
+        """Each graph with its nodes in a random order."""
+        nodes = batch.canvas.shape[1]
+        drawn = [np.random.default_rng(seed % 2**63).permutation(nodes) for seed in seeds.tolist()]
+        order = torch.from_numpy(np.stack(drawn)).to(seeds.device)
+        twice = torch.cat([order, order + nodes], 1)[:, None]
+        relations = batch.relations.expand(len(order), -1, -1, -1)
+        relations = relations.gather(2, twice[..., None].expand_as(relations))
+        relations = relations.gather(3, twice[:, :, None].expand_as(relations))
+        undone = order.argsort(1)
+
+        def undo(answer: IntTensor) -> IntTensor:
+            return order.gather(1, answer.gather(1, undone) - FIRST_NODE) + FIRST_NODE
+
+        canvas = undone.gather(1, batch.canvas.gather(1, order) - FIRST_NODE) + FIRST_NODE
+        turned = replace(batch, canvas=canvas, pinned=batch.pinned.gather(1, order), relations=relations)
+        return Symmetric(turned, self.rules(turned), undo)
+
+    def read(self, path: str) -> list[HamiltonianProblem]:
+        """Graphs of a file (`files.read_graphs`); a column `hamiltonian` of a table may say 0 or 1."""
+        return [_named(path, each) for each in read_graphs(Path(path))]
+
+    def parse(self, text: str) -> HamiltonianProblem:
+        """One graph in graph6 from the command line."""
+        return HamiltonianProblem.of(Graph.from_graph6(text))
+
+    def decode(self, problem: HamiltonianProblem, answer: IntTensor) -> str:
+        """The nodes as they are visited, from 1; what is no cycle as successors: "no cycle: 1>4 2>7 ..."."""
+        successors = [token - FIRST_NODE for token in answer.tolist()]
+        if problem.is_cycle(successors):
+            return " ".join(str(node + 1) for node in visited(successors))
+        return f"no cycle: {' '.join(_steps(successors))}"
+
+    def measure(self, outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+        """Shares, where it is known whether there is a cycle (see `HamiltonianProblem.truth`).
+
+        "found": of the Hamiltonian graphs, those whose cycle was found. "refused": of the others, those that were said
+        to have none. "false_claims": of all, cycles that are none and graphs said to have none though they have.
+        """
+        found, refused, false = [], [], []
+        for outcome in outcomes:
+            truth, denied = outcome.problem.truth, outcome.status is Status.UNSATISFIABLE
+            right = outcome.problem.is_cycle([token - FIRST_NODE for token in outcome.tokens.tolist()])
+            if truth is not None:
+                (found if truth else refused).append(outcome.solved and right if truth else denied)
+            false.append((outcome.solved and not right) or (denied and truth is True))
+        shares = {"found": found, "refused": refused, "false_claims": false}
+        return {
+            name: {"value": sum(cases) / len(cases), "n": len(cases), "ci95": list(wilson(sum(cases), len(cases)))}
+            for name, cases in shares.items()
+            if cases
+        }
+
+    def draw(self, problem: HamiltonianProblem, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
+        graph = problem.graph
+        head = f"{graph.nodes} nodes, {len(graph.edges)} edges: {problem.text}"
+        if answer is None:
+            return head
+        marked = set() if violations is None else set(violations.nonzero().flatten().tolist())
+        steps = _steps([token - FIRST_NODE for token in answer.tolist()])
+        return f"{head}\n{drawing.draw_nodes(steps, marked)}\n{self.decode(problem, answer)}"
+
+    def plot(
+        self,
+        axes: Any,
+        problem: HamiltonianProblem,
+        answer: IntTensor | None,
+        violations: BoolTensor | None = None,
+    ) -> None:
+        bad = torch.zeros(problem.graph.nodes, dtype=torch.bool) if violations is None else violations
+        successors = [] if answer is None else [token - FIRST_NODE for token in answer.tolist()]
+        steps = {(min(at, to), max(at, to)): bad[at] for at, to in enumerate(successors) if _is_node(to, successors)}
+        kinds = [{edge for edge, wrong in steps.items() if bool(wrong) is kind} for kind in (True, False)]
+        drawing.plot_graph(axes, problem.graph, conflicts=kinds[0], bold=kinds[1])
+
+
+def _is_node(node: int, successors: Sequence[int]) -> bool:
+    return 0 <= node < len(successors)
+
+
+def _steps(successors: Sequence[int]) -> list[str]:
+    """ "1>4" where node 4 follows node 1, and "1>?" where no node does."""
+    return [f"{at + 1}>{to + 1 if _is_node(to, successors) else '?'}" for at, to in enumerate(successors)]
+
+
+def _named(path: str, named: Named) -> HamiltonianProblem:
+    """The problem of a graph of a file. Raises InputError that names it."""
+    known = named.columns.get("hamiltonian")
+    check(known in (None, "0", "1"), f"{path}, {named.name}: hamiltonian is {known!r}", "use 0 or 1")
+    try:
+        return HamiltonianProblem.of(named.graph, None if known is None else known == "1")
+    except InputError as error:
+        raise InputError(f"{path}, {named.name}: {error}") from None

@@ -1,1 +1,0 @@
-from tasks.compiled import compiled  # noqa: F401
