@@ -7,7 +7,7 @@ symmetry and loses no colouring.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +21,7 @@ from constrained_dg.constraints.pinned import Pinned
 from constrained_dg.errors import check, is_count
 from constrained_dg.metrics import Outcome, mean_interval, wilson
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
-from constrained_dg.task import Batch, Problem, Task
+from constrained_dg.task import Batch, Problem, Symmetric, Task
 from tasks.graph import drawing, tabu
 from tasks.graph.files import read_graphs
 from tasks.graph.graph import Graph, random_graph
@@ -222,6 +222,36 @@ class Coloring(Task):
         edges[row, place] = torch.stack([one, other], 1)
         rule = ProperColouring(edges, batch.noise, nodes, VOCAB_SIZE, show=show)
         return rule & Pinned(batch.canvas, batch.pinned, VOCAB_SIZE, show=show, where=_node)
+
+    def symmetric(self, batch: Batch, seeds: IntTensor) -> Symmetric:
+        """Each graph with its nodes in a random order, and the colours that its clique does not have renamed."""
+        nodes, (low, high) = batch.canvas.shape[1], batch.noise
+        orders, names = [], []
+        for seed, pinned in zip(seeds.tolist(), batch.pinned.sum(1).tolist(), strict=True):
+            generator = np.random.default_rng(seed % 2**63)
+            orders.append(generator.permutation(nodes))
+            names.append(
+                np.concatenate([np.arange(low + pinned), generator.permutation(np.arange(low + pinned, high))])
+            )
+        order, renamed = (torch.from_numpy(np.stack(part)).to(seeds.device) for part in (orders, names))
+        # The number of colours stands first in the prompt and stays there.
+        at = torch.cat([torch.zeros_like(order[:, :1]), order + 1], 1)
+        both = torch.cat([at, order + 1 + nodes], 1)
+        relations = batch.relations.gather(2, both[:, None, :, None].expand_as(batch.relations))
+        relations = relations.gather(3, both[:, None, None].expand_as(relations))
+        whole = torch.cat([renamed, torch.arange(high, VOCAB_SIZE, device=order.device).expand(len(order), -1)], 1)
+        turned = replace(
+            batch,
+            prompt=batch.prompt.gather(1, at),
+            canvas=whole.gather(1, batch.canvas.gather(1, order)),
+            pinned=batch.pinned.gather(1, order),
+            relations=relations,
+        )
+
+        def undo(answer: IntTensor) -> IntTensor:
+            return whole.argsort(1).gather(1, answer).gather(1, order.argsort(1))
+
+        return Symmetric(turned, self.rules(turned), undo)
 
     def read(self, path: str) -> list[ColoringProblem]:
         """Graphs of a file or folder (`files.read_graphs`).

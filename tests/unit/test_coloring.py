@@ -181,3 +181,26 @@ def test_dsatur_on_the_shared_instances_is_what_their_table_says(task):
     assert len(problems) > 20
     reached = sum(dsatur(problem.graph) <= problem.k for problem in problems)
     assert reached == len(problems) - 2  # GEOM40a and queen6_6
+
+
+def test_a_symmetry_moves_the_problem_and_is_undone(task):
+    problems = [p for p in task.held_out(8, 3) if p.graph.nodes <= 32]
+    for seed, problem in enumerate(problems):
+        batch = task.encode([problem, problem])
+        seeds = torch.tensor([seed, seed + 100])
+        moved = task.symmetric(batch, seeds)
+        rule = task.rules(batch)
+        # The known solution, moved, is a solution of what was moved; both rules agree on anything; undone it is itself.
+        assert moved.constraint.is_satisfied(moved.batch.canvas).all()
+        assert torch.equal(moved.undo(moved.batch.canvas), batch.canvas)
+        noise = torch.randint(*batch.noise, batch.canvas.shape, generator=torch.Generator().manual_seed(seed))
+        noise = torch.where(moved.batch.pinned, moved.batch.canvas, noise)
+        assert torch.equal(moved.constraint.violations(noise).sum(1), rule.violations(moved.undo(noise)).sum(1))
+        # The clique keeps its colours, and the prompt says the same of each node.
+        assert moved.batch.prompt[:, 0].tolist() == batch.prompt[:, 0].tolist()
+        assert torch.equal(moved.batch.prompt[:, 1:].sort(1).values, batch.prompt[:, 1:].sort(1).values)
+        assert torch.equal(
+            moved.batch.canvas[moved.batch.pinned].sort().values, batch.canvas[batch.pinned].sort().values
+        )
+        again = task.encode([problem, problem])
+        assert torch.equal(task.symmetric(again, seeds).batch.relations, moved.batch.relations)
