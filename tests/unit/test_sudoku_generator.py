@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from constrained_dg.errors import InputError
-from tasks.sudoku import compiled, solve
+from tasks import compiled
+from tasks.sudoku import solve
 from tasks.sudoku.codec import BOX, from_text
 from tasks.sudoku.generator import HELD_OUT, RESERVED, TRAINING, generate_puzzles
 from tasks.sudoku.solver import units
