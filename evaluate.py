@@ -176,8 +176,7 @@ def write_report(
     pictures.solve_rate_by_clues(folder / "solve_rate_by_clues.png", outcomes)
     pictures.answers(folder / "answers.png", run.task, outcomes)
     notes = [f"seconds a problem, batches of {cfg['batch_size']}: " + per_sampler(rows, "seconds", ".3f")]
-    for row in rows:
-        notes += own_metrics(run, row) if row["tier"] == "all" else []
+    notes += [line for row in rows if row["tier"] == "all" for line in own_metrics(row)]
     if overlap is not None:
         notes.append(f"{overlap} of {len(problems)} problems could equal a training problem up to symmetry")
     report.print_table(rows, [*notes, f"report: {folder}"])
@@ -188,7 +187,7 @@ def settings(cfg: dict[str, Any]) -> dict[str, Any]:
     return {key: cfg[key] for key in ("batch_size", "seed", "max_passes", "device")}
 
 
-def own_metrics(run: Run, row: dict[str, Any]) -> list[str]:
+def own_metrics(row: dict[str, Any]) -> list[str]:
     """What the task itself says of a sampler, as a line: the metrics that not every report has."""
     own = {name: row["metrics"][name] for name in sorted(set(row["metrics"]) - set(METRICS))}
     told = [f"{name} {m['value']:.3g} ({m['ci95'][0]:.3g}-{m['ci95'][1]:.3g}, n={m['n']})" for name, m in own.items()]

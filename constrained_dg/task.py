@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,6 +21,7 @@ from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.text import Tokenizer
 
+Key = TypeVar("Key")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -83,6 +85,21 @@ class Problem:
 
     tier: str
     text: str
+
+
+def normalised(shares: Mapping[Key, float], name: str) -> dict[Key, float]:
+    """Shares that add up to 1, in the order of their keys, without those of 0.
+
+    Args:
+        name: what a user calls them.
+
+    Raises:
+        InputError: a share that is negative or not finite, or none above 0.
+    """
+    total = sum(shares.values())
+    good = all(isfinite(share) and share >= 0 for share in shares.values()) and total > 0
+    check(good, f"{name}={dict(shares)}", "give shares from 0 up, not all 0")
+    return {key: share / total for key, share in sorted(shares.items()) if share > 0}
 
 
 class Task(ABC):

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 
 from constrained_dg.constraints.alphabet import Alphabet
-from constrained_dg.constraints.base import Constraint, candidates_of
+from constrained_dg.constraints.base import Constraint, candidates_of, judged
 from constrained_dg.constraints.layered import Machine
 from constrained_dg.constraints.pinned import Pinned, likeliest_alone
 from constrained_dg.constraints.vocabulary import Vocabulary
@@ -171,7 +171,7 @@ class All(Constraint):
         for part, to_own in self._told:
             found, more = (None, 0) if to_own is not None else part.repair(draft, candidates, log_probs)
             moves += more
-            if found is not None and bool(self.is_satisfied(self.tokens_of(found)[None])):
+            if found is not None and judged(self, self.tokens_of(found)[None]):
                 return found, moves
         return None, moves
 

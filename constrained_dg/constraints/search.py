@@ -55,7 +55,7 @@ def complete(
         tokens: (T, A) int64, the token to write for each class; None means the first. `Constraint.likeliest` makes
             both from the model's (T, V).
         node_budget: branches that may be opened; a `repair` has bounds of its own.
-        time_limit: seconds, or None. With a limit the outcome depends on the machine.
+        time_limit: seconds, or None. With a limit the outcome depends on the machine. It does not interrupt a `repair`.
 
     Raises:
         InputError: shapes do not fit, or a negative budget.

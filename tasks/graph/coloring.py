@@ -24,7 +24,7 @@ from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Symmetric, Task
 from tasks.graph import drawing, tabu
 from tasks.graph.files import read_graphs
-from tasks.graph.graph import Graph, random_graph
+from tasks.graph.graph import Graph, random_graph, reordered
 
 PAD, EOS = 0, 1
 #: Prompt tokens of a node, by its degree over the number of colours: below 1 it can always be coloured last.
@@ -184,6 +184,16 @@ class Coloring(Task):
             problems += [ColoringProblem.of(*made) for made in _make(generator, per_tier, [sizes], True)]
         return problems
 
+    def overlap(self, problems: Sequence[ColoringProblem]) -> list[int]:
+        """Which of these graphs could equal a training graph up to isomorphism, as indices: too many perhaps, never too
+        few."""
+        known = {
+            Graph.of_adjacency(joined[np.ix_(real, real)]).fingerprint
+            for group in self.training_graphs().values()
+            for joined, real in zip(group.joined, group.colours >= 0, strict=True)
+        }
+        return [at for at, problem in enumerate(problems) if problem.graph.fingerprint in known]
+
     def encode(self, problems: Sequence[ColoringProblem]) -> Batch:
         """Tokens of graphs of one size and number of colours: prompt (B, 1 + n), canvas (B, n).
 
@@ -226,8 +236,10 @@ class Coloring(Task):
     def symmetric(self, batch: Batch, seeds: IntTensor) -> Symmetric:
         """Each graph with its nodes in a random order, and the colours that its clique does not have renamed."""
         nodes, (low, high) = batch.canvas.shape[1], batch.noise
+        # The clique has the first colours; where there is no node something is pinned that is none.
+        held = (batch.pinned & (batch.canvas >= low)).sum(1)
         orders, names = [], []
-        for seed, pinned in zip(seeds.tolist(), batch.pinned.sum(1).tolist(), strict=True):
+        for seed, pinned in zip(seeds.tolist(), held.tolist(), strict=True):
             generator = np.random.default_rng(seed % 2**63)
             orders.append(generator.permutation(nodes))
             names.append(
@@ -237,15 +249,13 @@ class Coloring(Task):
         # The number of colours stands first in the prompt and stays there.
         at = torch.cat([torch.zeros_like(order[:, :1]), order + 1], 1)
         both = torch.cat([at, order + 1 + nodes], 1)
-        relations = batch.relations.gather(2, both[:, None, :, None].expand_as(batch.relations))
-        relations = relations.gather(3, both[:, None, None].expand_as(relations))
         whole = torch.cat([renamed, torch.arange(high, VOCAB_SIZE, device=order.device).expand(len(order), -1)], 1)
         turned = replace(
             batch,
             prompt=batch.prompt.gather(1, at),
             canvas=whole.gather(1, batch.canvas.gather(1, order)),
             pinned=batch.pinned.gather(1, order),
-            relations=relations,
+            relations=reordered(batch.relations, both),
         )
 
         def undo(answer: IntTensor) -> IntTensor:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import torch
 from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.metrics import Outcome
 from constrained_dg.shapes import BoolTensor, IntTensor
-from constrained_dg.task import Batch, Problem, Task
+from constrained_dg.task import Batch, Problem, Task, normalised
 from tasks.compiled import compiled
 from tasks.graph import statistics
 from tasks.graph.coding import (
@@ -187,15 +186,12 @@ class GenerateGraphs(Task):
         for name in [*given, *([] if family is None else [family])]:
             check(name in FAMILIES, f"no family {name!r}", f"known: {', '.join(FAMILIES)}")
         shares = {(name, int(n)): float(share) for name, sizes in given.items() for n, share in sizes.items()}
-        good = all(isfinite(share) and share >= 0 for share in shares.values()) and sum(shares.values()) > 0
-        check(good, f"mix={given}", "give shares from 0 up, not all 0")
+        self.mix = normalised(shares, "mix")
         for name, nodes in shares:
             check(8 <= nodes <= MOST_NODES, f"{name} graphs of {nodes} nodes", f"train on 8 to {MOST_NODES}")
             check_width(width, nodes)
         check(is_count(graphs, 1), f"graphs={graphs!r}", "use an integer of at least 1")
         check(is_count(seed), f"seed={seed!r}", "use an integer that is not negative")
-        total = sum(shares.values())
-        self.mix = {entry: share / total for entry, share in sorted(shares.items()) if share > 0}
         self.graphs, self.width, self.family, self.seed = graphs, width, family, seed
         self.max_canvas = max(self._coding(nodes).length for _, nodes in self.mix)
         self.max_prompt = max(prompt_length(nodes, name == "degrees") for name, nodes in self.mix)

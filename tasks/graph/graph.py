@@ -11,6 +11,7 @@ import networkx as nx
 import numpy as np
 
 from constrained_dg.errors import InputError, check
+from constrained_dg.shapes import BoolTensor, IntTensor
 
 #: One graph class in this many is kept for held-out problems.
 RESERVED = 16
@@ -118,6 +119,12 @@ class Graph:
     def held_out(self) -> bool:
         """Whether this graph's class belongs to held-out problems and never trains."""
         return self.fingerprint % RESERVED == 0
+
+
+def reordered(relations: BoolTensor, places: IntTensor) -> BoolTensor:
+    """Relations (B, R, N, N) whose position k is the position places[:, k] (B, N) of the ones given."""
+    relations = relations.gather(2, places[:, None, :, None].expand_as(relations))
+    return relations.gather(3, places[:, None, None].expand_as(relations))
 
 
 def random_graph(nodes: int, density: float, generator: np.random.Generator) -> Graph:

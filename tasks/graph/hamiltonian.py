@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, isfinite, log
+from math import ceil, log
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,11 @@ from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.metrics import Outcome, wilson
 from constrained_dg.sampling.base import Status
 from constrained_dg.shapes import BoolTensor, IntTensor
-from constrained_dg.task import Batch, Problem, Symmetric, Task
+from constrained_dg.task import Batch, Problem, Symmetric, Task, normalised
 from tasks.graph import drawing
 from tasks.graph.cycle import EXACT, HamiltonianCycle, best_cycles, shrink, visited
 from tasks.graph.files import Named, read_graphs
-from tasks.graph.graph import Graph
+from tasks.graph.graph import Graph, reordered
 
 PAD, EOS, FIRST_NODE = 0, 1, 2
 MOST_NODES = 64
@@ -187,11 +187,9 @@ class Hamiltonian(Task):
         for nodes in shares:
             hint = f"use {FEWEST_GENERATED} to {EXACT} nodes"
             check(FEWEST_GENERATED <= nodes <= EXACT, f"training graphs of {nodes} nodes", hint)
-        good = all(isfinite(share) and share >= 0 for share in shares.values()) and sum(shares.values()) > 0
-        check(good, f"sizes={shares}", "give shares from 0 up, not all 0")
         check(is_count(graphs, 1), f"graphs={graphs!r}", "use an integer of at least 1")
         check(is_count(seed), f"seed={seed!r}", "use an integer that is not negative")
-        self.sizes = {nodes: share / sum(shares.values()) for nodes, share in sorted(shares.items()) if share > 0}
+        self.sizes = normalised(shares, "sizes")
         self.graphs, self.seed = graphs, seed
         self._pools: dict[int, _Graphs] = {}
 
@@ -265,10 +263,7 @@ class Hamiltonian(Task):
         nodes = batch.canvas.shape[1]
         drawn = [np.random.default_rng(seed % 2**63).permutation(nodes) for seed in seeds.tolist()]
         order = torch.from_numpy(np.stack(drawn)).to(seeds.device)
-        twice = torch.cat([order, order + nodes], 1)[:, None]
-        relations = batch.relations.expand(len(order), -1, -1, -1)
-        relations = relations.gather(2, twice[..., None].expand_as(relations))
-        relations = relations.gather(3, twice[:, :, None].expand_as(relations))
+        relations = reordered(batch.relations, torch.cat([order, order + nodes], 1))
         undone = order.argsort(1)
 
         def undo(answer: IntTensor) -> IntTensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check, is_count
 from constrained_dg.shapes import BoolTensor, IntTensor
-from constrained_dg.task import Batch, Symmetric, Task
+from constrained_dg.task import Batch, Symmetric, Task, normalised
 from constrained_dg.text import Tokenizer
 from tasks.sudoku import drawing, files
 from tasks.sudoku.canonical import canonical
@@ -104,13 +103,11 @@ class Sudoku(Task):
         shares = {int(size): float(share) for size, share in (sizes or {9: 1.0}).items()}
         for size in shares:
             check(size in BOX, f"sudoku size {size}", "use 4, 9 or 16")
-        good = all(isfinite(share) and share >= 0 for share in shares.values()) and sum(shares.values()) > 0
-        check(good, f"sizes={shares}", "give shares from 0 up, not all 0")
         check(is_count(puzzles, 1), f"puzzles={puzzles!r}", "use an integer of at least 1")
         check(is_count(seed), f"seed={seed!r}", "use an integer that is not negative")
         check(0 <= minimal <= 1, f"minimal={minimal}", "use a share from 0 to 1")
         check(is_count(added) and added <= 50, f"added={added!r}", "use 0 to 50 clues")
-        self.sizes = {size: share / sum(shares.values()) for size, share in sorted(shares.items()) if share > 0}
+        self.sizes = normalised(shares, "sizes")
         self.puzzles, self.seed, self.minimal, self.added, self.augment = puzzles, seed, minimal, added, augment
         self.max_prompt = self.max_canvas = max(self.sizes) ** 2
         self._pools: dict[int, Generated] = {}

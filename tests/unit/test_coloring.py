@@ -79,6 +79,11 @@ def test_classes_of_training_graphs_never_come_in_held_out_ones(task):
             trained.add(graph.fingerprint)
     held = task.held_out(10, 0)
     assert len(held) == 20 and not trained & {problem.graph.fingerprint for problem in held}
+    # One that does train, its nodes in another order, is named.
+    group = next(iter(task.training_graphs().values()))
+    real = group.colours[0] >= 0
+    same = Graph.of_adjacency(group.joined[0][np.ix_(real, real)]).permuted(np.arange(real.sum())[::-1])
+    assert task.overlap([*held[:3], ColoringProblem.of(same, 80)]) == [3]
     assert [p.text for p in held] == [p.text for p in task.held_out(10, 0)] != [p.text for p in task.held_out(10, 1)]
 
 
@@ -154,6 +159,13 @@ def test_how_many_colours_comes_from_the_table_or_from_dsatur(task, tmp_path):
 def test_values_out_of_range_are_refused(values):
     with pytest.raises(InputError, match=next(iter(values))):
         Coloring(**values)
+
+
+def test_a_symmetry_of_a_filled_up_batch_moves_what_is_no_node_too(task):
+    batch = task.train_batch(0, 4)
+    moved = task.symmetric(batch, torch.arange(4))
+    assert moved.constraint.is_satisfied(moved.batch.canvas).all()
+    assert torch.equal(moved.undo(moved.batch.canvas), batch.canvas)
 
 
 def test_sentences_and_pictures(task, tmp_path):

@@ -23,6 +23,7 @@ BUDGET = [
     "trainer=cpu",
     "optimisation.steps=150",
     "optimisation.batch_size=64",
+    "optimisation.warmup=100",
     "seed=0",
     "report_per_tier=100",
     "validate.every=1000",
@@ -30,9 +31,9 @@ BUDGET = [
 ]
 #: Name -> overrides. Variants from "plain_corruption" on compare with that one, the others with "reference".
 VARIANTS = {
-    "reference": [],
-    "no_relations": ["model.relations=false"],
-    "one_loop": ["model.loops=1"],
+    "reference": ["objective=own_canvas"],
+    "no_relations": ["objective=own_canvas", "model.relations=false"],
+    "one_loop": ["objective=own_canvas", "model.loops=1"],
     "plain_corruption": ["objective=diffusion"],
     "no_self_conditioning": [
         "objective=diffusion",
