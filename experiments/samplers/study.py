@@ -27,7 +27,7 @@ from constrained_dg.model import Backbone
 from constrained_dg.report import new_header
 from constrained_dg.runs import load
 from constrained_dg.viz.pictures import figure, save
-from experiments.samplers.statistics import difference, share
+from experiments.samplers.statistics import difference, resampled, share
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +64,6 @@ class Job:
     passes: int = 0
     tiers: tuple[str, ...] = ()
     limit: int = 0
-
-    def name(self, seeds: int) -> str:
-        """What its row is called, with so many seeds a puzzle solved."""
-        several = f", {seeds} seeds" if self.seeds > 1 else ""
-        return self.sampler + (f" {self.passes}" if self.passes else "") + several
 
 
 #: In the order in which they matter.
@@ -197,10 +192,16 @@ def _solve_cell(numbered: tuple[int, tuple[dict[str, str], Job, int, int]]) -> i
 class Column:
     """What a job has found so far: arrays of (puzzles, seeds), in the order of the puzzles."""
 
-    name: str
+    job: Job
     tier: np.ndarray
     puzzle: np.ndarray
     values: dict[str, np.ndarray]
+
+    @property
+    def name(self) -> str:
+        """What its row is called: the sampler, its passes where they are its own, and seeds where they are several."""
+        several = f", {self.values['solved'].shape[1]} seeds" if self.job.seeds > 1 else ""
+        return self.job.sampler + (f" {self.job.passes}" if self.job.passes else "") + several
 
     def of(self, tier: str, key: str) -> np.ndarray:
         return self.values[key][self.tier == tier]
@@ -217,7 +218,7 @@ def columns(given: dict[str, str], limit: int) -> list[Column]:
         values = {
             key: np.array([cell[key] for cell in cells]).T for key in ("solved", "passes", "nodes", "tokens", "seconds")
         }
-        found.append(Column(job.name(len(cells)), np.array(cells[0]["tier"]), np.array(cells[0]["puzzle"]), values))
+        found.append(Column(job, np.array(cells[0]["tier"]), np.array(cells[0]["puzzle"]), values))
     return found
 
 
@@ -227,10 +228,11 @@ def report(given: dict[str, str], problems: Sequence[Any], out: Path, limit: int
     check(bool(found), f"no cells in {str(out)!r}", "solve some first: jobs=all")
     tiers = list(dict.fromkeys(p.tier for p in problems))
     # Several seeds stand beside several of plain, one beside one.
-    plain = {"," in column.name: column for column in found if column.name.partition(",")[0] == "plain"}
-    rows = [_row(c, tier, plain.get("," in c.name)) for c in found for tier in tiers if (c.tier == tier).any()]
+    plain = {column.job.seeds > 1: column for column in found if column.job.sampler == "plain"}
+    rows = [_row(c, tier, plain.get(c.job.seeds > 1)) for c in found for tier in tiers if (c.tier == tier).any()]
     header = new_header(ROOT, 0, "cpu", run=given["run"], data=Path(given["data"]).name, passes=int(given["passes"]))
-    table = {"header": header, "verdicts": verdicts(rows), "rows": rows}
+    told = verdicts(rows) + [line for tier in tiers if (line := shared_nodes(found, tier))]
+    table = {"header": header, "verdicts": told, "rows": rows}
     (out / "table.json").write_text(json.dumps(table, indent=0) + "\n")
     draw(out / "solve_rate_by_passes.png", found, tiers)
     print(markdown(rows, tiers))
@@ -299,6 +301,21 @@ def verdicts(rows: Sequence[dict[str, Any]]) -> list[str]:
     return told
 
 
+def shared_nodes(found: Sequence[Column], tier: str) -> str:
+    """Search nodes with the model, with an untrained one and without any, on the puzzles that all three were given."""
+    names = ("guaranteed", "guaranteed@untrained", "search")
+    own = {column.name: column for column in found if column.name in names and (column.tier == tier).any()}
+    if len(own) < len(names) or not own["search"].of(tier, "nodes").any():
+        return ""
+    shared = set.intersection(*(set(column.puzzle[column.tier == tier].tolist()) for column in own.values()))
+    told = []
+    for name in names:
+        nodes = own[name].values["nodes"][np.isin(own[name].puzzle, sorted(shared))].mean(1)
+        low, high = resampled(nodes)
+        told.append(f"{name} {nodes.mean():.1f} ({low:.1f}-{high:.1f})")
+    return f"search nodes on the same {len(shared)} puzzles of {tier}: {', '.join(told)}"
+
+
 def markdown(rows: Sequence[dict[str, Any]], tiers: Sequence[str]) -> str:
     """Samplers down, tiers across: solved % (interval), mean passes, and search nodes where there are any."""
     lines = ["| sampler | " + " | ".join(tiers) + " |", "|---" * (len(tiers) + 1) + "|"]
@@ -320,7 +337,7 @@ def draw(path: Path, found: Sequence[Column], tiers: Sequence[str]) -> None:
     """Share solved within p passes: a panel a tier, a line a sampler."""
     drawing, axes = figure(len(tiers), width=4.2, height=3.4)
     shown = [column for column in found if column.values["passes"].any() and UNTRAINED not in column.name]
-    shown = [c for c in shown if c.name != "guaranteed" and "," not in c.name and not c.name[-1].isdigit()]
+    shown = [c for c in shown if c.name != "guaranteed" and c.job.seeds == 1 and not c.job.passes]
     for ax, tier in zip(axes, tiers, strict=True):
         for column in shown:
             solved, passes = column.of(tier, "solved").flatten(), column.of(tier, "passes").flatten()

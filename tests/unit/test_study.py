@@ -63,6 +63,55 @@ def test_bad_input_is_refused_before_any_work(arguments, words):
         study.main(arguments)
 
 
+def column(sampler: str, solved: list[list[int]], nodes: list[list[int]], **job: int) -> study.Column:
+    """Puzzles 0, 1, ... of one tier, clue17, and the seeds of each."""
+    held = {"solved": np.array(solved), "nodes": np.array(nodes)} | dict.fromkeys(
+        ("passes", "tokens"), np.array(solved)
+    )
+    held["seconds"] = np.array(solved, float)
+    made = study.Job(sampler, **{"seeds": 1, **job})
+    return study.Column(made, np.array(["clue17"] * len(solved)), np.arange(len(solved)), held)
+
+
+def test_rows_are_named_after_what_is_there() -> None:
+    assert column("plain", [[1]], [[0]]).name == "plain"
+    assert column("eager", [[1]], [[0]], passes=1024).name == "eager 1024"
+    assert column("plain", [[1, 0, 1]], [[0, 0, 0]], seeds=10).name == "plain, 3 seeds"  # seven are still to be solved
+
+
+def test_several_seeds_stand_beside_several_of_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One seed of plain solves all, ten solve half: the difference of ten seeds is to the ten."""
+    some = [[1, 0], [0, 1], [1, 0], [0, 1]]
+    found = [
+        column("plain", [[1]] * 4, [[0]] * 4),
+        column("plain", some, [[0, 0]] * 4, seeds=10),
+        column("restarts", [[1, 1]] * 4, [[0, 0]] * 4, seeds=10),
+        column("restarts", [[0]] * 4, [[0]] * 4),
+    ]
+    monkeypatch.setattr(study, "columns", lambda given, limit: found)
+
+    class Clue:
+        tier = "clue17"
+
+    given = study.KEYS | {"run": RUN, "data": "puzzles.csv", "out": str(tmp_path)}
+    table = study.report(given, [Clue()] * 4, tmp_path, 0)
+    differences = {row["sampler"]: row["difference"][0] for row in table["rows"] if "difference" in row}
+    assert differences == {"restarts, 2 seeds": 0.5, "restarts": -1.0}
+    assert any(line.startswith("better than plain on clue17: met (+50.0 points") for line in table["verdicts"])
+
+
+def test_search_nodes_are_compared_on_the_puzzles_that_all_were_given() -> None:
+    found = [
+        column("guaranteed", [[1]] * 3, [[2], [4], [900]]),
+        column("guaranteed@untrained", [[1]] * 2, [[6], [6]]),
+        column("search", [[1]] * 3, [[8], [9], [900]]),
+    ]
+    told = study.shared_nodes(found, "clue17")
+    assert told.startswith("search nodes on the same 2 puzzles of clue17: guaranteed 3.0 (2.0-4.0)")
+    assert "guaranteed@untrained 6.0 (6.0-6.0), search 8.5 (8.0-9.0)" in told
+    assert study.shared_nodes(found[:2], "clue17") == study.shared_nodes(found, "easy") == ""
+
+
 @pytest.mark.slow
 def test_a_rehearsal_that_is_cut_short_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     puzzles = ["53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"]
