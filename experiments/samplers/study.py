@@ -305,7 +305,7 @@ def shared_nodes(found: Sequence[Column], tier: str) -> str:
     """Search nodes with the model, with an untrained one and without any, on the puzzles that all three were given."""
     names = ("guaranteed", "guaranteed@untrained", "search")
     own = {column.name: column for column in found if column.name in names and (column.tier == tier).any()}
-    if len(own) < len(names) or not own["search"].of(tier, "nodes").any():
+    if len(own) < len(names):
         return ""
     shared = set.intersection(*(set(column.puzzle[column.tier == tier].tolist()) for column in own.values()))
     told = []
@@ -313,7 +313,7 @@ def shared_nodes(found: Sequence[Column], tier: str) -> str:
         nodes = own[name].values["nodes"][np.isin(own[name].puzzle, sorted(shared))].mean(1)
         low, high = resampled(nodes)
         told.append(f"{name} {nodes.mean():.1f} ({low:.1f}-{high:.1f})")
-    return f"search nodes on the same {len(shared)} puzzles of {tier}: {', '.join(told)}"
+    return "" if not nodes.any() else f"search nodes on the same {len(shared)} puzzles of {tier}: {', '.join(told)}"
 
 
 def markdown(rows: Sequence[dict[str, Any]], tiers: Sequence[str]) -> str:
