@@ -1,17 +1,15 @@
 """Families of graphs as rules on their canvas: what must hold, who is to blame, what may still be, and the nearest one.
 
-A family is a few requirements that all must hold. Each speaks of pairs of nodes; `FamilyRule` puts pairs into tokens.
+A family is a few requirements (`requirements`) that all must hold. Each speaks of pairs of nodes; `FamilyRule` puts pairs into tokens.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-import networkx as nx
 import numpy as np
 import torch
 
@@ -21,231 +19,19 @@ from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from tasks.graph.coding import FAMILIES, MOST_NODES, Coding
 from tasks.graph.graph import Graph
 from tasks.graph.projection import (
-    bridges,
     fill,
     is_graphical,
-    is_planar,
-    keeps_planar,
-    kuratowski,
     of_degrees,
-    pieces,
     sides,
     spanning_tree,
     two_sides,
 )
+from tasks.graph.requirements import Acyclic, Connected, Degrees, EdgeCount, Fault, Planar, Requirement, TwoSided
 
-#: What is wrong with a graph: a sentence, and the pairs that take part, (n, n) bool, at least one.
-Fault = tuple[str, np.ndarray]
-#: Nodes up to which `Planar` rules out edges. Beyond, testing them all would cost more than the model's pass; and what
-#: rules out the next edge must also blame the known ones once they cross (else knowing more would allow more), all that
-#: might be meant: at 64 nodes samplers that re-noise violations then lose nearly every edge, and end with half as many.
-_TESTED = 24
 #: Log-odds that an edge of the draft gains over its probability: the draft is one joint answer, probabilities are not.
 _KEPT = 8.0
 #: The score of an edge that must stand, above all others.
 _MUST = 1e6
-
-
-class Requirement(ABC):
-    """Something that must hold of a graph.
-
-    `tighten` works on two symmetric (n, n) bool matrices, `one` (the pair may be an edge) and `zero` (it may be none;
-    the diagonal is True). It is sound and monotone. In a contradiction it takes both from the pairs to blame.
-    """
-
-    strength: str
-
-    @abstractmethod
-    def faults(self, joined: np.ndarray) -> list[Fault]:
-        """What is wrong with a graph, (n, n) bool; nothing exactly where the requirement holds."""
-
-    def holds(self, joined: np.ndarray) -> bool:
-        """Whether there is no fault, where that is quicker to say."""
-        return not self.faults(joined)
-
-    @abstractmethod
-    def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
-        """Take away, in place, what no graph within the sets can have."""
-
-
-@dataclass(frozen=True)
-class Connected(Requirement):
-    """Every node can be reached from every other: not closed under the removal of edges."""
-
-    strength: ClassVar[str] = "the last pair that can join two parts is an edge"
-
-    def faults(self, joined: np.ndarray) -> list[Fault]:
-        label = pieces(joined)
-        if label.max() == 0:
-            return []
-        first = "node " if (label == 0).sum() == 1 else "nodes "
-        told = f"{label.max() + 1} pieces that nothing joins: {first}{_listed(np.flatnonzero(label == 0))} and the rest"
-        return [(told, label[:, None] != label)]
-
-    def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
-        label = pieces(one)
-        zero[(label[:, None] != label) | bridges(one)] = False
-
-
-@dataclass(frozen=True)
-class Acyclic(Requirement):
-    """No cycle."""
-
-    strength: ClassVar[str] = "no pair that known edges join already is an edge"
-
-    def faults(self, joined: np.ndarray) -> list[Fault]:
-        on_cycles = joined & ~bridges(joined)
-        label = pieces(on_cycles)
-        return [
-            (f"a cycle among nodes {_listed(nodes)}", _within(on_cycles, nodes))
-            for piece in range(label.max() + 1)
-            if len(nodes := np.flatnonzero(label == piece)) > 1
-        ]
-
-    def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
-        sure = ~zero
-        label = pieces(sure)
-        one[(label[:, None] == label) & ~bridges(sure)] = False
-
-
-@dataclass(frozen=True)
-class Planar(Requirement):
-    """The graph can be drawn without crossings. The judge is networkx; the rest uses the test of `projection`."""
-
-    strength: ClassVar[str] = f"no edge that must cross known ones, up to {_TESTED} nodes; nothing beyond"
-
-    def holds(self, joined: np.ndarray) -> bool:
-        return nx.check_planarity(Graph.of_adjacency(joined).networkx)[0]
-
-    def faults(self, joined: np.ndarray) -> list[Fault]:
-        if self.holds(joined):
-            return []
-        part = kuratowski(joined)
-        degrees = part.sum(0)
-        hubs = np.flatnonzero(degrees > 2)
-        kind = "K5" if len(hubs) == 5 else "K3,3"
-        return [(f"edges that must cross: nodes {_listed(hubs)} are joined by paths as in {kind}", part)]
-
-    def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
-        if len(one) > _TESTED:
-            return
-        sure = ~zero
-        if is_planar(sure):
-            one &= keeps_planar(sure)
-            return
-        # More known edges make these parts larger and never planar again.
-        on_cycles = sure & ~bridges(sure)
-        label = pieces(on_cycles)
-        for piece in range(label.max() + 1):
-            part = _within(on_cycles, np.flatnonzero(label == piece))
-            if not is_planar(part):
-                one[part] = False
-
-
-@dataclass(frozen=True)
-class Degrees(Requirement):
-    """Each node has its number of neighbours."""
-
-    degrees: tuple[int, ...]
-    strength: ClassVar[str] = (
-        "a node that has all its neighbours gets no more, one that needs all that are left gets them"
-    )
-
-    def faults(self, joined: np.ndarray) -> list[Fault]:
-        found = []
-        for node, (has, wants) in enumerate(zip(joined.sum(0).tolist(), self.degrees, strict=True)):
-            if has != wants:
-                own = np.zeros_like(joined)
-                own[node] = own[:, node] = True
-                np.fill_diagonal(own, False)
-                told = f"node {node + 1} has {has} neighbour{'s' * (has != 1)} instead of {wants}"
-                found.append((told, own & (joined if has > wants else ~joined)))
-        return found
-
-    def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
-        wants = np.array(self.degrees)
-        while True:
-            before = one.sum() + zero.sum()
-            sure, maybe = (~zero).sum(0), one.sum(0)
-            full, over, scarce, short = sure >= wants, sure > wants, maybe <= wants, maybe < wants
-            one &= ~zero | ~(full[:, None] | full)
-            one &= ~(over[:, None] | over)
-            zero &= ~one | ~(scarce[:, None] | scarce)
-            zero &= ~(short[:, None] | short)
-            np.fill_diagonal(zero, True)
-            if one.sum() + zero.sum() == before:
-                return
-
-
-@dataclass(frozen=True)
-class EdgeCount(Requirement):
-    """So many edges."""
-
-    edges: int
-    strength: ClassVar[str] = "no edge beyond the number, and every pair once all that are left are needed"
-
-    def faults(self, joined: np.ndarray) -> list[Fault]:
-        has = int(joined.sum()) // 2
-        if has == self.edges:
-            return []
-        blamed = joined if has > self.edges else ~joined & ~np.eye(len(joined), dtype=bool)
-        return [(f"{has} edges instead of {self.edges}", blamed)]
-
-    def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
-        sure, maybe = (~zero).sum() // 2, one.sum() // 2
-        if sure >= self.edges:
-            one &= ~zero if sure == self.edges else False
-        if maybe <= self.edges:
-            zero &= ~one if maybe == self.edges else False
-            np.fill_diagonal(zero, True)
-
-
-@dataclass(frozen=True)
-class TwoSided(Requirement):
-    """Edges join two sides of given sizes. Used beside `Connected`: then the sides are what they are."""
-
-    sizes: tuple[int, int]
-    strength: ClassVar[str] = "no edge between nodes that known edges put on one side"
-
-    def faults(self, joined: np.ndarray) -> list[Fault]:
-        colour, proper = sides(joined)
-        if not proper:
-            odd = joined & (colour[:, None] == colour)
-            one, other = np.argwhere(odd)[0]
-            cycle = nx.shortest_path(Graph.of_adjacency(joined & ~odd).networkx, one, other)
-            on_cycle = np.zeros_like(joined)
-            ends = [*cycle[1:], cycle[0]]
-            on_cycle[cycle, ends] = on_cycle[ends, cycle] = True
-            return [(f"a cycle of odd length through nodes {_listed(cycle)}", on_cycle)]
-        held = int(colour.sum())
-        if pieces(joined).max() > 0 or held in self.sizes:
-            return []
-        told = f"sides of {len(joined) - held} and {held} nodes instead of {self.sizes[0]} and {self.sizes[1]}"
-        return [(told, ~np.eye(len(joined), dtype=bool))]
-
-    def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
-        sure = ~zero
-        colour, proper = sides(sure)
-        label = pieces(sure)
-        same = label[:, None] == label
-        one[same & (colour[:, None] == colour)] = False
-        if not proper:
-            for piece in range(label.max() + 1):
-                nodes = np.flatnonzero(label == piece)
-                if (sure[np.ix_(nodes, nodes)] & (colour[nodes, None] == colour[nodes])).any():
-                    one[np.ix_(nodes, nodes)] = False
-
-
-def _listed(nodes: Sequence[int]) -> str:
-    names = [str(int(node) + 1) for node in nodes]
-    names = names if len(names) <= 12 else [*names[:12], "..."]
-    return ", ".join(names)
-
-
-def _within(joined: np.ndarray, nodes: np.ndarray) -> np.ndarray:
-    inside = np.zeros(len(joined), bool)
-    inside[nodes] = True
-    return joined & inside[:, None] & inside
 
 
 @dataclass(frozen=True)
