@@ -18,14 +18,7 @@ from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from tasks.graph.coding import FAMILIES, MOST_NODES, Coding
 from tasks.graph.graph import Graph
-from tasks.graph.projection import (
-    fill,
-    is_graphical,
-    of_degrees,
-    sides,
-    spanning_tree,
-    two_sides,
-)
+from tasks.graph.projection import fill, is_graphical, of_degrees, sides, spanning_tree, two_sides
 from tasks.graph.requirements import Acyclic, Connected, Degrees, EdgeCount, Fault, Planar, Requirement, TwoSided
 
 #: Log-odds that an edge of the draft gains over its probability: the draft is one joint answer, probabilities are not.

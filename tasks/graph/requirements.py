@@ -1,4 +1,4 @@
-"""What a family of graphs asks for, one requirement at a time: faults, the pairs to blame, and what may still be."""
+"""What a family of graphs asks for, one requirement at a time: faults, whom to blame, and what may still be."""
 
 from __future__ import annotations
 
