@@ -1,6 +1,7 @@
 """Families of graphs as rules on their canvas: what must hold, who is to blame, what may still be, and the nearest one.
 
-A family is a few requirements (`requirements`) that all must hold. Each speaks of pairs of nodes; `FamilyRule` puts pairs into tokens.
+A family is a few requirements (`requirements`) that all must hold. Each speaks of pairs of nodes; `FamilyRule` puts
+pairs into tokens.
 """
 
 from __future__ import annotations
