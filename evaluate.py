@@ -169,9 +169,10 @@ def write_report(
     for one in contenders:
         with report.progress(one.name, len(problems)) as progress:
             outcomes[one.name] = solve(one.model, run.task, one.sampler, problems, progress=progress, **settings(cfg))
-        rows += summarise(one.name, outcomes[one.name], run.task)
+        rows += summarise(one.name, outcomes[one.name], run.task, one.model)
         header["complete"] = len(outcomes) == len(contenders)
         report.save(folder, header, rows, outcomes)
+        run.task.save(folder, outcomes)
     pictures.solve_rate_by_passes(folder / "solve_rate_by_passes.png", outcomes)
     pictures.solve_rate_by_clues(folder / "solve_rate_by_clues.png", outcomes)
     pictures.answers(folder / "answers.png", run.task, outcomes)

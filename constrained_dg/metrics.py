@@ -188,14 +188,16 @@ def _natural(tier: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
 
 
-def summarise(sampler: str, outcomes: Sequence[Outcome], task: Task | None = None) -> list[dict[str, Any]]:
+def summarise(
+    sampler: str, outcomes: Sequence[Outcome], task: Task | None = None, model: Denoiser | None = None
+) -> list[dict[str, Any]]:
     """One row of plain values for each tier, and one for all: see `_row`; a task adds metrics of its own."""
     tiers = {tier: [o for o in outcomes if o.problem.tier == tier] for tier in tiers_of(outcomes)}
     rows = []
     for tier, chosen in [*tiers.items(), ("all", list(outcomes))]:
         if chosen:
             rows.append(_row(sampler, tier, chosen))
-            rows[-1]["metrics"] |= {} if task is None else task.measure(chosen)
+            rows[-1]["metrics"] |= {} if task is None else task.measure(chosen, model)
     return rows
 
 

@@ -188,12 +188,18 @@ class Task(ABC):
     def decode(self, problem: Problem, answer: IntTensor) -> str:
         """The answer (T) as one line of text, as it stands in answers.csv."""
 
-    def measure(self, outcomes: Sequence[Any]) -> dict[str, dict[str, Any]]:
-        """What else to say of some outcomes (`metrics.Outcome`) of one sampler: name -> value, n, ci95.
+    def measure(self, outcomes: Sequence[Any], model: Any = None) -> dict[str, dict[str, Any]]:
+        """What else to say of some outcomes (`metrics.Outcome`) of one sampler, and of the model (None: it has none):
+        name -> value, n, ci95.
 
         Each becomes a metric of the report, as "value", "n" and "ci95" (a 95 % interval, [low, high]).
         """
         return {}
+
+    def save(  # noqa: B027  (most tasks have no such format)
+        self, folder: Path, outcomes: Mapping[str, Sequence[Any]]
+    ) -> None:
+        """Write the answers of each sampler into the folder of a report in the field's own format, where it has one."""
 
     def in_text(self, tokenizer: Tokenizer, canvas_length: int) -> Task:
         """The same problems as text, for a released checkpoint: tokens of its tokenizer, canvases of its length.

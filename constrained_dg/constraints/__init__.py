@@ -4,8 +4,8 @@ from constrained_dg.constraints.alphabet import Alphabet
 from constrained_dg.constraints.automaton import Automaton, Forbidden, Regex, Required
 from constrained_dg.constraints.base import Constraint, candidates_of, contradictory
 from constrained_dg.constraints.check import check_constraint, probe
-from constrained_dg.constraints.combine import All
-from constrained_dg.constraints.counting import Count, Sum
+from constrained_dg.constraints.combine import All, ByRow
+from constrained_dg.constraints.counting import Count, Sum, Window
 from constrained_dg.constraints.different import AllDifferent, listing
 from constrained_dg.constraints.edges import DifferentAcross
 from constrained_dg.constraints.on import On
@@ -20,6 +20,7 @@ __all__ = [
     "AllDifferent",
     "Alphabet",
     "Automaton",
+    "ByRow",
     "Completion",
     "Constraint",
     "Count",
@@ -33,6 +34,7 @@ __all__ = [
     "Required",
     "Sum",
     "Vocabulary",
+    "Window",
     "candidates_of",
     "check_constraint",
     "complete",

@@ -103,6 +103,15 @@ class Constraint(ABC):
         """(T) True where the rule speaks about a position: no verdict depends on the others, nor is one blamed."""
         return torch.ones(self.length, dtype=torch.bool)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are; the CPU where it has none."""
+        for value in self._own().values():
+            each = value[0] if isinstance(value, tuple | list) and value else value
+            if isinstance(where := getattr(each, "device", None), torch.device):
+                return where
+        return torch.device("cpu")
+
     def class_of(self, tokens: IntTensor) -> IntTensor:
         """The class of each token: (...) in [0, V) -> (...) in [0, A)."""
         return tokens if self.classes is None else self.classes.table[tokens]

@@ -1,4 +1,4 @@
-"""How many of some tokens, and sums of weights."""
+"""How many of some tokens, and sums of weights, whole or real."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 import torch
 
 from constrained_dg.constraints.base import Constraint, candidates_of
+from constrained_dg.constraints.counted import Counter
 from constrained_dg.constraints.layered import Layered, Machine, places
 from constrained_dg.errors import check, is_count
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 #: Partial sums up to which `Sum` is exact.
 SUMS = 2**14
+#: By how much a sum of real weights may leave its window: rounding in the last places, not a difference.
+TOLERANCE = 1e-9
 
 
 def _positions(positions: Sequence[int] | None, length: int) -> IntTensor:
@@ -102,15 +105,140 @@ class Count(Layered):
     def neighbours(self) -> BoolTensor:
         return (self.mask[:, None] & self.mask)[None]
 
+    @property
+    def counter(self) -> Counter:
+        held = torch.isin(torch.arange(self.alphabet), self.tokens.cpu())
+        return Counter((held & self.mask[:, None].cpu()).double(), self.low, self.high)
 
-class Sum(Layered):
-    """The weights of the tokens add up to a number between `low` and `high`.
+
+class Window(Constraint):
+    """The weights of the tokens, real numbers, add up to a number between `low` and `high`.
+
+    `allowed` and `propagate` bound the rest of the sum by its smallest and largest value: sound. Beside automata they
+    are swept on a grid, see `counted`.
+
+    Args:
+        weights: (A) or (T, A) float64.
+        low, high: bounds, both inclusive, -inf and inf for none; a sum may leave them by 1e-9.
+        length: T.
+        positions: where it adds up; None means the whole answer.
+        show: a token as people write it.
+        what: what sentences call the sum.
+
+    Raises:
+        InputError: weights of another shape or type or not finite, or bounds that no answer meets.
+    """
+
+    strength = "sound: the rest of the sum is bounded by its smallest and largest"
+    #: By how much a sum may leave the bounds, and by how much the sum of the weights of an answer that satisfies may:
+    #: more, since sums in another order round otherwise.
+    slack, reach = TOLERANCE, 2 * TOLERANCE
+
+    def __init__(
+        self,
+        weights: FloatTensor,
+        low: float,
+        high: float,
+        length: int,
+        positions: Sequence[int] | None = None,
+        show: Callable[[int], str] = str,
+        what: str = "the sum",
+    ) -> None:
+        fine = weights.dtype == torch.float64 and bool(weights.isfinite().all())
+        self._take(weights, low, high, length, positions, fine, "torch.float64, all finite")
+        self.show, self.what = show, what
+
+    def _take(
+        self,
+        weights: torch.Tensor,
+        low: float,
+        high: float,
+        length: int,
+        positions: Sequence[int] | None,
+        fine: bool,
+        wanted: str,
+    ) -> None:
+        self.mask = _positions(positions, length)
+        check(
+            fine and (weights.dim() == 1 or (weights.dim() == 2 and len(weights) == length)),
+            f"weights have shape {tuple(weights.shape)} and type {weights.dtype}",
+            f"give (tokens) or ({length}, tokens) of {wanted}",
+        )
+        check(low <= high, f"low {low} lies above high {high}", "give low <= high")
+        self.weights = weights.expand(length, -1) * self.mask[:, None]
+        self.low, self.high, self.length, self.alphabet = low, high, length, weights.shape[-1]
+        least, most = self.weights.amin(-1).sum().item(), self.weights.amax(-1).sum().item()
+        check(
+            least <= high + self.reach and most >= low - self.reach,
+            f"sums run from {least:.8g} to {most:.8g}, and none lies between {low} and {high}",
+            "change the bounds",
+        )
+
+    @property
+    def counter(self) -> Counter:
+        return Counter(self.weights.double().cpu(), self.low - self.reach, self.high + self.reach)
+
+    @property
+    def bound(self) -> BoolTensor:
+        return (self.weights != self.weights[:, :1]).any(-1)
+
+    def sums(self, answer: IntTensor) -> torch.Tensor:
+        """(B, T) -> (B)."""
+        self.check_answer(answer)
+        return self.weights.gather(-1, answer.T).sum(0)
+
+    def is_satisfied(self, answer: IntTensor) -> BoolTensor:
+        total = self.sums(answer)
+        return (total >= self.low - self.slack) & (total <= self.high + self.slack)
+
+    def violations(self, answer: IntTensor) -> BoolTensor:
+        """Every position that could bring the sum nearer; all that the rule is about where none can alone."""
+        total = self.sums(answer)[:, None]
+        held = self.weights.gather(-1, answer.T).T
+        over, under = total > self.high + self.slack, total < self.low - self.slack
+        helps = (over & (held > self.weights.amin(-1))) | (under & (held < self.weights.amax(-1)))
+        return helps & self.bound
+
+    def explain(self, answer: IntTensor) -> list[list[str]]:
+        told = []
+        for total, right in zip(self.sums(answer).tolist(), self.is_satisfied(answer).tolist(), strict=True):
+            side = f"above {self.high}" if total > self.high else f"below {self.low}"
+            told.append([] if right else [f"{self.what} is {total:.8g}, {side}"])
+        return told
+
+    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+        self.check_answer(answer)
+        return self._bounded(candidates_of(answer, known, self.alphabet))[:, window]
+
+    def propagate(self, candidates: BoolTensor) -> BoolTensor:
+        while True:
+            smaller = self._bounded(candidates)
+            if torch.equal(smaller, candidates):
+                return candidates
+            candidates = smaller
+
+    def _bounded(self, candidates: BoolTensor) -> BoolTensor:
+        """(B, T, A): a token goes whose weight the others, at their smallest or largest, cannot make up for."""
+        far = 2**40
+        least = self.weights.masked_fill(~candidates, far).amin(-1)
+        most = self.weights.masked_fill(~candidates, -far).amax(-1)
+        rest_least, rest_most = (each.sum(-1, keepdim=True) - each for each in (least, most))
+        low, high = self.low - self.reach, self.high + self.reach
+        fits = (self.weights + rest_least[..., None] <= high) & (self.weights + rest_most[..., None] >= low)
+        return candidates & fits
+
+    def neighbours(self) -> BoolTensor:
+        return (self.bound[:, None] & self.bound)[None]
+
+
+class Sum(Window, Layered):
+    """The weights of the tokens, whole numbers, add up to a number between `low` and `high`.
 
     Exact where at most 2**14 partial sums matter. Beyond, `allowed` and `propagate` bound the rest of the sum by its
     smallest and largest value: sound.
 
     Args:
-        weights: (A) or (T, A) int64. Numbers that are not whole are the caller's to put on a grid.
+        weights: (A) or (T, A) int64; see `Window` for numbers that are not whole.
         low, high: bounds, both inclusive.
         length: T.
         positions: where it adds up; None means the whole answer.
@@ -119,6 +247,9 @@ class Sum(Layered):
     Raises:
         InputError: weights that are not whole or of another shape, or bounds that no answer meets.
     """
+
+    slack = reach = 0
+    what = "the sum"
 
     def __init__(
         self,
@@ -129,21 +260,9 @@ class Sum(Layered):
         positions: Sequence[int] | None = None,
         show: Callable[[int], str] = str,
     ) -> None:
-        self.mask = _positions(positions, length)
-        check(
-            weights.dtype == torch.int64 and (weights.dim() == 1 or (weights.dim() == 2 and len(weights) == length)),
-            f"weights have shape {tuple(weights.shape)} and type {weights.dtype}",
-            f"give (tokens) or ({length}, tokens) of torch.int64; scale numbers that are not whole",
-        )
-        check(low <= high, f"low {low} lies above high {high}", "give low <= high")
-        self.weights = weights.expand(length, -1) * self.mask[:, None]
-        self.low, self.high, self.length, self.alphabet, self.show = low, high, length, weights.shape[-1], show
-        least, most = int(self.weights.amin(-1).sum()), int(self.weights.amax(-1).sum())
-        check(
-            least <= high and most >= low,
-            f"sums run from {least} to {most}, and none lies between {low} and {high}",
-            "change the bounds",
-        )
+        whole = weights.dtype == torch.int64
+        self._take(weights, low, high, length, positions, whole, "torch.int64; see Window for real numbers")
+        self.show = show
         kinds, kind = self.weights.unique(dim=0, return_inverse=True)
         # Before any position the sum is 0; every partial sum lies between the sums of what is negative and positive.
         lowest = int(self.weights.amin(-1).clamp(max=0).sum())
@@ -161,75 +280,24 @@ class Sum(Layered):
 
     @property
     def strength(self) -> str:
-        return (
-            "exact" if self.machine is not None else "sound: the rest of the sum is bounded by its smallest and largest"
-        )
+        return Window.strength if self.machine is None else "exact"
 
     @property
     def rows(self) -> int:
         return 1
 
     @property
-    def bound(self) -> BoolTensor:
-        return (self.weights != self.weights[:, :1]).any(-1)
-
-    @property
     def has_most_likely(self) -> bool:
         return self.machine is not None
 
     def most_likely(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
-        return super().most_likely(log_probs) if self.has_most_likely else Constraint.most_likely(self, log_probs)
-
-    def sums(self, answer: IntTensor) -> IntTensor:
-        """(B, T) -> (B)."""
-        self.check_answer(answer)
-        return self.weights.gather(-1, answer.T).sum(0)
-
-    def is_satisfied(self, answer: IntTensor) -> BoolTensor:
-        total = self.sums(answer)
-        return (total >= self.low) & (total <= self.high)
-
-    def violations(self, answer: IntTensor) -> BoolTensor:
-        """Every position that could bring the sum nearer; all that the rule is about where none can alone."""
-        total = self.sums(answer)[:, None]
-        held = self.weights.gather(-1, answer.T).T
-        over, under = total > self.high, total < self.low
-        helps = (over & (held > self.weights.amin(-1))) | (under & (held < self.weights.amax(-1)))
-        return helps & self.bound
-
-    def explain(self, answer: IntTensor) -> list[list[str]]:
-        told = []
-        for total in self.sums(answer).tolist():
-            side = f"above {self.high}" if total > self.high else f"below {self.low}"
-            told.append([] if self.low <= total <= self.high else [f"the sum is {total}, {side}"])
-        return told
+        return Layered.most_likely(self, log_probs) if self.has_most_likely else Constraint.most_likely(self, log_probs)
 
     def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
-        if self.machine is not None:
-            return super().allowed(answer, known, window)
-        self.check_answer(answer)
-        return self._bounded(candidates_of(answer, known, self.alphabet))[:, window]
+        return (Window if self.machine is None else Layered).allowed(self, answer, known, window)
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
-        if self.machine is not None:
-            return super().propagate(candidates)
-        while True:
-            smaller = self._bounded(candidates)
-            if torch.equal(smaller, candidates):
-                return candidates
-            candidates = smaller
-
-    def _bounded(self, candidates: BoolTensor) -> BoolTensor:
-        """(B, T, A): a token goes whose weight the others, at their smallest or largest, cannot make up for."""
-        far = 2**40
-        least = self.weights.masked_fill(~candidates, far).amin(-1)
-        most = self.weights.masked_fill(~candidates, -far).amax(-1)
-        rest_least, rest_most = (each.sum(-1, keepdim=True) - each for each in (least, most))
-        fits = (self.weights + rest_least[..., None] <= self.high) & (self.weights + rest_most[..., None] >= self.low)
-        return candidates & fits
-
-    def neighbours(self) -> BoolTensor:
-        return (self.bound[:, None] & self.bound)[None]
+        return (Window if self.machine is None else Layered).propagate(self, candidates)
 
     def to(self, device: torch.device | str) -> Sum:
         moved = Constraint.to(self, device)

@@ -81,12 +81,22 @@ class Machine:
     def rows(self) -> int:
         return len(self.start)
 
+    @property
+    def device(self) -> torch.device:
+        return self.start.device
+
     def told_in(self, to_own: IntTensor) -> Machine:
         """The same over finer classes (A'), each of which is class to_own[a] here."""
         return Machine(self.step, self.effect[..., to_own], self.kind, self.start, self.accepting)
 
-    def with_(self, other: Machine) -> Machine | None:
-        """The product, or None where its tables are too large."""
+    @classmethod
+    def anything(cls, length: int, alphabet: int) -> Machine:
+        """The machine of one state that accepts every answer."""
+        zero = torch.zeros(length, dtype=torch.int64)
+        return cls.of(torch.zeros(1, 1, alphabet, dtype=torch.int64), zero, 0, torch.ones(1, dtype=torch.bool))
+
+    def with_(self, other: Machine, limit: int = TABLE) -> Machine | None:
+        """The product, or None where its tables have more entries than the limit."""
         pairs = torch.stack([self.kind, other.kind]).unique(dim=1, return_inverse=True)
         (ours, theirs), kind = pairs
         rows, states = max(self.rows, other.rows), self.states * other.states
@@ -94,7 +104,7 @@ class Machine:
         effects = effects.expand(rows, -1, -1)
         used = effects.flatten().unique()
         most = min(len(used), effects.shape[-1])
-        if rows * len(ours) * states * most > TABLE:
+        if rows * len(ours) * states * most > limit:
             return None
         made = torch.full((rows, len(ours), states, most), states)
         effect = torch.empty_like(effects)

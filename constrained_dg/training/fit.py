@@ -365,7 +365,7 @@ def final_table(
         outcomes = solve(
             module.backbone.eval(), task, sampler, problems, batch_size=128, seed=cfg["seed"], device=str(module.device)
         )
-    rows = summarise(sampler.name, outcomes, task)
+    rows = summarise(sampler.name, outcomes, task, module.backbone)
     if trainer.is_global_zero:
         where = {key: cfg[key] for key in ("threads", "trainer")}
         header = new_header(Path(__file__).parents[2], cfg["seed"], module.device.type, **where)

@@ -288,7 +288,7 @@ class Coloring(Task):
         """The colour of each node, from 1."""
         return " ".join(show(token) for token in answer.tolist())
 
-    def measure(self, outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+    def measure(self, outcomes: Sequence[Outcome], model: Any = None) -> dict[str, dict[str, Any]]:
         """ "dsatur": the share where that heuristic needs no more than k colours; "colours_below_dsatur": how many
         fewer were used, of what is solved."""
         needed = {outcome.problem.text: dsatur(outcome.problem.graph) for outcome in outcomes}

@@ -13,11 +13,11 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from constrained_dg.compiled import compiled
 from constrained_dg.constraints.base import Constraint, candidates_of
 from constrained_dg.constraints.different import listing
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
-from tasks.compiled import compiled
 
 #: Nodes up to which `best_cycles` is used: 4 MB and milliseconds a graph.
 EXACT = 16

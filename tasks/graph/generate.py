@@ -18,11 +18,11 @@ import networkx as nx
 import numpy as np
 import torch
 
+from constrained_dg.compiled import compiled
 from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.metrics import Outcome
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Task, normalised
-from tasks.compiled import compiled
 from tasks.graph import statistics
 from tasks.graph.coding import (
     EOS,
@@ -300,7 +300,7 @@ class GenerateGraphs(Task):
         """As graph6."""
         return self.graph_of(problem, answer).graph6
 
-    def measure(self, outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+    def measure(self, outcomes: Sequence[Outcome], model: Any = None) -> dict[str, dict[str, Any]]:
         """See `statistics.measure`; compared with the references of the problems and with the training graphs."""
         problems: list[GenerateProblem] = [outcome.problem for outcome in outcomes]
         graphs = [self.graph_of(problem, outcome.tokens) for problem, outcome in zip(problems, outcomes, strict=True)]

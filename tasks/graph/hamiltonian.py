@@ -288,7 +288,7 @@ class Hamiltonian(Task):
             return " ".join(str(node + 1) for node in visited(successors))
         return f"no cycle: {' '.join(_steps(successors))}"
 
-    def measure(self, outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+    def measure(self, outcomes: Sequence[Outcome], model: Any = None) -> dict[str, dict[str, Any]]:
         """Shares, where it is known whether there is a cycle (see `HamiltonianProblem.truth`).
 
         "found": of the Hamiltonian graphs, those whose cycle was found. "refused": of the others, those that were said

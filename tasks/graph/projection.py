@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.compiled import compiled
+from constrained_dg.compiled import compiled
 
 #: Rounds of degree-preserving switches after which a realisation is left as it is.
 _ROUNDS = 1000

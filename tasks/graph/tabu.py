@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.compiled import compiled, next_random
+from constrained_dg.compiled import compiled, next_random
 from tasks.graph.graph import Graph
 
 #: Moves of a tabu list: 0 to TENURE - 1 at random, and a share of the conflicts (Galinier and Hao, 1999).

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.compiled import compiled
+from constrained_dg.compiled import compiled
 from tasks.sudoku.codec import BOX
 
 

@@ -159,7 +159,7 @@ def test_tiers_in_reading_order(tiers, expected):
 
 def test_a_task_adds_metrics_of_its_own_to_every_row():
     class Measured(TinyTask):
-        def measure(self, outcomes):
+        def measure(self, outcomes, model=None):
             return {"long": {"value": sum(o.problem.tier == "long" for o in outcomes), "n": len(outcomes)}}
 
     problems = [problem({3}), problem({4}, "long"), problem({5}, "long")]

@@ -126,7 +126,7 @@ def test_two_rules_that_contradict_each_other_are_unsatisfiable_before_any_pass(
         (lambda: Count([9], 0, 1, LENGTH, VOCAB), r"tokens \[9\] do not fit"),
         (lambda: Count([1], 0, 1, LENGTH, VOCAB, positions=[0, 6]), r"positions \[6\] are none"),
         (lambda: Sum(torch.arange(VOCAB), 99, 100, LENGTH), "sums run from 0 to 36"),
-        (lambda: Sum(torch.arange(VOCAB).float(), 1, 2, LENGTH), "scale numbers that are not whole"),
+        (lambda: Sum(torch.arange(VOCAB).float(), 1, 2, LENGTH), "see Window for real numbers"),
         (lambda: Sum(torch.tensor([0, 10]), 3, 7, LENGTH), "the weights leave gaps there"),
     ],
 )

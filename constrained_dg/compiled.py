@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import numba
 import numpy as np
 
+try:
+    import numba
+except ModuleNotFoundError:  # a machine that only samples: the same functions, uncompiled and slow
+    numba = None
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`numba.njit` with the disk cache where one can be written, and without it where not.
+
+def compiled(function: Callable[..., Any] | None = None, *, reorder: bool = False) -> Callable[..., Any]:
+    """A decorator: `numba.njit` with the disk cache where one can be written, and without it where not.
 
     Numba raises RuntimeError at decoration when neither the source folder nor the user's cache folder is writable; a
     product installed read-only must still import, at the price of compiling in every process (a few seconds).
+
+    Args:
+        reorder: sums may be added up in another order, in vector registers.
     """
+    if function is None:
+        return partial(compiled, reorder=reorder)
+    if numba is None:
+        return function
+    how = {"fastmath": {"reassoc", "nsz"}} if reorder else {}
     try:
-        return numba.njit(cache=True)(function)
+        return numba.njit(cache=True, **how)(function)
     except RuntimeError:
-        return numba.njit(function)
+        return numba.njit(**how)(function)
 
 
 @compiled

@@ -1,0 +1,141 @@
+"""An answer for an automaton and sums that are too many or too fine to be swept together: prices, then small moves.
+
+Every sum outside the sweep gets a price on its weights (a Lagrange multiplier), raised while the best answer has too
+much of it and lowered while it has too little. Prices alone can jump over a narrow window; the last steps are made by
+changing one or two tokens at a time. Nothing here proves anything: an answer is found or not, and the judge has the
+last word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import isfinite
+
+import numpy as np
+
+from constrained_dg.constraints.counted import Counted, Counter
+
+#: Best answers sought, and rounds of small moves with their proposals.
+_SWEEPS, _ROUNDS, _PROPOSALS, _JUDGED = 40, 400, 512, 16
+
+
+def priced(
+    best: Callable[[np.ndarray, list[tuple[int, int]] | None], tuple[np.ndarray, bool]],
+    counted: Counted | None,
+    counters: Sequence[Counter],
+    log_probs: np.ndarray,
+    judge: Callable[[np.ndarray], np.ndarray],
+    other: Callable[[np.ndarray], np.ndarray],
+) -> tuple[np.ndarray | None, int]:
+    """Classes (T) that the judge accepts, or None; and how many sweeps and moves that took.
+
+    Args:
+        best: (T, A) scores, and windows of the sums of `counted` or None -> (T) classes, and whether there are any.
+        counted: what `best` sweeps, or None for an automaton alone.
+        counters: all sums that must hold, those that `counted` sweeps too.
+        log_probs: (T, A), -inf where a class may not stand.
+        judge: (N, T) -> (N) whether all rules hold.
+        other: (N, T) -> (N) whether all rules but the sums hold.
+    """
+    weights = np.stack([counter.weights.numpy() for counter in counters])  # (J, T, A)
+    low, high = (np.array([getattr(counter, name) for counter in counters]) for name in ("low", "high"))
+    # Prices in units of log-probability for the largest difference that a token can make.
+    unit = np.maximum((weights.max(2) - weights.min(2)).max(1), 1e-9)
+    at = np.arange(weights.shape[1])
+    swept = [counters.index(each.counter) for each in counted.sums] if counted else []
+    priced_sums = [j for j in range(len(counters)) if j not in swept]
+
+    def total(classes: np.ndarray) -> np.ndarray:
+        return weights[:, at, classes].sum(-1)
+
+    def missing(totals: np.ndarray) -> np.ndarray:
+        return np.maximum(np.maximum(low[:, None] - totals, totals - high[:, None]), 0) / unit[:, None]
+
+    finite = np.where(np.isfinite(log_probs), log_probs, -1e3)
+    chances = np.exp(finite - finite.max(1, keepdims=True))
+    chances /= chances.sum(1, keepdims=True)
+    gap = {k: _expected_gap(each, chances) for k, each in enumerate(counted.sums)} if counted else {}
+    price, under, over = np.zeros(len(counters)), np.full(len(counters), -np.inf), np.full(len(counters), np.inf)
+    nearest, least = None, np.inf
+    for sweep in range(1, _SWEEPS + 1):
+        scores = log_probs - np.tensordot(price / unit, weights, 1)
+        windows = [each.window(gap[k], gap[k]) for k, each in enumerate(counted.sums)] if counted else None
+        classes, found = best(scores, windows)
+        if not found and counted:
+            classes, found = best(scores, [each.widened for each in counted.sums])
+        if not found:
+            return None, sweep
+        totals = total(classes)
+        short = missing(totals[:, None])[:, 0]
+        if short.sum() < least:
+            nearest, least = classes, short.sum()
+        if least == 0 and judge(classes[None])[0]:
+            return classes, sweep
+        for k, each in enumerate(counted.sums if counted else ()):
+            gap[k] = totals[swept[k]] - each.base - each.grain * each.steps[at, classes].sum()
+        before = price.copy()
+        for j in priced_sums:
+            if totals[j] > high[j]:
+                under[j] = price[j]
+            elif totals[j] < low[j]:
+                over[j] = price[j]
+            else:
+                continue
+            if isfinite(under[j]) and isfinite(over[j]):
+                if over[j] - under[j] < 1e-4:  # what the other prices are has changed since: look around again
+                    under[j], over[j] = under[j] - 0.1, over[j] + 0.1
+                price[j] = (under[j] + over[j]) / 2
+            else:
+                step = max(0.25, abs(price[j]))
+                price[j] += step if totals[j] > high[j] else -step
+        if sweep > 3 and (before == price).all() and not any(short[j] > 0 for j in priced_sums):
+            break  # only the gaps between grid and truth move on, and they wander
+    return _moved(nearest, weights, missing, log_probs, judge, other, sweep)
+
+
+def _expected_gap(each, chances: np.ndarray) -> float:
+    rest = each.counter.weights.numpy() - each.counter.weights.numpy().min(1, keepdims=True) - each.steps * each.grain
+    return 0.0 if each.exact else float((chances * rest).sum())
+
+
+def _moved(
+    classes: np.ndarray,
+    weights: np.ndarray,
+    missing: Callable[[np.ndarray], np.ndarray],
+    log_probs: np.ndarray,
+    judge: Callable[[np.ndarray], np.ndarray],
+    other: Callable[[np.ndarray], np.ndarray],
+    moves: int,
+) -> tuple[np.ndarray | None, int]:
+    """Change one or two tokens at a time, towards what is missing; of equally good ways the likelier."""
+    draws = np.random.default_rng(0)
+    open_ = np.flatnonzero(np.isfinite(log_probs).sum(1) > 1)
+    if len(open_) == 0:
+        return None, moves
+    # What may stand at each position, filled up by repeating.
+    choices = [np.flatnonzero(np.isfinite(row)) for row in log_probs]
+    table = np.stack([np.resize(choice, max(map(len, choices))) for choice in choices])
+    at = np.arange(len(classes))
+    own = classes.copy()
+    totals = weights[:, at, own].sum(-1)
+    short = missing(totals[:, None]).sum()
+    for _ in range(_ROUNDS):
+        if short == 0 and judge(own[None])[0]:
+            return own, moves
+        positions = draws.choice(open_, (_PROPOSALS, 2))
+        positions[::3, 1] = positions[::3, 0]
+        fresh = table[positions, draws.integers(table.shape[1], size=positions.shape)]
+        fresh[:, 1] = np.where(positions[:, 0] == positions[:, 1], fresh[:, 0], fresh[:, 1])
+        changed = np.repeat(own[None], _PROPOSALS, 0)
+        np.put_along_axis(changed, positions, fresh, 1)
+        new = weights[:, at, changed].sum(-1)  # (J, N)
+        left = missing(new).sum(0)
+        gained = log_probs[at, changed].sum(1)
+        better = np.flatnonzero(left < short - 1e-12)
+        better = better[np.lexsort((-gained[better], np.round(left[better], 3)))][:_JUDGED]
+        if len(better) == 0:
+            continue
+        fine = better[other(changed[better])]
+        if len(fine):
+            own, short, moves = changed[fine[0]], left[fine[0]], moves + 1
+    return (own, moves) if short == 0 and judge(own[None])[0] else (None, moves)

@@ -1,0 +1,89 @@
+"""Amino-acid sequences from FASTA files and to them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from constrained_dg.errors import InputError, check
+from tasks.amino_acid.alphabet import RESIDUES
+
+#: What a sequence may hold: residues in either case, and ? for one that is to be found.
+LETTERS = frozenset(RESIDUES + RESIDUES.lower() + "?")
+WIDTH = 60
+
+
+def read_text(path: Path | str, hint: str) -> str:
+    """What a text file holds, optionally .gz, with line ends as \\n.
+
+    Args:
+        hint: what to give instead of a file that is not there.
+
+    Raises:
+        InputError: no such file, or one that is cut short or no text.
+    """
+    path = Path(path)
+    check(path.exists(), f"no file {str(path)!r}", hint)
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error})", "it may be cut short, or of another kind") from None
+    return io.StringIO(text, newline=None).read()
+
+
+def read_fasta(path: Path | str) -> list[tuple[str, str]]:
+    """The records of a FASTA file, optionally .gz: the first word of the header, and the sequence in capitals.
+
+    A sequence may hold ? for a residue that is to be found; a stop, written * at its end, is left out.
+
+    Raises:
+        InputError: a file that cannot be read, or that holds something else; it names the file and the record.
+    """
+    from Bio import SeqIO
+
+    text = read_text(path, "give a FASTA file (.fasta, .fasta.gz)").lstrip()
+    check(bool(text), f"{path} holds no record", "a record is a line >NAME and lines of residues")
+    check(text.startswith(">"), f"{path} begins with {text[:20]!r}, not with '>'", "give a FASTA file")
+    records = []
+    for at, record in enumerate(SeqIO.parse(io.StringIO(text), "fasta"), 1):
+        check(bool(record.id), f"{path}, record {at} has no name", "write it right behind '>'")
+        sequence = bytes(record.seq).decode().removesuffix("*")
+        _check_sequence(f"{path}, record {at} ({record.id})", sequence)
+        records.append((record.id, sequence.upper()))
+    return records
+
+
+def write_fasta(path: Path | str, records: Iterable[tuple[str, str]]) -> None:
+    """Records of a name and a sequence, 60 letters a line, gzipped if the file ends in .gz.
+
+    Raises:
+        InputError: the file exists or cannot be written, or a record that `read_fasta` would refuse.
+    """
+    path = Path(path)
+    lines = []
+    for at, (name, sequence) in enumerate(records, 1):
+        one_line = name.splitlines() == [name] and name == name.strip()
+        check(one_line, f"record {at} is named {name[:40]!r}", "a name is one line without spaces around it")
+        _check_sequence(f"record {at} ({name})", sequence)
+        lines += [f">{name}", *(sequence[begin : begin + WIDTH] for begin in range(0, len(sequence), WIDTH))]
+    data = "".join(f"{line}\n" for line in lines).encode()
+    try:
+        with path.open("xb") as file:
+            # Without the time, so that the same records give the same file.
+            file.write(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    except FileExistsError:
+        raise InputError(f"{path} exists", "nothing is overwritten: name another file") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error})", "name a file in a folder that exists") from None
+
+
+def _check_sequence(where: str, sequence: str) -> None:
+    check(bool(sequence), f"{where} has no residues", "write them in the lines behind its name")
+    if not LETTERS.issuperset(sequence):
+        at = next(at for at, letter in enumerate(sequence) if letter not in LETTERS)
+        hint = f"residues are {RESIDUES}, and ? for one that is to be found"
+        raise InputError(f"{where}: {sequence[at]!r} at position {at + 1} is no residue", hint)

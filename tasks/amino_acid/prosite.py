@@ -1,0 +1,318 @@
+"""PROSITE patterns of amino-acid sequences: their syntax, their occurrences, and finite automata that decide them.
+
+The syntax is that of the PA lines in the PROSITE user manual (https://prosite.expasy.org/prosuser.html).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from constrained_dg.errors import InputError, check, is_count
+from tasks.amino_acid.alphabet import RESIDUES
+from tasks.amino_acid.files import read_text
+
+#: The most residues a pattern may span, and the most states of an automaton before it is minimised.
+LONGEST, MOST_STATES = 1_000, 4_096
+ANY = frozenset(RESIDUES)
+#: Codes for one of two residues.
+EITHER = {"B": "DN", "Z": "EQ"}
+SYNTAX = "write PROSITE syntax, such as <[AC]-x-V-x(2,4)-{ED}"
+ONE = r"(?:[^\W\d_]|\[[^][(){}]*\]|\{[^][(){}]*\})"
+ELEMENT = re.compile(rf"({ONE})(?:\(([0-9]{{1,9}})(?:,([0-9]{{1,9}}))?\))?")
+
+Element = tuple[frozenset[str], int, int]
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A PROSITE pattern. Make one with `parse_pattern`, which checks.
+
+    Attributes:
+        text: as it was given, without whitespace and the period at the end.
+        elements: (residues, least, most repeats) each.
+        start: whether a match begins where the sequence begins (<).
+        end: whether a match ends where the sequence ends (>).
+        start_optional: whether the first element may be missing where the sequence begins, as in [<M].
+        end_optional: whether the last element may be missing where the sequence ends, as in [G>].
+    """
+
+    text: str
+    elements: tuple[Element, ...]
+    start: bool
+    end: bool
+    start_optional: bool
+    end_optional: bool
+
+    @property
+    def shortest(self) -> int:
+        """Residues of the shortest match."""
+        return max(0, sum(least for _, least, _ in self.elements) - self.start_optional - self.end_optional)
+
+    @property
+    def longest(self) -> int:
+        """Residues of the longest match."""
+        return sum(most for _, _, most in self.elements)
+
+    @property
+    def regex(self) -> str:
+        """The same for `re.search`. It is made without the automata, so that each can judge the other."""
+        parts = []
+        for at, (residues, least, most) in enumerate(self.elements):
+            bare = f"[{''.join(sorted(residues))}]" + ("" if least == most == 1 else f"{{{least},{most}}}")
+            instead = "|^" * (self.start_optional and at == 0)
+            instead += r"|\Z" * (self.end_optional and at == len(self.elements) - 1)
+            parts.append(f"(?:{bare}{instead})" if instead else bare)
+        return "^" * self.start + "".join(parts) + r"\Z" * self.end
+
+
+def parse_pattern(text: str) -> Pattern:
+    """A pattern in PROSITE syntax; whitespace and a period at the end are passed over.
+
+    Elements stand with - between them: a residue, x for any, [ALT] for one of them, {AM} for any but them; B is D or N,
+    and Z is E or Q. (3) or (2,4) behind an element repeats it. < at the beginning and > at the end bind matches to the
+    ends of the sequence; within the brackets of the first or last element they are another choice beside its residues.
+
+    Raises:
+        InputError: what is no such pattern, or one that spans more than 1,000 residues.
+    """
+    text = "".join(text.split()).removesuffix(".")
+    what = f"the pattern {_short(text)}"
+    parts = text.removeprefix("<").removesuffix(">").split("-")
+    check(parts != [""], f"{what} is empty", SYNTAX)
+    elements = []
+    start_optional = end_optional = False
+    for at, part in enumerate(parts):
+        found = ELEMENT.fullmatch(part)
+        if found is None:
+            raise InputError(f"{what}: {_fault(part)}", SYNTAX)
+        one, low, high = found.groups()
+        bare = one
+        if at == 0 and one.startswith("[<"):
+            bare, start_optional = f"[{bare[2:]}", True
+        if at == len(parts) - 1 and one.endswith(">]"):
+            bare, end_optional = f"{bare[:-2]}]", True
+        once = bare == one or low is None
+        check(once, f"{what}: {_short(part)} repeats an end of the sequence", f"write {one} alone")
+        least = int(low or 1)
+        most = int(high or least)
+        check(1 <= most >= least, f"{what}: bad repetition in {_short(part)}", "repeat as in x(3) or x(2,4)")
+        elements.append((_residues(bare, part, what), least, most))
+    pattern = Pattern(text, tuple(elements), text[0] == "<", text[-1] == ">", start_optional, end_optional)
+    fits = pattern.longest <= LONGEST
+    check(fits, f"{what} spans {pattern.longest:,} positions", f"give at most {LONGEST:,}: shorten its repetitions")
+    return pattern
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _residues(one: str, part: str, what: str) -> frozenset[str]:
+    """The residues that an element stands for, given without its repetition and the ends of the sequence."""
+    if one in ("x", "X"):
+        return ANY
+    letters = one.strip("[]{}")
+    check(bool(letters), f"{what}: {_short(part)} names no residue", "list some, as in [ALT] or {AM}")
+    hint = f"write {RESIDUES}, B for [DN], Z for [EQ]; x stands alone, < in the first and > in the last of []"
+    for letter in letters:
+        check(letter in ANY or letter in EITHER, f"{what}: {letter!r} in {_short(part)} is no residue", hint)
+    named = frozenset("".join(EITHER.get(letter, letter) for letter in letters))
+    residues = ANY - named if one.startswith("{") else named
+    check(bool(residues), f"{what}: {_short(part)} leaves no residue", "list fewer in the braces")
+    return residues
+
+
+def _fault(part: str) -> str:
+    """What is wrong with what stands between two dashes and is no element."""
+    if not part:
+        return "an element is missing beside a dash"
+    if any(part.count(one) != part.count(other) for one, other in ("[]", "{}", "()")):
+        return f"{_short(part)} has a bracket without its partner"
+    if re.fullmatch(rf"{ONE}\([^()]*\)", part):
+        return f"bad repetition in {_short(part)}"
+    if re.fullmatch(rf"(?:{ELEMENT.pattern})+", part):
+        return f"a dash is missing in {_short(part)}"
+    return f"{_short(part)} is no element"
+
+
+@dataclass(frozen=True, eq=False)
+class Dfa:
+    """A finite automaton over residues.
+
+    Attributes:
+        table: (Q, 20) int64, the state after each residue of RESIDUES in each state; -1 where no answer is accepted.
+        start: state.
+        accepting: states in which a sequence may end; none where no sequence is accepted.
+    """
+
+    table: np.ndarray
+    start: int
+    accepting: frozenset[int]
+
+
+def accepts(dfa: Dfa, text: str) -> bool:
+    """Whether the automaton accepts the whole sequence.
+
+    Raises:
+        InputError: a letter that is no residue.
+    """
+    state = dfa.start
+    for letter in text:
+        check(letter in ANY, f"{letter!r} in {_short(text)} is no residue", f"write {RESIDUES}")
+        state = -1 if state < 0 else int(dfa.table[state, RESIDUES.index(letter)])
+    return state in dfa.accepting
+
+
+def contains(pattern: Pattern) -> Dfa:
+    """The smallest automaton of the sequences in which the pattern matches somewhere.
+
+    Raises:
+        InputError: it needs more than 4,096 states before it is made as small as can be.
+    """
+    return _minimised(_determinised(pattern))
+
+
+def avoids(pattern: Pattern) -> Dfa:
+    """The smallest automaton of the sequences in which the pattern matches nowhere.
+
+    Raises:
+        InputError: it needs more than 4,096 states before it is made as small as can be.
+    """
+    found = _determinised(pattern)
+    return _minimised(Dfa(found.table, found.start, frozenset(range(len(found.table))) - found.accepting))
+
+
+def at(pattern: Pattern, position: int) -> Dfa:
+    """The smallest automaton of the sequences in which a match begins at a position, the first of which is 1.
+
+    Raises:
+        InputError: no such position, < elsewhere than at 1, or it needs more than 4,096 states.
+    """
+    inside = is_count(position, 1) and position <= MOST_STATES
+    check(inside, f"position {position}", f"give 1 to {MOST_STATES:,}")
+    hint = "give position 1, or leave < out"
+    check(not pattern.start or position == 1, f"{_short(pattern.text)} cannot match at position {position}", hint)
+    return _minimised(_determinised(pattern, position))
+
+
+def occurrences(pattern: Pattern, text: str) -> list[tuple[int, int]]:
+    """All matches as (begin, end), half-open and from 0, overlapping ones too; of one beginning, the longest.
+
+    A letter that is no residue, such as ?, matches nothing.
+    """
+    regex = re.compile(pattern.regex)
+    # Longer repeats come first in a regular expression, and all that can be left out are repeats: a first match is a
+    # longest one.
+    return [found.span() for begin in range(len(text) + 1) if (found := regex.match(text, begin))]
+
+
+def read_prosite(path: Path | str) -> list[Pattern]:
+    """The patterns of a file of PROSITE records, optionally .gz; records without one (profiles) are passed over.
+
+    Raises:
+        InputError: a file that cannot be read, or that holds something else; it names the file and the record.
+    """
+    from Bio.ExPASy import Prosite
+
+    text = read_text(path, "give a file of PROSITE records, such as prosite.dat")
+    # Biopython passes over a record that is cut short.
+    check(text.rstrip().endswith("//"), f"{path} does not end with //", "it may be cut short, or of another kind")
+    try:
+        records = list(Prosite.parse(io.StringIO(text)))
+    except Exception as error:  # Biopython raises whatever its parsing meets
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} holds no PROSITE records ({reason})", "give records as in prosite.dat") from None
+    patterns = []
+    for record in records:
+        if record.pattern:
+            try:
+                patterns.append(parse_pattern(record.pattern))
+            except InputError as error:
+                raise InputError(f"{path}, {record.accession or record.name}: {error}") from None
+    check(bool(patterns), f"{path} holds no pattern", "a pattern stands in lines that begin with PA")
+    return patterns
+
+
+def _determinised(pattern: Pattern, position: int | None = None) -> Dfa:
+    """An automaton without -1 of the sequences that match somewhere, or from a position on.
+
+    The pattern is spread out, a place for each residue that a match may span. A set of places, the bits of an integer,
+    says how far each match that is under way has come; the last bit says that one is complete. Places that may be
+    skipped stand first in their element: behind them a place is the residues still to come, so matches that differ only
+    in where they began fall together, and PS00107 needs half as many states.
+    """
+    before = [(ANY, 1, 1)] * ((position or 1) - 1)
+    places = [
+        (residues, k < most - least) for residues, least, most in (*before, *pattern.elements) for k in range(most)
+    ]
+    reads = [sum(1 << k for k, (residues, _) in enumerate(places) if letter in residues) for letter in RESIDUES]
+    optional = sum(1 << k for k, (_, may_skip) in enumerate(places) if may_skip)
+    # Runs of places that may be skipped, each with the place behind it: their bits, their lowest, their highest.
+    runs, lowest, highest = optional | optional << 1, optional & ~(optional << 1), (optional << 1) & ~optional
+
+    def skipping(active: int) -> int:
+        """With the places that those reached lead to without a residue: in a run, all above the lowest one reached.
+
+        Subtraction carries from the foot of a run to that place (Navarro and Raffinot, 2003).
+        """
+        bounded = active | highest
+        return active | runs & ~((bounded - lowest) ^ bounded)
+
+    complete = 1 << len(places)
+    held = 0 if pattern.end else complete
+    fresh = 1 if position is None and not pattern.start else 0
+    begin = skipping(3 if pattern.start_optional and not before else 1)
+    number = {held if begin & held else begin: 0}
+    distinct = sorted(set(reads))
+    rows: list[list[int]] = []
+    for active in (order := list(number)):  # grows as states are found
+        row = []
+        for read in distinct:
+            to = active if active & held else skipping((active & read) << 1 | fresh)
+            to = held if to & held else to
+            if to not in number:
+                few = len(number) < MOST_STATES
+                hint = "shorten its repetitions of x" + ", or give an earlier position" * (position is not None)
+                check(few, f"the pattern {_short(pattern.text)} needs more than {MOST_STATES:,} states", hint)
+                number[to] = len(number)
+                order.append(to)
+            row.append(number[to])
+        rows.append(row)
+    # [G>]: where the sequence ends, a match that waits for the last place is complete.
+    last = complete | (complete >> 1 if pattern.end_optional else 0)
+    table = np.array(rows, dtype=np.int64)[:, [distinct.index(read) for read in reads]]
+    return Dfa(table, 0, frozenset(state for active, state in number.items() if active & last))
+
+
+def _minimised(dfa: Dfa) -> Dfa:
+    """The same language with the fewest states, numbered in the order in which they are reached from the start.
+
+    States are split by where residues lead until no split is left (Moore, 1956). Equal languages give equal automata.
+    """
+    states = len(dfa.table)
+    columns = np.unique(dfa.table, axis=1).T
+    groups = np.isin(np.arange(states), list(dfa.accepting)).astype(np.int64)
+    count = 0
+    while count < (count := len(np.unique(groups))):
+        for column in columns:
+            _, groups = np.unique(groups * (states + 1) + groups[column], return_inverse=True)
+    _, first = np.unique(groups, return_index=True)
+    table = groups[dfa.table[first]]
+    accepting = np.isin(first, list(dfa.accepting))
+    # Of the states from which none accepts, one is left: it leads to itself alone.
+    dead = ~accepting & (table == np.arange(count)[:, None]).all(1)
+    number = np.full(count, -1)
+    order = [int(groups[dfa.start])]
+    number[order] = 0
+    for state in order:  # grows as states are found
+        for to in table[state].tolist():
+            if number[to] < 0 and not dead[to]:
+                number[to] = len(order)
+                order.append(to)
+    number[dead] = -1
+    return Dfa(number[table[order]], 0, frozenset(np.flatnonzero(accepting[order]).tolist()))

@@ -1,0 +1,204 @@
+"""Automata and sums swept together, on exact and on coarse grids, against brute force over every answer."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from constrained_dg.constraints import All, Automaton, ByRow, Count, Sum, Window, check_constraint, combine, complete
+from constrained_dg.constraints.counted import Counted, Counter, Gridded, boxes
+from constrained_dg.constraints.layered import Machine
+from constrained_dg.errors import InputError
+from tests.property.examples import many
+
+LENGTH, ALPHABET = 4, 3
+EVERY = np.array(list(product(range(ALPHABET), repeat=LENGTH)))
+AT = np.arange(LENGTH)
+
+
+@st.composite
+def machines(draw) -> Machine:
+    states = draw(st.integers(1, 4))
+    cell = st.integers(-1, states - 1)
+    table = draw(st.lists(st.lists(cell, min_size=ALPHABET, max_size=ALPHABET), min_size=states, max_size=states))
+    accepting = draw(st.lists(st.booleans(), min_size=states, max_size=states))
+    kind = torch.zeros(LENGTH, dtype=torch.int64)
+    return Machine.of(torch.tensor([table]), kind, draw(st.integers(0, states - 1)), torch.tensor(accepting))
+
+
+@st.composite
+def counters(draw, whole: bool) -> Counter:
+    value = st.integers(-3, 3).map(float) if whole else st.floats(-2, 2, width=32)
+    row = st.lists(value, min_size=ALPHABET, max_size=ALPHABET)
+    rows = draw(st.one_of(row.map(lambda r: [r] * LENGTH), st.lists(row, min_size=LENGTH, max_size=LENGTH)))
+    low = draw(st.floats(-6, 5).map(round if whole else float))
+    high = low + draw(st.floats(0, 4).map(round if whole else float))
+    if draw(st.integers(0, 4)) == 0:
+        low, high = draw(st.sampled_from([(low, float("inf")), (float("-inf"), high)]))
+    return Counter(torch.tensor(rows, dtype=torch.float64), low, high)
+
+
+exact = st.lists(counters(True), min_size=1, max_size=3).map(lambda many: [Gridded.of(each, 1.0) for each in many])
+grained = st.tuples(counters(False) | counters(True), st.sampled_from([0.03, 0.25, 0.7]))
+coarse = st.lists(grained, min_size=1, max_size=3).map(lambda many: [Gridded.of(*each) for each in many])
+candidates = st.lists(st.booleans(), min_size=12, max_size=12).map(lambda c: np.array(c).reshape(LENGTH, ALPHABET))
+scores = st.integers(0, 2**32).map(
+    lambda seed: np.random.default_rng(seed).normal(size=(LENGTH, ALPHABET)).astype(np.float32)
+)
+
+
+def accepted(machine: Machine, sums: list[Gridded], may: np.ndarray) -> np.ndarray:
+    """(N, T) every answer within the sets that the machine accepts and whose true sums lie within their bounds."""
+    fine = machine.accepts(torch.from_numpy(EVERY)).numpy() & may[AT, EVERY].all(1)
+    for each in sums:
+        total = each.counter.weights.numpy()[AT, EVERY].sum(1)
+        fine &= (total >= each.counter.low - 1e-9) & (total <= each.counter.high + 1e-9)
+    return EVERY[fine]
+
+
+def union(answers: np.ndarray) -> np.ndarray:
+    return (answers[..., None] == np.arange(ALPHABET)).any(0)
+
+
+@many
+@given(machines(), exact, candidates)
+def test_whole_weights_are_swept_exactly(machine, sums, may):
+    left = Counted(machine, sums).shrink(torch.from_numpy(may)[None])[0].numpy()
+    assert (left == union(accepted(machine, sums, may))).all()
+
+
+@many
+@given(machines(), coarse, candidates)
+def test_a_grid_forbids_nothing_that_an_answer_holds(machine, sums, may):
+    left = Counted(machine, sums).shrink(torch.from_numpy(may)[None])[0].numpy()
+    assert (left >= union(accepted(machine, sums, may))).all() and (left <= may).all()
+
+
+@many
+@given(machines(), exact | coarse, candidates, scores)
+def test_the_best_answer_in_the_narrowed_windows_satisfies_and_nothing_beats_it(machine, sums, may, scores):
+    counted, scores = Counted(machine, sums), np.where(may, scores, -np.inf).astype(np.float32)
+    found, exists = counted.best(scores)
+    fine = accepted(machine, sums, may)
+    steps = [each.steps[AT, EVERY].sum(1) for each in sums]
+    inside = np.logical_and.reduce(
+        [(s >= each.narrowed[0]) & (s <= each.narrowed[1]) for s, each in zip(steps, sums, strict=True)]
+    )
+    narrow = np.array([row for row in EVERY[inside] if (row == fine).all(1).any()]).reshape(-1, LENGTH)
+    assert exists == (len(narrow) > 0)
+    if counted.exact:
+        assert len(narrow) == len(fine)
+    if exists:
+        assert (found == narrow).all(1).any()
+        assert scores[AT, found].sum() == pytest.approx(scores[AT, narrow].sum(1).max(), abs=1e-5)
+
+
+@many
+@given(machines(), coarse)
+def test_an_answer_in_the_narrowed_windows_satisfies(machine, sums):
+    for each in sums:
+        steps, total = each.steps[AT, EVERY].sum(1), each.counter.weights.numpy()[AT, EVERY].sum(1)
+        (low, high), (wide_low, wide_high) = each.narrowed, each.widened
+        fine = (total >= each.counter.low - 1e-6) & (total <= each.counter.high + 1e-6)
+        assert fine[(steps >= low) & (steps <= high)].all()
+        within = (total >= each.counter.low) & (total <= each.counter.high)
+        assert ((steps >= wide_low) & (steps <= wide_high))[within].all()
+
+
+@many
+@given(machines(), exact, candidates, scores)
+def test_marginals_are_those_of_all_answers_weighed_one_by_one(machine, sums, may, scores):
+    chances = np.where(may, np.exp(scores.astype(np.float64)), 0)
+    fine = accepted(machine, sums, may)
+    got = Counted(machine, sums).marginals(chances)
+    if len(fine) == 0:
+        assert got is None
+        return
+    weight = chances[AT, fine].prod(1)
+    wanted = np.stack([[weight[fine[:, t] == a].sum() for a in range(ALPHABET)] for t in range(LENGTH)]) / weight.sum()
+    np.testing.assert_allclose(got, wanted, atol=1e-9)
+
+
+@many
+@given(machines(), exact)
+def test_no_answer_has_a_partial_sum_outside_its_box(machine, sums):
+    fine = accepted(machine, sums, np.ones((LENGTH, ALPHABET), bool))
+    for each in sums:
+        first, size = boxes(each.steps, *each.widened)
+        partial = np.concatenate([np.zeros((len(fine), 1), int), each.steps[AT, fine].cumsum(1)], 1)
+        assert ((partial >= first) & (partial < first + size)).all()
+
+
+@st.composite
+def joined(draw) -> All:
+    """An automaton with a count, a whole and a real sum, each with a third of a chance to be there."""
+    table = draw(st.lists(st.lists(st.integers(-1, 2), min_size=3, max_size=3), min_size=3, max_size=3))
+    weights = torch.tensor(draw(st.lists(st.floats(-2, 2, width=32), min_size=3, max_size=3)), dtype=torch.float64)
+    low = draw(st.floats(-3, 3))
+    builders = [
+        lambda: Automaton(torch.tensor(table), 0, [0, 2], LENGTH),
+        lambda: Count([draw(st.integers(0, 2))], draw(st.integers(0, 3)), None, LENGTH, ALPHABET),
+        lambda: Sum(torch.tensor([0, 1, 3]), draw(st.integers(0, 6)), 9, LENGTH),
+        lambda: Window(weights, low, low + draw(st.floats(0, 3)), LENGTH),
+    ]
+    chosen = draw(st.lists(st.sampled_from(range(4)), min_size=1, max_size=3, unique=True))
+    try:
+        return All([builders[k]() for k in chosen])
+    except InputError:
+        assume(False)
+
+
+@pytest.fixture(params=[0, combine._DENSE], ids=["every sum beside the automaton", "small sums in its table"])
+def dense(request, monkeypatch):
+    monkeypatch.setattr(combine, "_DENSE", request.param)
+
+
+@pytest.mark.usefixtures("dense")
+class TestAll:
+    @many
+    @given(joined())
+    def test_every_invariant_of_a_rule_holds(self, rule):
+        check_constraint(rule, examples=3)
+
+    @many
+    @given(joined(), scores)
+    def test_the_completer_finds_an_answer_exactly_where_there_is_one(self, rule, scores):
+        fine = EVERY[rule.is_satisfied(torch.from_numpy(EVERY)).numpy()]
+        draft, known = torch.zeros(LENGTH, dtype=torch.int64), torch.zeros(LENGTH, dtype=torch.bool)
+        made = complete(rule, draft, known, log_probs=torch.from_numpy(scores))
+        assert (made.answer is not None) == (len(fine) > 0)
+        assert made.exhausted == (len(fine) == 0)
+        if rule.has_most_likely and len(fine):
+            kept = (fine[:, ~rule.bound.numpy()] == 0).all(1)  # what no rule binds stays as it was
+            best = scores[AT, fine[kept]].sum(1).max()
+            assert scores[AT, made.answer.numpy()].sum() == pytest.approx(best, abs=1e-5)
+
+    @many
+    @given(joined(), joined())
+    def test_rows_of_their_own_say_what_each_says_alone(self, one, other):
+        rule, answer = ByRow([one, other]), torch.from_numpy(EVERY[[5, 50]])
+        known = torch.tensor([[True, False, False, True], [False, True, False, False]])
+        for method, given_ in (("is_satisfied", ()), ("violations", ()), ("allowed", (known, slice(0, LENGTH)))):
+            alone = [
+                getattr(each, method)(answer[row, None], *(x[row, None] if torch.is_tensor(x) else x for x in given_))
+                for row, each in enumerate((one, other))
+            ]
+            assert torch.equal(getattr(rule, method)(answer, *given_), torch.cat(alone))
+        assert rule.explain(answer) == one.explain(answer[:1]) + other.explain(answer[1:])
+        assert rule.select(torch.tensor([1])).is_satisfied(answer[1:]).equal(other.is_satisfied(answer[1:]))
+
+
+def test_narrow_windows_beside_a_pattern_are_met_by_prices_and_moves():
+    """Three sums of real weights, each window a few percent of its range, at a length where no grid is fine enough."""
+    draws, length = np.random.default_rng(0), 60
+    table = torch.tensor([[0, 1, 0, 0], [0, 1, 2, 0], [2, 2, 2, 2]])  # somewhere 1, then 2
+    weights = [torch.from_numpy(draws.normal(size=4)) for _ in range(3)]
+    hidden = torch.from_numpy(draws.integers(4, size=length))
+    hidden[20:22] = torch.tensor([1, 2])
+    sums = [Window(w, float(w[hidden].sum()) - 0.05, float(w[hidden].sum()) + 0.05, length) for w in weights]
+    rule = All([Automaton(table, 0, [2], length), *sums])
+    made = complete(rule, torch.zeros(length, dtype=torch.int64), torch.zeros(length, dtype=torch.bool), node_budget=0)
+    assert made.answer is not None and bool(rule.is_satisfied(made.answer[None]))
