@@ -128,6 +128,12 @@ class All(Constraint):
                 products = [counted]
                 left = [each for at, each in enumerate(left) if at not in taken]
                 counters = counters if left or not counted.exact else []
+        if len(sums) > 1 and left:
+            # The sums beside the automata found no room there: at least they are told of each other.
+            together, _ = Counted.fitting(
+                Machine.anything(self.length, self.alphabet), [counter for *_, counter in sums]
+            )
+            products += [] if together is None else [together]
         for part, to_own, machine, _ in left:
             if machine is None:
                 rest.append((part, to_own))

@@ -25,7 +25,7 @@ from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 #: Entries of all layers together up to which a product is swept; 4 bytes each while the best answer is sought.
 ENTRIES = 2**27
 #: The same for products with sums on a grid, which are swept several times.
-GRID_ENTRIES = 2**23
+GRID_ENTRIES = 2**25
 #: Sums beside one automaton.
 SUMS_AT_ONCE = 3
 _NEVER = np.float32(-np.inf)
@@ -54,6 +54,12 @@ class Counter:
     def whole(self) -> bool:
         return bool((self.weights == self.weights.round()).all())
 
+    @property
+    def divisor(self) -> float:
+        """Of whole weights, the largest number that divides all differences at a position."""
+        apart = (self.weights - self.weights.amin(-1, keepdim=True)).long().unique().numpy()
+        return float(max(1, np.gcd.reduce(apart)))
+
 
 @dataclass(frozen=True, eq=False)
 class Gridded:
@@ -80,7 +86,7 @@ class Gridded:
         smallest = weights.min(1, keepdims=True)
         steps = np.rint((weights - smallest) / grain).astype(np.int64)
         rest = weights - smallest - steps * grain
-        exact = counter.whole and grain == 1
+        exact = counter.whole and grain == counter.divisor
         least, most = (0.0, 0.0) if exact else (float(rest.min(1).sum()), float(rest.max(1).sum()))
         return cls(counter, steps, grain, float(smallest.sum()), least, most)
 
@@ -486,7 +492,7 @@ def _grids(counter: Counter) -> list[Gridded]:
     spread = float((counter.weights.amax(-1) - counter.weights.amin(-1)).max())
     if spread == 0:
         return [Gridded.of(counter, 1.0)]
-    grids = [Gridded.of(counter, 1.0)] if counter.whole else []
+    grids = [Gridded.of(counter, counter.divisor)] if counter.whole else []
     most = 64
     while most >= 4:
         steps = np.arange(most // 2 + 1, most + 1)

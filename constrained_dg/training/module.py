@@ -85,6 +85,7 @@ class DiffusionModule(L.LightningModule):
         model, objective = self.backbone, self.objective
         generator = step_generator(self.seed, self.global_step, self.global_rank)
         level = sample_noise_levels(len(batch), generator)
+        level[len(batch) - round(objective.pure_start * len(batch)) :] = 1.0
         noisy = self._corrupted(batch, level, generator)
         batch, noisy, carried = self._with_carried(batch, noisy, generator)
 

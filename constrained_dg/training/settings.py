@@ -17,6 +17,9 @@ class Objective:
         encoder_rows: share of the batch that pays for the causal pass over the answer.
         balance_weight: weight of the router's balance loss (Switch Transformer, 2101.03961), 0 leaves it out.
         self_conditioning: share of the rows that are told a first prediction, made without gradient.
+        pure_start: share of the rows, from those that are told nothing, that are pure noise. Where nothing in a canvas
+            gives noise away (a sequence breaks no rule), a model otherwise takes what it sees for half right, in the
+            first pass too. With 1 - self_conditioning, being told nothing means pure noise, as when sampling.
         own_canvas: share of the rows whose canvas and signal are carried over from the model's own sampler in the
             step before, instead of being corrupted afresh.
         own_canvas_passes: passes after which a carried row is replaced by a fresh puzzle; solved rows leave at once.
@@ -26,13 +29,20 @@ class Objective:
     encoder_rows: float = 0.125
     balance_weight: float = 0.01
     self_conditioning: float = 0.5
+    pure_start: float = 0.0
     own_canvas: float = 0.0
     own_canvas_passes: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("encoder_rows", "self_conditioning", "own_canvas"):
+        for name in ("encoder_rows", "self_conditioning", "pure_start", "own_canvas"):
             value = getattr(self, name)
             check(0 <= value <= 1, f"objective.{name} is {value}", "use a share from 0 to 1")
+        told = self.self_conditioning + self.pure_start <= 1
+        check(
+            told,
+            f"objective.pure_start is {self.pure_start}",
+            "use at most 1 - self_conditioning: what is told nothing",
+        )
         for name in ("encoder_weight", "balance_weight"):
             value = getattr(self, name)
             check(value >= 0, f"objective.{name} is {value}", "use 0 or more")

@@ -163,7 +163,13 @@ class Requirements:
             parts.append(_ends(canvas))
         parts += [Motif(pattern, "contains", canvas) for pattern in self.contains]
         parts += [Motif(pattern, "avoids", canvas) for pattern in self.avoids]
-        parts += [Motif(pattern, position, canvas) for position, pattern in self.places]
+        for position, pattern in self.places:
+            fixed = all(least == most for _, least, most in pattern.elements)
+            bound = pattern.end or pattern.start_optional or pattern.end_optional
+            if fixed and not bound and (position == 1 or not pattern.start):
+                parts.append(Vocabulary(_placed(pattern, position, canvas), show))  # no states, however far in
+            else:
+                parts.append(Motif(pattern, position, canvas))
         for group in self.composition:
             if low == high or not group.percent:
                 least, most = group.counts(high)
@@ -334,6 +340,16 @@ def _automaton(pattern: Pattern, kind: str | int) -> prosite.Dfa:
     if kind == "contains":
         return prosite.contains(pattern)
     return prosite.avoids(pattern) if kind == "avoids" else prosite.at(pattern, kind)
+
+
+def _placed(pattern: Pattern, position: int, canvas: int) -> BoolTensor:
+    """(1, T, V) what may stand where a pattern without ranges begins at a position."""
+    may = torch.ones(1, canvas, VOCABULARY, dtype=torch.bool)
+    sets = [residues for residues, least, _ in pattern.elements for _ in range(least)]
+    for at, residues in enumerate(sets, position - 1):
+        may[0, at] = False
+        may[0, at, [FIRST_RESIDUE + RESIDUES.index(letter) for letter in residues]] = True
+    return may
 
 
 class Motif(Automaton):

@@ -108,7 +108,7 @@ def unsatisfiable(requirements: Requirements, draws: np.random.Generator) -> tup
         return replace(requirements, avoids=avoids), "a pattern is asked for and avoided"
     if kind == 1:
         both = (Composition("KR", 60, 100, True), Composition("DE", 45, 100, True))
-        return replace(requirements, composition=both), "60 % and 45 % of the residues are 105 %"
+        return replace(requirements, composition=both, length=(high, high)), "60 % and 45 % of the residues are 105 %"
     if kind == 2:
         few = (Composition("KRH", 0, 2, False),)
         return replace(requirements, composition=few, charge=(4.5, 12.0)), "3 positive groups carry less than 4.5"

@@ -1,7 +1,9 @@
 """Amino-acid sequences under rules: designing them, restoring stretches of them, and peptides of a kind.
 
 The prompt names the kind of sequence, how many residues it has, its net charge and its hydropathy, each or none of
-these; the canvas holds residues and is filled up with EOS.
+these; where stretches are restored, the residues that are kept follow, and a relation joins each place of them with its
+place on the canvas: nothing else would tell kept residues from noise. The canvas holds residues and is filled up with
+EOS.
 """
 
 from __future__ import annotations
@@ -85,7 +87,6 @@ class Sequences(Task):
     """What designing, restoring and peptides share.
 
     Args:
-        masked: share of the training sequences of which stretches alone are free and the rest is given.
         seed: of the batches; not negative.
 
     Raises:
@@ -96,14 +97,15 @@ class Sequences(Task):
     pad_id = PAD
     eos_id = EOS
     num_relations = 0
-    max_prompt = PROMPT
     longest: ClassVar[int] = LONGEST
+    #: Whether stretches of training sequences are free and the rest is given, in the prompt too.
+    restores: ClassVar[bool] = False
 
-    def __init__(self, masked: float, seed: int) -> None:
-        check(0 <= masked <= 1, f"masked={masked}", "use a share from 0 to 1")
+    def __init__(self, seed: int = 0) -> None:
         check(is_count(seed), f"seed={seed!r}", "use an integer that is not negative")
-        self.masked, self.seed = masked, seed
+        self.seed = seed
         self.max_canvas = canvas_length(self.longest)
+        self.max_prompt = PROMPT + self.restores * self.max_canvas
         self._nearest: dict[str, float] = {}
         self._told: dict[tuple[int | None, str], np.ndarray] = {}
 
@@ -129,29 +131,35 @@ class Sequences(Task):
         prompts, canvases, pinned = [], [], []
         for at in draws.integers(len(group), size=batch_size):
             sequence, kind = group[at]
-            masked = draws.random() < self.masked
             # How long it is stays open for one in five that are written from nothing.
-            known = masked or draws.random() < 0.8
-            told = [value if draws.random() < 0.5 and not masked else None for value in _properties(sequence)]
+            known = self.restores or draws.random() < 0.8
+            told = [value if draws.random() < 0.5 and not self.restores else None for value in _properties(sequence)]
             prompts.append(prompt_of(kind, len(sequence) if known else None, *told))
             canvases.append(tokens_of(sequence, canvas))
             given = np.arange(canvas) >= len(sequence) if known else np.zeros(canvas, bool)
-            if masked:
-                template = _stretches(sequence, draws)
-                given[: len(sequence)] = [letter != "?" for letter in template]
+            if self.restores:
+                given[: len(sequence)] = [letter != "?" for letter in _hidden(sequence, draws)]
             pinned.append(given)
-        tokens = (torch.tensor(prompts), torch.tensor(canvases), torch.from_numpy(np.stack(pinned)))
-        return Batch(*tokens, None, NOISE)
+        return self._batch(torch.tensor(prompts), torch.tensor(canvases), torch.from_numpy(np.stack(pinned)))
+
+    def _batch(self, prompt: IntTensor, canvas: IntTensor, pinned: BoolTensor) -> Batch:
+        if not self.restores:
+            return Batch(prompt, canvas, pinned, None, NOISE)
+        prompt = torch.cat([prompt, torch.where(pinned, canvas, OPEN)], 1)
+        at = torch.cat([torch.full((PROMPT,), -1), torch.arange(canvas.shape[1]).repeat(2)])
+        same_place = (at[:, None] == at) & (at >= 0)
+        return Batch(prompt, canvas, pinned, same_place[None, None], NOISE)
 
     def encode(self, problems: Sequence[SequenceProblem]) -> Batch:
-        """Prompts (B, 5), and canvases (B, T) with EOS where nothing is given."""
+        """Prompts (B, 5), or (B, 5 + T) with what is kept, and canvases (B, T) with EOS where nothing is given."""
         given = [problem.requirements.pinned() for problem in problems]
         tokens, pinned = (torch.tensor([each[k] for each in given]) for k in (0, 1))
         prompt = torch.tensor([_prompt(problem.requirements) for problem in problems])
-        return Batch(prompt, tokens, pinned, None, NOISE)
+        return self._batch(prompt, tokens, pinned)
 
     def shape_of(self, problem: SequenceProblem) -> tuple[int, int]:
-        return PROMPT, problem.requirements.canvas
+        canvas = problem.requirements.canvas
+        return PROMPT + self.restores * canvas, canvas
 
     def constraint(self, problems: Sequence[SequenceProblem]) -> Constraint:
         return ByRow([problem.requirements.rule() for problem in problems])
@@ -272,16 +280,9 @@ class Sequences(Task):
 
 
 class Design(Sequences):
-    """New sequences of 20 to 250 residues under rules.
-
-    Args:
-        masked, seed: see `Sequences`.
-    """
+    """New sequences of 20 to 250 residues under rules. For arguments see `Sequences`."""
 
     name = "amino_acid/design"
-
-    def __init__(self, masked: float = 0.3, seed: int = 0) -> None:
-        super().__init__(masked, seed)
 
     def held_out(self, per_tier: int, seed: int) -> list[SequenceProblem]:
         """Rule sets that some held-out sequence meets: `per_tier` for each kind of rules."""
@@ -297,17 +298,10 @@ class Design(Sequences):
 
 
 class Peptides(Design):
-    """Peptides, antimicrobial or other, of at most 64 residues, under rules.
-
-    Args:
-        masked, seed: see `Sequences`.
-    """
+    """Peptides, antimicrobial or other, of at most 64 residues, under rules. For arguments see `Sequences`."""
 
     name = "amino_acid/peptides"
     longest = 64
-
-    def __init__(self, masked: float = 0.1, seed: int = 0) -> None:
-        super().__init__(masked, seed)
 
     def pool(self, held_out: bool) -> Sequence[tuple[str, str]]:
         pairs = natural.peptides(held_out)
@@ -316,18 +310,14 @@ class Peptides(Design):
 
 
 class Infill(Sequences):
-    """Masked stretches of natural sequences, restored under rules; what is kept never changes.
-
-    Args:
-        masked, seed: see `Sequences`.
-    """
+    """Masked stretches of natural sequences, restored under rules; what is kept never changes. For arguments see
+    `Sequences`."""
 
     name = "amino_acid/infill"
+    num_relations = 1
+    restores = True
     #: Tiers: what is masked of a sequence.
     TIERS: ClassVar[tuple[str, ...]] = ("stretches of 5 to 20", "half")
-
-    def __init__(self, masked: float = 0.9, seed: int = 0) -> None:
-        super().__init__(masked, seed)
 
     @cached_property
     def _context(self) -> kmer.Context:
@@ -343,12 +333,7 @@ class Infill(Sequences):
         return [self._problem(tier, sequence, draws) for tier in self.TIERS for sequence in chosen]
 
     def _problem(self, tier: str, sequence: str, draws: np.random.Generator) -> SequenceProblem:
-        if tier == "half":
-            hidden = draws.random(len(sequence)) < 0.5
-            template = "".join("?" if here else letter for letter, here in zip(sequence, hidden, strict=True))
-            template = template if "?" in template else "?" + template[1:]
-        else:
-            template = _stretches(sequence, draws)
+        template = _half(sequence, draws) if tier == "half" else _stretches(sequence, draws)
         return SequenceProblem.of(tier, _template(template), sequence)
 
     def read(self, path: str) -> list[SequenceProblem]:
@@ -405,7 +390,8 @@ class Infill(Sequences):
             generator = torch.Generator().manual_seed(0)
             noise = torch.randint(*NOISE, batch.canvas.shape, generator=generator).to(device)
             canvas = torch.where(batch.pinned, batch.canvas, noise)
-            logits = model.denoise(canvas, model.prefill(batch.prompt), None, None).float()
+            cache = model.prefill(batch.prompt, None, batch.relations)
+            logits = model.denoise(canvas, cache, None, batch.relations).float()
             chances = logits[..., FIRST_RESIDUE:FIRST_KIND].softmax(-1).mean(0).cpu().numpy()
             self._told[id(model), text] = np.log(chances[: len(text)])
         return self._told[id(model), text]
@@ -413,7 +399,7 @@ class Infill(Sequences):
 
 def _certain(answer: str) -> np.ndarray:
     """(L, 20) log-probabilities of what is sure of itself."""
-    rows = np.full((len(answer), len(RESIDUES)), -1e3)
+    rows = np.full((len(answer), len(RESIDUES)), -50.0)
     rows[np.arange(len(answer)), [RESIDUES.index(letter) for letter in answer]] = 0
     return rows
 
@@ -444,6 +430,19 @@ def _stretches(sequence: str, draws: np.random.Generator) -> str:
         begin = int(draws.integers(len(sequence) - wide + 1))
         letters[begin : begin + wide] = "?"
     return "".join(letters)
+
+
+def _half(sequence: str, draws: np.random.Generator) -> str:
+    """The sequence with half of its residues masked, at least one."""
+    hidden = draws.random(len(sequence)) < 0.5
+    hidden[int(draws.integers(len(sequence)))] = True
+    return "".join("?" if here else letter for letter, here in zip(sequence, hidden, strict=True))
+
+
+def _hidden(sequence: str, draws: np.random.Generator) -> str:
+    """The sequence with what training hides: stretches, single residues, all, in half, a quarter, a quarter."""
+    kind = draws.random()
+    return _stretches(sequence, draws) if kind < 0.5 else _half(sequence, draws) if kind < 0.75 else "?" * len(sequence)
 
 
 def _patterns(requirements: Requirements) -> list[tuple[str, prosite.Pattern, str | int]]:
