@@ -238,24 +238,16 @@ class All(Constraint):
         if not swept.counters:
             return None, moves
         product = swept.products[0] if swept.products else Machine.anything(self.length, self.alphabet)
-        counted = product if isinstance(product, Counted) else None
+        counted = product if isinstance(product, Counted) else Counted(product, [])
         scores = log_probs.masked_fill(~candidates, -torch.inf).numpy()
         others = [part for part, _ in self._told if getattr(part, "counter", None) is None]
-
-        def best(scores: np.ndarray, windows: list[tuple[int, int]] | None) -> tuple[np.ndarray, bool]:
-            if counted is not None:
-                return counted.best(scores, windows)
-            classes, exists = product.best(torch.from_numpy(scores)[None])
-            return classes[0].numpy(), bool(exists)
 
         def holds(rules: Sequence[Constraint], classes: np.ndarray) -> np.ndarray:
             tokens = self.tokens_of(torch.from_numpy(classes))
             verdicts = [judged(rule, tokens).numpy() for rule in rules]
             return np.logical_and.reduce(verdicts) if verdicts else np.ones(len(classes), bool)
 
-        own, more = priced(
-            best, counted, swept.counters, scores, lambda x: holds([self], x), lambda x: holds(others, x)
-        )
+        own, more = priced(counted, swept.counters, scores, lambda x: holds([self], x), lambda x: holds(others, x))
         return None if own is None else torch.from_numpy(own), moves + more
 
     def renamed(self, positions: Sequence[int]) -> All:

@@ -24,8 +24,9 @@ from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 #: Entries of all layers together up to which a product is swept; 4 bytes each while the best answer is sought.
 ENTRIES = 2**27
-#: The same for products with sums on a grid, which are swept several times.
-GRID_ENTRIES = 2**25
+#: The same for products with sums on a grid, which are swept several times; sums alone tell more finely what
+#: is impossible.
+GRID_ENTRIES, GRID_ENTRIES_ALONE = 2**21, 2**24
 #: Sums beside one automaton.
 SUMS_AT_ONCE = 3
 _NEVER = np.float32(-np.inf)
@@ -311,6 +312,7 @@ class Counted:
         """
         chosen: list[Gridded] = []
         left: list[int] = []
+        grid = GRID_ENTRIES_ALONE if machine.states == 1 else GRID_ENTRIES
         # Small sums first: they cost little and exactly.
         order = sorted(range(len(counters)), key=lambda at: (not counters[at].whole, _spread(counters[at])))
         for at in order:
@@ -318,7 +320,7 @@ class Counted:
             if len(chosen) < SUMS_AT_ONCE:
                 for gridded in _grids(counters[at]):
                     exact = gridded.exact and all(each.exact for each in chosen)
-                    if entries(machine, [*chosen, gridded]) <= (ENTRIES if exact else GRID_ENTRIES):
+                    if entries(machine, [*chosen, gridded]) <= (ENTRIES if exact else grid):
                         made = gridded
                         break
             left += [] if made else [at]

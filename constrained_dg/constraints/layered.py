@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 
 from constrained_dg.constraints.base import Constraint, candidates_of, one_hot
@@ -156,6 +157,8 @@ class Machine:
 
     def accepts(self, classes: IntTensor) -> BoolTensor:
         """(B, T) -> (B)."""
+        if self.rows == 1 and classes.device.type == "cpu":
+            return torch.from_numpy(self._accepted(classes.numpy()))
         rows, effects = len(classes), self.step.shape[-1]
         state, dead = self.start.expand(rows).clone(), torch.full((rows,), self.states, device=classes.device)
         for at, kind in enumerate(self.kind.tolist()):
@@ -163,6 +166,20 @@ class Machine:
             following = self._next(kind, rows).gather(1, (state.clamp(max=self.states - 1) * effects + effect)[:, None])
             state = torch.where(state == dead, dead, following[:, 0])
         return torch.nn.functional.pad(self.accepting, (0, 1)).expand(rows, -1).gather(1, state[:, None])[:, 0]
+
+    @cached_property
+    def _steps(self) -> tuple[np.ndarray, np.ndarray]:
+        """(P, Q + 1, K) with the dead state, and (P, A): of one row."""
+        return np.pad(self.step[0].numpy(), ((0, 0), (0, 1), (0, 0)), constant_values=self.states), self.effect[
+            0
+        ].numpy()
+
+    def _accepted(self, classes: np.ndarray) -> np.ndarray:
+        """`accepts` of one row on a CPU, where a step costs more in torch than in numpy."""
+        (step, effect), state = self._steps, np.full(len(classes), int(self.start[0]))
+        for at, kind in enumerate(self.kind.tolist()):
+            state = step[kind, state, effect[kind, classes[:, at]]]
+        return np.append(self.accepting[0].numpy(), False)[state]
 
     def shrink(self, candidates: BoolTensor) -> BoolTensor:
         """(B, T, A) -> (B, T, A), what some accepted answer within the candidates holds: exact."""

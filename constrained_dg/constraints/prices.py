@@ -16,12 +16,11 @@ import numpy as np
 from constrained_dg.constraints.counted import Counted, Counter
 
 #: Best answers sought, and rounds of small moves with their proposals.
-_SWEEPS, _ROUNDS, _PROPOSALS, _JUDGED = 40, 400, 512, 16
+_SWEEPS, _ROUNDS, _PROPOSALS, _JUDGED = 24, 400, 512, 16
 
 
 def priced(
-    best: Callable[[np.ndarray, list[tuple[int, int]] | None], tuple[np.ndarray, bool]],
-    counted: Counted | None,
+    counted: Counted,
     counters: Sequence[Counter],
     log_probs: np.ndarray,
     judge: Callable[[np.ndarray], np.ndarray],
@@ -30,8 +29,7 @@ def priced(
     """Classes (T) that the judge accepts, or None; and how many sweeps and moves that took.
 
     Args:
-        best: (T, A) scores, and windows of the sums of `counted` or None -> (T) classes, and whether there are any.
-        counted: what `best` sweeps, or None for an automaton alone.
+        counted: sweeps the automaton, and some of the sums or none.
         counters: all sums that must hold, those that `counted` sweeps too.
         log_probs: (T, A), -inf where a class may not stand.
         judge: (N, T) -> (N) whether all rules hold.
@@ -42,7 +40,7 @@ def priced(
     # Prices in units of log-probability for the largest difference that a token can make.
     unit = np.maximum((weights.max(2) - weights.min(2)).max(1), 1e-9)
     at = np.arange(weights.shape[1])
-    swept = [counters.index(each.counter) for each in counted.sums] if counted else []
+    swept = [counters.index(each.counter) for each in counted.sums]
     priced_sums = [j for j in range(len(counters)) if j not in swept]
 
     def total(classes: np.ndarray) -> np.ndarray:
@@ -51,18 +49,23 @@ def priced(
     def missing(totals: np.ndarray) -> np.ndarray:
         return np.maximum(np.maximum(low[:, None] - totals, totals - high[:, None]), 0) / unit[:, None]
 
+    told = log_probs[np.isfinite(log_probs)]
+    if np.ptp(told) == 0:
+        # Equal scores say nothing: the best answer would be one token over and over, at the end of every sum. With such
+        # noise it is a fair draw instead.
+        log_probs = log_probs + np.random.default_rng(0).gumbel(size=log_probs.shape).astype(log_probs.dtype)
     finite = np.where(np.isfinite(log_probs), log_probs, -1e3)
     chances = np.exp(finite - finite.max(1, keepdims=True))
     chances /= chances.sum(1, keepdims=True)
-    gap = {k: _expected_gap(each, chances) for k, each in enumerate(counted.sums)} if counted else {}
+    gap = [_expected_gap(each, chances) for each in counted.sums]
     price, under, over = np.zeros(len(counters)), np.full(len(counters), -np.inf), np.full(len(counters), np.inf)
     nearest, least = None, np.inf
     for sweep in range(1, _SWEEPS + 1):
         scores = log_probs - np.tensordot(price / unit, weights, 1)
-        windows = [each.window(gap[k], gap[k]) for k, each in enumerate(counted.sums)] if counted else None
-        classes, found = best(scores, windows)
-        if not found and counted:
-            classes, found = best(scores, [each.widened for each in counted.sums])
+        windows = [each.window(rest, rest) for each, rest in zip(counted.sums, gap, strict=True)]
+        classes, found = counted.best(scores, windows)
+        if not found:
+            classes, found = counted.best(scores, [each.widened for each in counted.sums])
         if not found:
             return None, sweep
         totals = total(classes)
@@ -71,7 +74,7 @@ def priced(
             nearest, least = classes, short.sum()
         if least == 0 and judge(classes[None])[0]:
             return classes, sweep
-        for k, each in enumerate(counted.sums if counted else ()):
+        for k, each in enumerate(counted.sums):
             gap[k] = totals[swept[k]] - each.base - each.grain * each.steps[at, classes].sum()
         before = price.copy()
         for j in priced_sums:
