@@ -220,6 +220,8 @@ def show(cfg: dict[str, Any], run: Run, one: Contender, problems: Sequence[Probl
             text = json.dumps(trace.to_json(problem, outcome, frames)) + "\n"
             (folder / f"trace_{number}.json").write_text(text)
             trace.plot_frames(folder / f"settling_{number}.png", run.task, problem, frames)
+            if frames:  # no pass, nothing that settles
+                trace.plot_certainty(folder / f"certainty_{number}.png", frames)
         outcomes.append(outcome)
     return {"rows": summarise(one.name, outcomes)}
 

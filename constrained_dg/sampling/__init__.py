@@ -1,6 +1,6 @@
 """Samplers: one loop of small frozen parts, a left-to-right baseline, and search alone."""
 
-from constrained_dg.sampling.accept import Confidence, EntropyBound, FixedCount, Margin
+from constrained_dg.sampling.accept import Confidence, EntropyBound, FixedCount, Margin, Schedule
 from constrained_dg.sampling.autoregressive import Autoregressive
 from constrained_dg.sampling.base import Cache, Denoiser, Generation, PassInfo, Sampler, Status, StepRecord
 from constrained_dg.sampling.diffusion import Diffusion
@@ -37,6 +37,7 @@ __all__ = [
     "PassInfo",
     "Restarts",
     "Sampler",
+    "Schedule",
     "Search",
     "Stable",
     "Status",

@@ -29,8 +29,11 @@ class EntropyBound:
     def __post_init__(self) -> None:
         check(self.bound > 0, f"entropy bound is {self.bound}", "give a number above 0, in nats")
 
-    def __call__(self, settled: Distribution, free: BoolTensor) -> BoolTensor:
-        """(B, C) free -> (B, C) accepted. Positions that are not free take no part and are not accepted."""
+    def __call__(self, settled: Distribution, free: BoolTensor, done: float = 0.0) -> BoolTensor:
+        """(B, C) free -> (B, C) accepted. Positions that are not free take no part and are not accepted.
+
+        `done` is the share of the passes that will be over with this one.
+        """
         order = settled.entropy.masked_fill(~free, torch.inf).argsort(dim=-1, stable=True)
         ascending = settled.entropy.masked_fill(~free, 0).gather(-1, order)
         within = ascending.cumsum(-1) - ascending <= self.bound
@@ -51,7 +54,7 @@ class Confidence:
     def __post_init__(self) -> None:
         _check_share("confidence threshold", self.threshold)
 
-    def __call__(self, settled: Distribution, free: BoolTensor) -> BoolTensor:
+    def __call__(self, settled: Distribution, free: BoolTensor, done: float = 0.0) -> BoolTensor:
         """As `EntropyBound`."""
         return _above(settled.log_best.exp(), free, self.threshold)
 
@@ -72,7 +75,7 @@ class Margin:
     def __post_init__(self) -> None:
         _check_share("margin threshold", self.threshold)
 
-    def __call__(self, settled: Distribution, free: BoolTensor) -> BoolTensor:
+    def __call__(self, settled: Distribution, free: BoolTensor, done: float = 0.0) -> BoolTensor:
         """As `EntropyBound`."""
         return _above(settled.margin, free, self.threshold)
 
@@ -97,11 +100,41 @@ class FixedCount:
     def needs_margin(self) -> bool:
         return self.by == "margin"
 
-    def __call__(self, settled: Distribution, free: BoolTensor) -> BoolTensor:
+    def __call__(self, settled: Distribution, free: BoolTensor, done: float = 0.0) -> BoolTensor:
         """As `EntropyBound`; of equals the first positions."""
         certain = _CERTAIN[self.by](settled).masked_fill(~free, -torch.inf)
         rank = certain.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
         return (rank < self.count) & free
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A share of the free positions that grows evenly to all in the last pass, always the same first.
+
+    After pass n of N the canvas holds samples at a share n / N and noise elsewhere, which is what training corrupts it
+    to: the reverse process itself (Austin et al., 2107.03006, 2021). For texts that are uncertain everywhere, where
+    bounds on entropy would accept next to nothing. What was accepted keeps its token: drawn anew in every pass, it
+    would drift to what is likeliest everywhere. The order is scattered and the same for all rows (van der Corput), so
+    that what is near comes at different times.
+
+    Attributes:
+        keeps: what a pass accepted stays as it was.
+    """
+
+    needs_margin: ClassVar[bool] = False
+    keeps: ClassVar[bool] = True
+
+    def __call__(self, settled: Distribution, free: BoolTensor, done: float = 0.0) -> BoolTensor:
+        """As `EntropyBound`."""
+        length = free.shape[1]
+        order = torch.tensor([_reversed_bits(at) for at in range(length)], device=free.device).masked_fill(~free, 2**62)
+        rank = order.argsort(dim=-1).argsort(dim=-1)
+        wanted = torch.ceil(free.sum(-1, keepdim=True) * done - 1e-6).clamp(min=1)
+        return (rank < wanted) & free
+
+
+def _reversed_bits(number: int) -> int:
+    return int(f"{number:030b}"[::-1], 2)
 
 
 _CERTAIN = {

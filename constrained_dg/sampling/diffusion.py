@@ -10,7 +10,7 @@ import torch
 
 from constrained_dg.constraints.base import Constraint, judged
 from constrained_dg.errors import check, is_count
-from constrained_dg.sampling.accept import Confidence, EntropyBound, FixedCount, Margin
+from constrained_dg.sampling.accept import Confidence, EntropyBound, FixedCount, Margin, Schedule
 from constrained_dg.sampling.answers import Answers, after_end
 from constrained_dg.sampling.base import Cache, Denoiser, Generation, StepRecord
 from constrained_dg.sampling.guide import Guide
@@ -41,7 +41,7 @@ class Diffusion:
     name: str = "plain"
     guide: Guide = field(default_factory=Guide)
     temperature: LinearTemperature = field(default_factory=LinearTemperature)
-    accept: EntropyBound | Confidence | Margin | FixedCount = field(default_factory=EntropyBound)
+    accept: EntropyBound | Confidence | Margin | FixedCount | Schedule = field(default_factory=EntropyBound)
     renoise: Uniform | Violations | Blocks = field(default_factory=Uniform)
     noise: AnyToken | AllowedToken = field(default_factory=AnyToken)
     stop: Stable | Change = field(default_factory=Stable)

@@ -7,7 +7,8 @@
       -> re-noise              every other free position gets fresh uniform noise
       -> stop                  rows that are stable, or that the judge accepts, are finished
 
-Nothing is sticky: a position accepted in one pass may be re-noised in the next.
+Nothing is sticky: a position accepted in one pass may be re-noised in the next. Only with `Schedule` what is accepted
+stays as it was.
 
 A pass never waits for the device. Between passes one flag is read: after every pass on a CPU, every READ_EVERY passes
 on an accelerator. A row that finished in between is frozen, its further passes are not counted, and it leaves the batch
@@ -159,9 +160,10 @@ def denoise_canvas(
         told = settled.probabilities if told is None else told
 
         free = ~live.pinned
-        best = torch.where(free, settled.best, live.canvas)
-        sample = torch.where(free, settled.sample, live.canvas)
-        taken = parts.accept(settled, free) & ~conflict
+        fresh = free & ~live.accepted if getattr(parts.accept, "keeps", False) else free
+        best = torch.where(fresh, settled.best, live.canvas)
+        sample = torch.where(fresh, settled.sample, live.canvas)
+        taken = parts.accept(settled, free, (index + 1) / max_passes) & ~conflict
         whole = live.with_canvas(sample, window)
         accepted = parts.renoise(
             Accepted(taken, whole, live.known, window, live.constraint, live.seeds, index, max_passes)

@@ -12,7 +12,7 @@ import torch
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.metrics import Outcome
 from constrained_dg.sampling.base import StepRecord
-from constrained_dg.shapes import BoolTensor, IntTensor
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Task, without_colours
 from constrained_dg.viz.pictures import figure, save
 
@@ -30,6 +30,7 @@ class Frame:
             the blank. The last frame shows all of the best.
         accepted, renoised, violations: (T) bool; violations are those of the best answer.
         entropy: mean over the free positions of the canvas, nats.
+        entropies: (T) of each position of the canvas, nats; 0 where it is given or another canvas.
     """
 
     pass_index: int
@@ -39,6 +40,7 @@ class Frame:
     renoised: BoolTensor
     violations: BoolTensor
     entropy: float
+    entropies: FloatTensor
 
 
 def frames_of(records: Sequence[StepRecord], batch: Batch, constraint: Constraint, row: int, blank: int) -> list[Frame]:
@@ -67,9 +69,11 @@ def frames_of(records: Sequence[StepRecord], batch: Batch, constraint: Constrain
             masks[-1][window] = mask[at[0]].cpu()
         blamed = own.violations(best[None])[0].cpu()
         free = ~pinned[window]
-        entropy = float(record.entropy[at[0]].cpu()[free].mean()) if free.any() else 0.0
+        entropies = torch.zeros(len(pinned))
+        entropies[window] = record.entropy[at[0]].cpu().float() * free
+        entropy = float(entropies[window][free].mean()) if free.any() else 0.0
         shown = torch.where(settled | masks[0] | bool(record.stopped[at[0]]), best, blank)
-        frames.append(Frame(len(frames), best, shown, masks[0], masks[1], blamed, entropy))
+        frames.append(Frame(len(frames), best, shown, masks[0], masks[1], blamed, entropy, entropies))
         answer = best
     return frames
 
@@ -113,6 +117,19 @@ def chosen(frames: Sequence[Frame], count: int) -> list[Frame]:
     if len(frames) <= count:
         return list(frames)
     return [frames[round(k * (len(frames) - 1) / (count - 1))] for k in range(count)]
+
+
+def plot_certainty(path: Path, frames: Sequence[Frame]) -> None:
+    """A picture of the distribution settling: the entropy of each position (across) in each pass (down), red where the
+    answer breaks a rule there."""
+    drawing, [axes] = figure(1, width=8, height=4)
+    image = axes.imshow(torch.stack([frame.entropies for frame in frames]), aspect="auto", cmap="viridis_r", vmin=0)
+    marks = torch.stack([frame.violations for frame in frames]).nonzero()
+    axes.plot(marks[:, 1], marks[:, 0], "s", color="red", markersize=2)
+    axes.set_xlabel("position, from 0")
+    axes.set_ylabel("pass, from 0")
+    drawing.colorbar(image, ax=axes, label="entropy, nats")
+    save(drawing, path)
 
 
 def plot_frames(path: Path, task: Task, problem: Problem, frames: Sequence[Frame], count: int = 8) -> None:

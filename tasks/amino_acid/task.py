@@ -212,7 +212,8 @@ class Sequences(Task):
             told["independent_valid"] = _share(sum(solved), len(solved))
         if len(made) < 4:
             return told
-        known = [sequence for sequence, _ in self.pool(False)]
+        kinds = {o.problem.requirements.kind for o in outcomes}
+        known = [sequence for sequence, kind in self.pool(False) if kind in kinds]
         few = made[:_ALIGNED]
         fresh = [sequence for sequence in few if sequence not in self._nearest]
         if fresh:

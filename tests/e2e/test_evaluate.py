@@ -173,6 +173,7 @@ def test_one_puzzle_settles(cfg, capsys, tmp_path):
     assert is_solution(PUZZLES[4], shown.split()[-1])
     trace = json.loads((Path(cfg["out"]) / "trace_1.json").read_text())
     assert trace["status"] == "solved" and (Path(cfg["out"]) / "settling_1.png").exists()
+    assert (Path(cfg["out"]) / "certainty_1.png").exists()
     evaluate.evaluate({**cfg, "out": None, "puzzle": SEVERAL, "samplers": ["plain"]})
     assert re.search(r"unsolved: passes 6, .*\n(row|column|box) \d holds", capsys.readouterr().out)
     evaluate.evaluate({**cfg, "out": None, "puzzle": CONTRADICTION})

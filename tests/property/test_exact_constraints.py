@@ -136,6 +136,13 @@ def slow_judge(rule: Constraint, answer: list[int]) -> bool:
 
 
 @many
+@given(automata())
+def test_one_row_is_judged_alike_in_numpy_and_in_torch(rule):
+    twice = rule.machine.stack([rule.machine] * len(EVERY))  # several rows are judged in torch
+    assert torch.equal(rule.machine.accepts(EVERY), twice.accepts(EVERY))
+
+
+@many
 @given(
     st.one_of(patterns(), counts(), sums(), forbidden, required, st.lists(counts(), min_size=2, max_size=2).map(All))
 )

@@ -1,5 +1,7 @@
 """Each part of a sampler beside its slow twin."""
 
+import itertools
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from constrained_dg.sampling import (
     FixedCount,
     Guide,
     Margin,
+    Schedule,
     Violations,
 )
 from constrained_dg.sampling.distribution import Distribution, settle, settle_by_softmax
@@ -54,6 +57,31 @@ def test_acceptance_by_threshold_and_by_count(cells, threshold, count, by):
     certain = apart if by == "margin" else best
     expected = sorted(places, key=lambda at: (-certain[at], at))[:count]
     assert set(FixedCount(count, by)(settled, open_)[0].nonzero().flatten().tolist()) == set(expected)
+
+
+@many
+@given(st.lists(st.booleans(), min_size=1, max_size=70), st.integers(1, 20))
+def test_a_schedule_accepts_growing_shares_and_all_at_last(free, passes):
+    open_, free_count = torch.tensor([free]), sum(free)
+    before = torch.zeros_like(open_)
+    for index in range(passes):
+        accepted = Schedule()(None, open_, (index + 1) / passes)
+        wanted = -(-free_count * (index + 1) // passes)
+        assert int(accepted.sum()) == wanted and not (accepted & ~open_).any() and not (before & ~accepted).any()
+        before = accepted
+    assert torch.equal(before, open_)
+
+
+def test_what_a_schedule_accepted_keeps_its_token():
+    batch, rules = sudoku_batch([0], torch.zeros(1, 16, dtype=torch.bool))
+    records = []
+    sampler = Diffusion("any", accept=Schedule(), max_passes=8)
+    made = sampler.run(Restless(3), batch, rules, seeds=0, on_step=records.append)
+    assert len(records) == 8 and torch.equal(records[-1].accepted, ~batch.pinned)
+    for one, following in itertools.pairwise(records):
+        kept = one.accepted
+        assert kept.any() and torch.equal(following.canvas[kept], following.best[kept])
+        assert torch.equal(made.tokens[kept], following.canvas[kept])
 
 
 @many

@@ -33,7 +33,7 @@ sequences = st.text(RESIDUES, min_size=1, max_size=40)
 
 
 def solved(text: str, seed: int = 0, budget: int = 64) -> tuple[str | None, bool]:
-    """What the completer makes of requirements from random log-probabilities, and whether it proved there is nothing."""
+    """What the completer makes of requirements from random log-probabilities, and whether it proved that none is."""
     requirements = parse_requirements(text)
     tokens, given_ = requirements.pinned()
     scores = torch.randn(requirements.canvas, VOCABULARY, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)

@@ -56,6 +56,8 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> None:
         (Objective, {"encoder_rows": 1.5}, "encoder_rows"),
         (Objective, {"own_canvas": -0.1}, "own_canvas"),
         (Objective, {"self_conditioning": 2}, "self_conditioning"),
+        (Objective, {"pure_start": -0.5}, "pure_start"),
+        (Objective, {"pure_start": 0.6}, "pure_start"),  # half of the rows are told something
         (Objective, {"balance_weight": -1}, "balance_weight"),
         (Objective, {"own_canvas_passes": 0}, "own_canvas_passes"),
         (Objective, {"own_canvass": 0.1}, "own_canvass"),
@@ -115,6 +117,25 @@ def test_every_weight_learns_and_the_loss_falls() -> None:
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
 
 
+def test_rows_that_are_told_nothing_may_be_pure_noise(monkeypatch) -> None:
+    made, seen = module(Objective(self_conditioning=0.5, pure_start=0.5)), {}
+    denoise, tell = made.backbone.denoise_loops, made.backbone.self_condition
+    monkeypatch.setattr(made.backbone, "self_condition", lambda told, mask: seen.update(told=mask) or tell(told, mask))
+    monkeypatch.setattr(
+        made.backbone,
+        "denoise_loops",
+        lambda noisy, *rest, **how: seen.update(noisy=noisy) or denoise(noisy, *rest, **how),
+    )
+    batch = example(rows=64, canvas=32)
+    made.training_step(batch, 0)
+    told, free = seen["told"], ~batch.pinned
+    kept = ((seen["noisy"] == batch.canvas) & free).sum(1) / free.sum(1)
+    assert told.sum() == 32
+    # One of six kinds of noise is the true token; what is told something has half of its tokens left besides.
+    assert kept[~told].mean() < 0.2 < 0.5 < kept[told].mean()
+    assert torch.equal(seen["noisy"][batch.pinned], batch.canvas[batch.pinned])
+
+
 def test_each_part_of_the_objective_changes_the_loss() -> None:
     base = {"encoder_weight": 1.0, "encoder_rows": 0.5, "balance_weight": 0.01, "self_conditioning": 0.5}
     reference = module(Objective(**base)).training_step(example(), 0).item()
@@ -123,6 +144,7 @@ def test_each_part_of_the_objective_changes_the_loss() -> None:
         {"encoder_rows": 1.0},
         {"balance_weight": 1.0},
         {"self_conditioning": 0.0},
+        {"pure_start": 0.5},
         {"own_canvas": 0.5},
     ):
         changed = module(Objective(**{**base, **change})).training_step(example(), 0).item()
