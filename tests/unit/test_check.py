@@ -18,6 +18,7 @@ from constrained_dg.constraints import (
     Required,
     Sum,
     Vocabulary,
+    Window,
     candidates_of,
     check_constraint,
 )
@@ -161,6 +162,7 @@ RULES = {
     "Permutation": Permutation(LENGTH, (0, 3), ALPHABET, torch.tensor([3, 0, 1])),
     "Predicate": Predicate(lambda answer: answer[0] != answer[3], LENGTH, ALPHABET),
     "Count": Count([1, 2], 1, 2, LENGTH, ALPHABET),
+    "Window": Window(torch.tensor([0.5, -1.25, 2.0], dtype=torch.float64), 0.5, 2.25, LENGTH),
     "Sum beyond its tables": Sum(torch.tensor([0, 7_001, 9_000]), 7_000, 18_000, LENGTH),
     "Automaton": Automaton(torch.tensor([[0, 1, -1], [1, 0, 0]]), 0, [1], LENGTH, end=([2], 2)),
     "Regex": Regex("a+b?c*", "abc", LENGTH),
