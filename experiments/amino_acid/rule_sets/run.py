@@ -9,6 +9,7 @@ requirement more that contradicts the others by arithmetic.
 """
 
 import json
+import logging
 import sys
 import time
 from pathlib import Path
@@ -69,6 +70,7 @@ def main(arguments: list[str]) -> None:
     options = dict(argument.partition("=")[::2] for argument in arguments)
     known = {"run", "prosite", "n", "samplers", "out", "seed"}
     check(set(options) <= known and {"run", "out"} <= set(options), f"arguments {arguments}", f"known: {sorted(known)}")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(1)
     run, out = load(options["run"]), Path(options["out"])
     check(not out.exists(), f"{out} exists", "reports are never overwritten")
