@@ -129,7 +129,7 @@ class All(Constraint):
                 left = [each for at, each in enumerate(left) if at not in taken]
                 counters = counters if left or not counted.exact else []
         if len(sums) > 1 and (left or counters):
-            # Beside the automata there is no room for all sums, or for a coarse grid only: here they meet on a fine one.
+            # Beside the automata there is no room for all sums, or for a coarse grid only: here is a fine one.
             together, _ = Counted.fitting(
                 Machine.anything(self.length, self.alphabet), [counter for *_, counter in sums]
             )

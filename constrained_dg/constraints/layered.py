@@ -14,12 +14,15 @@ import numpy as np
 import torch
 
 from constrained_dg.constraints.base import Constraint, candidates_of, one_hot
+from constrained_dg.constraints.counted import Counted
 from constrained_dg.constraints.different import listing
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 #: Entries of a transition table up to which a product is made (8 bytes each).
 TABLE = 2**24
+#: States from which a machine of one row is swept by the compiled loops of `counted` on a CPU.
+COMPILED = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +171,12 @@ class Machine:
         return torch.nn.functional.pad(self.accepting, (0, 1)).expand(rows, -1).gather(1, state[:, None])[:, 0]
 
     @cached_property
+    def _counted(self) -> Counted | None:
+        """The same in compiled loops, where they are faster."""
+        here = self.rows == 1 and self.device.type == "cpu" and self.states >= COMPILED
+        return Counted(self, []) if here else None
+
+    @cached_property
     def _steps(self) -> tuple[np.ndarray, np.ndarray]:
         """(P, Q + 1, K) with the dead state, and (P, A): of one row."""
         return np.pad(self.step[0].numpy(), ((0, 0), (0, 1), (0, 0)), constant_values=self.states), self.effect[
@@ -183,6 +192,8 @@ class Machine:
 
     def shrink(self, candidates: BoolTensor) -> BoolTensor:
         """(B, T, A) -> (B, T, A), what some accepted answer within the candidates holds: exact."""
+        if self._counted is not None:
+            return self._counted.shrink(candidates)
         (rows, length, _), states, effects = candidates.shape, self.states, self.step.shape[-1]
         kinds = self.kind.tolist()
         effect_of = one_hot(self.effect, effects).float()  # (M, P, A, K)
@@ -206,6 +217,9 @@ class Machine:
 
     def best(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
         """(B, T, A) -> the accepted answer of the highest sum (B, T), and whether one of finite sum exists (B)."""
+        if self._counted is not None:
+            found = [self._counted.best(row) for row in log_probs.numpy()]
+            return torch.from_numpy(np.stack([row for row, _ in found])), torch.tensor([there for _, there in found])
         (rows, length, _), states, effects = log_probs.shape, self.states, self.step.shape[-1]
         kinds, own = self.kind.tolist(), self.effect[:, self.kind].expand(rows, -1, -1)
         scores = log_probs.new_full((rows, length, effects), -torch.inf)

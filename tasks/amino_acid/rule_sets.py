@@ -111,7 +111,8 @@ def unsatisfiable(requirements: Requirements, draws: np.random.Generator) -> tup
         return replace(requirements, composition=both, length=(high, high)), "60 % and 45 % of the residues are 105 %"
     if kind == 2:
         few = (Composition("KRH", 0, 2, False),)
-        return replace(requirements, composition=few, charge=(4.5, 12.0)), "3 positive groups carry less than 4.5"
+        alone = replace(requirements, composition=few, hydropathy=None, mass=None)
+        return replace(alone, charge=(4.5, 12.0)), "3 positive groups carry less than 4.5"
     avoids = tuple(parse_pattern(text) for text in ("[AGSTCNQPHDEKRWY]", "I-x"))
     kept = replace(requirements, hydropathy=(-4.5, 1.8), avoids=avoids, composition=(), charge=None, mass=None)
     least = "only F, L, M and V, whose hydropathies are 1.9 or more, and one I at the end, may stand"

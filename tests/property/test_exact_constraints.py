@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from constrained_dg.constraints import (
     check_constraint,
     complete,
 )
+from constrained_dg.constraints.counted import Counted
 from constrained_dg.errors import InputError
 from tests.property.examples import many
 
@@ -133,6 +135,22 @@ def slow_judge(rule: Constraint, answer: list[int]) -> bool:
     if isinstance(rule, Sum):
         return rule.low <= sum(rule.weights[at, token].item() for at, token in enumerate(answer)) <= rule.high
     return bool(rule.is_satisfied(torch.tensor([answer])))
+
+
+@many
+@given(automata(), st.integers(0, 2**32))
+def test_compiled_loops_sweep_like_torch(rule, seed):
+    machine, draws = rule.machine, torch.Generator().manual_seed(seed)
+    compiled = Counted(machine, [])
+    candidates = torch.rand(3, LENGTH, ALPHABET, generator=draws) < 0.7
+    assert torch.equal(compiled.shrink(candidates), machine.shrink(candidates))
+    scores = torch.randn(LENGTH, ALPHABET, generator=draws).masked_fill(~candidates[0], -torch.inf)
+    classes, exists = machine.best(scores[None])
+    own, there = compiled.best(scores.numpy())
+    assert there == bool(exists[0])
+    if there:
+        at = torch.arange(LENGTH)
+        assert scores[at, classes[0]].sum() == pytest.approx(scores[at, torch.from_numpy(own)].sum().item(), abs=1e-5)
 
 
 @many
