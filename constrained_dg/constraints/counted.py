@@ -125,6 +125,20 @@ def boxes(steps: np.ndarray, low: int, high: int) -> tuple[np.ndarray, np.ndarra
 
 
 @compiled
+def _along_edges(edge, of_effect, own, add):
+    """Gather what effects (K, T) bring to the edges (E, T) that they take, edge (Q, K), -1 for none."""
+    for state in range(edge.shape[0]):
+        for effect in range(edge.shape[1]):
+            to = edge[state, effect]
+            if to >= 0:
+                for at in range(own.shape[1]):
+                    if add:
+                        own[to, at] += of_effect[effect, at]
+                    else:
+                        own[to, at] = max(own[to, at], of_effect[effect, at])
+
+
+@compiled
 def _ways(at, edge, shift, first, size):
     """How an edge moves a box of partial sums: of each of the three sums, by how many entries, and from where to where
     (half-open) both boxes have it."""
@@ -346,31 +360,17 @@ class Counted:
         last = values[offset[-2] :].reshape(self.machine.states, -1)
         last[self.machine.accepting[0].numpy()] = one
 
-    def _per_edge(self, by_class: np.ndarray, empty: float) -> np.ndarray:
-        """(T, A) -> (T, E), the largest of the classes that go along each edge."""
+    def _per_edge(self, by_class: np.ndarray, empty: float, add: bool = False) -> np.ndarray:
+        """(T, A) -> (T, E), the largest of the classes that go along each edge, or their sum; or `empty`."""
         table = np.full((self.length, self.most_edges), empty, by_class.dtype)
         for kind, (effect, edge) in enumerate(zip(self.effects, self.edges, strict=True)):
             at = np.flatnonzero(self.kinds == kind)
-            of_effect = np.full((len(at), edge.shape[1]), empty, by_class.dtype)
+            of_effect = np.full((edge.shape[1], len(at)), empty, by_class.dtype)
             for k in range(edge.shape[1]):
-                of_effect[:, k] = by_class[at][:, effect == k].max(1)
-            ways = np.broadcast_to(of_effect[:, None], (len(at), *edge.shape)).reshape(len(at), -1)
-            open_ = edge.reshape(-1) >= 0
+                own = by_class[at][:, effect == k]
+                of_effect[k] = own.sum(1) if add else own.max(1)
             own = np.full((self.most_edges, len(at)), empty, by_class.dtype)
-            np.maximum.at(own, edge.reshape(-1)[open_], ways[:, open_].T)
-            table[at] = own.T
-        return table
-
-    def _added_per_edge(self, by_class: np.ndarray) -> np.ndarray:
-        """(T, A) -> (T, E), the sum over the classes that go along each edge."""
-        table = np.zeros((self.length, self.most_edges))
-        for kind, (effect, edge) in enumerate(zip(self.effects, self.edges, strict=True)):
-            at = np.flatnonzero(self.kinds == kind)
-            of_effect = np.zeros((edge.shape[1], len(at)))
-            np.add.at(of_effect, effect, by_class[at].T)
-            open_ = edge >= 0
-            own = np.zeros((self.most_edges, len(at)))
-            np.add.at(own, edge[open_], np.broadcast_to(of_effect, (*edge.shape, len(at)))[open_])
+            _along_edges(edge, of_effect, own, add)
             table[at] = own.T
         return table
 
@@ -393,7 +393,7 @@ class Counted:
         if layout is None:
             return np.zeros_like(candidates)
         first, size, offset = layout
-        may = self._per_edge(candidates, False)
+        may = self._per_edge(candidates.astype(np.uint8), 0)
         alive = np.zeros(offset[-1], np.uint8)
         self._ends(layout, alive, 1)
         _open_behind(*self._graph(), may, first, size, offset, alive)
@@ -430,7 +430,7 @@ class Counted:
         if layout is None:
             return None
         first, size, offset = layout
-        weight = self._added_per_edge(probabilities)
+        weight = self._per_edge(probabilities, 0.0, add=True)
         behind = np.zeros(offset[-1])
         self._ends(layout, behind, 1.0)
         _sums_behind(*self._graph(), weight, first, size, offset, behind)
