@@ -17,6 +17,8 @@ from constrained_dg.constraints.counted import Counted, Counter
 
 #: Best answers sought, and rounds of small moves with their proposals.
 _SWEEPS, _ROUNDS, _PROPOSALS, _JUDGED = 24, 400, 512, 16
+#: Each with noise of its own.
+_ATTEMPTS = 3
 
 
 def priced(
@@ -35,6 +37,29 @@ def priced(
         judge: (N, T) -> (N) whether all rules hold.
         other: (N, T) -> (N) whether all rules but the sums hold.
     """
+    told, moves = log_probs[np.isfinite(log_probs)], 0
+    for attempt in range(_ATTEMPTS):
+        scores = log_probs
+        # Equal scores say nothing: the best answer would be one token over and over, at the end of every sum. With such
+        # noise it is a fair draw instead, and another one where the likeliest way has failed.
+        if attempt or np.ptp(told) == 0:
+            noise = np.random.default_rng(attempt).gumbel(size=log_probs.shape)
+            scores = log_probs + noise.astype(log_probs.dtype)
+        found, more = _attempted(counted, counters, scores, judge, other)
+        moves += more
+        if found is not None:
+            break
+    return found, moves
+
+
+def _attempted(
+    counted: Counted,
+    counters: Sequence[Counter],
+    log_probs: np.ndarray,
+    judge: Callable[[np.ndarray], np.ndarray],
+    other: Callable[[np.ndarray], np.ndarray],
+) -> tuple[np.ndarray | None, int]:
+    """One attempt of `priced`."""
     weights = np.stack([counter.weights.numpy() for counter in counters])  # (J, T, A)
     low, high = (np.array([getattr(counter, name) for counter in counters]) for name in ("low", "high"))
     # Prices in units of log-probability for the largest difference that a token can make.
@@ -49,11 +74,6 @@ def priced(
     def missing(totals: np.ndarray) -> np.ndarray:
         return np.maximum(np.maximum(low[:, None] - totals, totals - high[:, None]), 0) / unit[:, None]
 
-    told = log_probs[np.isfinite(log_probs)]
-    if np.ptp(told) == 0:
-        # Equal scores say nothing: the best answer would be one token over and over, at the end of every sum. With such
-        # noise it is a fair draw instead.
-        log_probs = log_probs + np.random.default_rng(0).gumbel(size=log_probs.shape).astype(log_probs.dtype)
     finite = np.where(np.isfinite(log_probs), log_probs, -1e3)
     chances = np.exp(finite - finite.max(1, keepdims=True))
     chances /= chances.sum(1, keepdims=True)

@@ -155,6 +155,8 @@ class Requirements:
         may = torch.zeros(1, canvas, VOCABULARY, dtype=torch.bool)
         may[:, :high, FIRST_RESIDUE:FIRST_KIND] = True
         may[:, low:, EOS] = True
+        both = [pattern.text for pattern in self.contains if pattern in self.avoids]
+        check(not both, f"contains={both and both[0]} and avoids= it too", "leave one of them out")
         tokens, given = self.pinned()
         parts: list[Constraint] = [Vocabulary(may, show)]
         if self.template is not None:
