@@ -71,6 +71,7 @@ def test_commands_name_options_that_exist() -> None:
     commands = re.findall(r"^    python train\.py (task=.*?)(?: +#.*)?$", README, flags=re.MULTILINE)
     assert len(commands) >= 4
     targets = {"sudoku": "tasks.sudoku.Sudoku", "text": "tasks.text.Text", "graph/coloring": "tasks.graph.Coloring"}
+    targets["amino_acid/design"] = "tasks.amino_acid.Design"
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for command in commands:
             given = command.split()
