@@ -122,7 +122,9 @@ def chosen(frames: Sequence[Frame], count: int) -> list[Frame]:
 def plot_certainty(path: Path, frames: Sequence[Frame]) -> None:
     """A picture of the distribution settling: the entropy of each position (across) in each pass (down)."""
     drawing, [axes] = figure(1, width=8, height=4)
-    image = axes.imshow(torch.stack([frame.entropies for frame in frames]), aspect="auto", cmap="viridis_r", vmin=0)
+    image = axes.imshow(
+        torch.stack([frame.entropies for frame in frames]).numpy(), aspect="auto", cmap="viridis_r", vmin=0
+    )
     axes.set_xlabel("position, from 0")
     axes.set_ylabel("pass, from 0")
     drawing.colorbar(image, ax=axes, label="entropy, nats")

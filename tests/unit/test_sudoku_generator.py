@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from constrained_dg import compiled
 from constrained_dg.errors import InputError
-from tasks import compiled
 from tasks.sudoku import solve
 from tasks.sudoku.codec import BOX, from_text
 from tasks.sudoku.generator import HELD_OUT, RESERVED, TRAINING, generate_puzzles
