@@ -174,14 +174,6 @@ class All(Constraint):
         classes = torch.from_numpy(np.stack([classes for classes, _ in found])).to(log_probs.device)
         return classes, torch.tensor([exists for _, exists in found], device=log_probs.device)
 
-    def marginals(self, probabilities: FloatTensor) -> FloatTensor | None:
-        """(B, T, A) -> (B, T, A), the chance of each class at each position among answers drawn position by position
-        and kept where the rules that are swept hold; None where these are no single product with sums."""
-        swept = self._swept
-        if len(swept.products) != 1 or not isinstance(swept.products[0], Counted):
-            return None
-        return swept.products[0].marginals(probabilities)
-
     def neighbours(self) -> BoolTensor:
         bound = [part.neighbours() for part in self.parts]
         joined = bound[0]
