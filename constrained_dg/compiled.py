@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,24 +13,18 @@ except ModuleNotFoundError:  # a machine that only samples: the same functions, 
     numba = None
 
 
-def compiled(function: Callable[..., Any] | None = None, *, reorder: bool = False) -> Callable[..., Any]:
-    """A decorator: `numba.njit` with the disk cache where one can be written, and without it where not.
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`numba.njit` with the disk cache where one can be written, and without it where not.
 
     Numba raises RuntimeError at decoration when neither the source folder nor the user's cache folder is writable; a
     product installed read-only must still import, at the price of compiling in every process (a few seconds).
-
-    Args:
-        reorder: sums may be added up in another order, in vector registers.
     """
-    if function is None:
-        return partial(compiled, reorder=reorder)
     if numba is None:
         return function
-    how = {"fastmath": {"reassoc", "nsz"}} if reorder else {}
     try:
-        return numba.njit(cache=True, **how)(function)
+        return numba.njit(cache=True)(function)
     except RuntimeError:
-        return numba.njit(**how)(function)
+        return numba.njit(function)
 
 
 @compiled

@@ -171,6 +171,14 @@ class Task(ABC):
             lines = Path(path).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read {path!r}: {error}", "give a text file with a problem on each line") from None
+        return self.problems_of(path, lines)
+
+    def problems_of(self, path: str, lines: Sequence[str]) -> list[Problem]:
+        """A problem for each line that is not blank.
+
+        Raises:
+            InputError: naming the file and the line; no problems.
+        """
         problems: list[Problem] = []
         for number, line in enumerate(lines, 1):
             try:

@@ -90,5 +90,9 @@ class Alphabet:
         best, token = (torch.cat(parts).view(*log_probs.shape[:-1], self.size) for parts in zip(*found, strict=True))
         return best, token
 
+    @property
+    def device(self) -> torch.device:
+        return self.table.device
+
     def to(self, device: torch.device | str) -> Alphabet:
         return self if self.table.device == torch.device(device) else Alphabet(self.table.to(device), self.named)

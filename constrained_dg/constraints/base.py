@@ -103,14 +103,15 @@ class Constraint(ABC):
         """(T) True where the rule speaks about a position: no verdict depends on the others, nor is one blamed."""
         return torch.ones(self.length, dtype=torch.bool)
 
-    @property
-    def device(self) -> torch.device:
-        """Where its tensors are; the CPU where it has none."""
+    def is_on(self, device: torch.device | str) -> bool:
+        """Whether all its tensors, and those of its parts, are on the device."""
         for value in self._own().values():
-            each = value[0] if isinstance(value, tuple | list) and value else value
-            if isinstance(where := getattr(each, "device", None), torch.device):
-                return where
-        return torch.device("cpu")
+            for each in value if isinstance(value, tuple | list) else [value]:
+                where = getattr(each, "device", torch.device(device))
+                there = each.is_on(device) if isinstance(each, Constraint) else where == torch.device(device)
+                if not there:
+                    return False
+        return True
 
     def class_of(self, tokens: IntTensor) -> IntTensor:
         """The class of each token: (...) in [0, V) -> (...) in [0, A)."""

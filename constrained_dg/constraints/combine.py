@@ -31,11 +31,13 @@ class Swept:
         products: each exact, but for a `Counted` with sums on a grid, which is sound.
         rest: the other parts, with the map from these classes to their own (None: the same).
         counters: the sums of which no exact product takes care.
+        others: the parts that hold the other rules.
     """
 
     products: list[Machine | Counted]
     rest: list[tuple[Constraint, IntTensor | None]]
     counters: list[Counter]
+    others: list[Constraint]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +123,7 @@ class All(Constraint):
             if machine is None or not _join(products, machine, _DENSE, alone=False):
                 left.append((part, to_own, machine, counter))
         counters = [counter for *_, counter in left]
+        others = [part for part, _ in self._told if all(part is not own for own, *_ in left)]
         if left and len(products) < 2:
             base = products[0] if products else Machine.anything(self.length, self.alphabet)
             counted, taken = Counted.fitting(base, counters)
@@ -139,7 +142,7 @@ class All(Constraint):
                 rest.append((part, to_own))
             else:
                 _join(products, machine, TABLE)
-        return Swept(products, rest, counters)
+        return Swept(products, rest, counters, others)
 
     @property
     def strength(self) -> str:
@@ -230,16 +233,17 @@ class All(Constraint):
         if not swept.counters:
             return None, moves
         product = swept.products[0] if swept.products else Machine.anything(self.length, self.alphabet)
-        counted = product if isinstance(product, Counted) else Counted(product, [])
+        counted = product if isinstance(product, Counted) else product.counted or Counted(product, [])
         scores = log_probs.masked_fill(~candidates, -torch.inf).numpy()
-        others = [part for part, _ in self._told if getattr(part, "counter", None) is None]
 
         def holds(rules: Sequence[Constraint], classes: np.ndarray) -> np.ndarray:
             tokens = self.tokens_of(torch.from_numpy(classes))
             verdicts = [judged(rule, tokens).numpy() for rule in rules]
             return np.logical_and.reduce(verdicts) if verdicts else np.ones(len(classes), bool)
 
-        own, more = priced(counted, swept.counters, scores, lambda x: holds([self], x), lambda x: holds(others, x))
+        own, more = priced(
+            counted, swept.counters, scores, lambda x: holds([self], x), lambda x: holds(swept.others, x)
+        )
         return None if own is None else torch.from_numpy(own), moves + more
 
     def renamed(self, positions: Sequence[int]) -> All:
@@ -257,7 +261,7 @@ class All(Constraint):
 
     def to(self, device: torch.device | str) -> All:
         """Itself where it is there already: what was worked out for sweeps is worth keeping."""
-        if torch.device(device) == self.device:
+        if self.is_on(device):
             return self
         return All([part.to(device) for part in self.parts], self.classes and self.classes.to(device))
 
@@ -292,11 +296,11 @@ class ByRow(Constraint):
     def bound(self) -> BoolTensor:
         return torch.stack([rule.bound for rule in self.of_rows]).any(0)
 
-    def _each(self, method: str, *per_row: torch.Tensor) -> list:
+    def _each(self, method: str, *per_row: torch.Tensor, **shared: slice) -> list:
         """What each row's constraint makes of its own row, a batch of one; a single constraint serves any rows."""
         rules = self.of_rows if len(self.of_rows) > 1 else self.of_rows * len(per_row[0])
         rows = zip(rules, *(tensor.split(1) for tensor in per_row), strict=True)
-        return [getattr(rule, method)(*own) for rule, *own in rows]
+        return [getattr(rule, method)(*own, **shared) for rule, *own in rows]
 
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
         self.check_answer(answer)
@@ -312,9 +316,7 @@ class ByRow(Constraint):
 
     def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
         self.check_answer(answer)
-        rules = self.of_rows if len(self.of_rows) > 1 else self.of_rows * len(answer)
-        rows = zip(rules, answer.split(1), known.split(1), strict=True)
-        return torch.cat([rule.allowed(own, fixed, window) for rule, own, fixed in rows])
+        return torch.cat(self._each("allowed", answer, known, window=window))
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         return torch.cat(self._each("propagate", candidates))
@@ -343,7 +345,7 @@ class ByRow(Constraint):
         return ByRow([rule for constraint in constraints for rule in constraint.of_rows])
 
     def to(self, device: torch.device | str) -> ByRow:
-        return self if torch.device(device) == self.device else ByRow([rule.to(device) for rule in self.of_rows])
+        return self if self.is_on(device) else ByRow([rule.to(device) for rule in self.of_rows])
 
 
 def _join(products: list[Machine | Counted], machine: Machine, limit: int, alone: bool = True) -> bool:

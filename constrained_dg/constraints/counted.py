@@ -12,7 +12,7 @@ in the narrowed one satisfies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor, prod
 
@@ -125,17 +125,14 @@ def boxes(steps: np.ndarray, low: int, high: int) -> tuple[np.ndarray, np.ndarra
 
 
 @compiled
-def _along_edges(edge, of_effect, own, add):
-    """Gather what effects (K, T) bring to the edges (E, T) that they take, edge (Q, K), -1 for none."""
+def _along_edges(edge, of_effect, own):
+    """The most that effects (K, T) bring to the edges (E, T) that they take, edge (Q, K), -1 for none."""
     for state in range(edge.shape[0]):
         for effect in range(edge.shape[1]):
             to = edge[state, effect]
             if to >= 0:
                 for at in range(own.shape[1]):
-                    if add:
-                        own[to, at] += of_effect[effect, at]
-                    else:
-                        own[to, at] = max(own[to, at], of_effect[effect, at])
+                    own[to, at] = max(own[to, at], of_effect[effect, at])
 
 
 @compiled
@@ -214,63 +211,6 @@ def _open_ahead(kinds, begin, source, target, shift, may, first, size, offset, a
                         entered[k] |= both
                         met |= both
             used[at, edge - begin[kinds[at]]] = met
-
-
-@compiled
-def _sums_behind(kinds, begin, source, target, shift, scores, first, size, offset, values):
-    """As `_best_behind`, with the sum over all ways of the product of scores; each layer is scaled to at most 1."""
-    for at in range(len(kinds) - 1, -1, -1):
-        (_, b, c), (_, y, z) = size[at], size[at + 1]
-        now, then = values[offset[at] : offset[at + 1]], values[offset[at + 1] : offset[at + 2]]
-        for edge in range(begin[kinds[at]], begin[kinds[at] + 1]):
-            score = scores[at, edge - begin[kinds[at]]]
-            i0, i1, i2, j0, j1, j2, k0, k1, k2 = _ways(at, edge, shift, first, size)
-            if score == 0 or k2 <= k1:
-                continue
-            for i in range(i1, i2):
-                for j in range(j1, j2):
-                    here = ((source[edge] * size[at, 0] + i) * b + j) * c
-                    there = ((target[edge] * size[at + 1, 0] + i + i0) * y + j + j0) * z + k0
-                    own, behind = now[here + k1 : here + k2], then[there + k1 : there + k2]
-                    for k in range(k2 - k1):
-                        own[k] += behind[k] * score
-        _scale(now)
-
-
-@compiled(reorder=True)
-def _flows_ahead(kinds, begin, source, target, shift, scores, first, size, offset, behind, reached, used):
-    """How much of the product of scores, over all ways from the start to an end, goes along each edge (T, E): at each
-    position in a unit of its own."""
-    for at in range(len(kinds)):
-        (_, b, c), (_, y, z) = size[at], size[at + 1]
-        now, then = reached[at % 2], reached[1 - at % 2][: offset[at + 2] - offset[at + 1]]
-        then[:] = 0
-        ends = behind[offset[at + 1] : offset[at + 2]]
-        for edge in range(begin[kinds[at]], begin[kinds[at] + 1]):
-            score = scores[at, edge - begin[kinds[at]]]
-            i0, i1, i2, j0, j1, j2, k0, k1, k2 = _ways(at, edge, shift, first, size)
-            if score == 0 or k2 <= k1:
-                continue
-            total = 0.0
-            for i in range(i1, i2):
-                for j in range(j1, j2):
-                    here = ((source[edge] * size[at, 0] + i) * b + j) * c
-                    there = ((target[edge] * size[at + 1, 0] + i + i0) * y + j + j0) * z + k0
-                    own, onward = now[here + k1 : here + k2], ends[there + k1 : there + k2]
-                    entered = then[there + k1 : there + k2]
-                    for k in range(k2 - k1):
-                        entered[k] += own[k] * score
-                        total += own[k] * onward[k]
-            used[at, edge - begin[kinds[at]]] = total * score
-        then *= ends > 0  # what leads nowhere would only take part in the scale
-        _scale(then)
-
-
-@compiled
-def _scale(layer):
-    largest = layer.max() if len(layer) else 0.0
-    if largest > 0:
-        layer /= largest
 
 
 class Counted:
@@ -360,17 +300,16 @@ class Counted:
         last = values[offset[-2] :].reshape(self.machine.states, -1)
         last[self.machine.accepting[0].numpy()] = one
 
-    def _per_edge(self, by_class: np.ndarray, empty: float, add: bool = False) -> np.ndarray:
-        """(T, A) -> (T, E), the largest of the classes that go along each edge, or their sum; or `empty`."""
+    def _per_edge(self, by_class: np.ndarray, empty: float) -> np.ndarray:
+        """(T, A) -> (T, E), the largest of the classes that go along each edge, or `empty`."""
         table = np.full((self.length, self.most_edges), empty, by_class.dtype)
         for kind, (effect, edge) in enumerate(zip(self.effects, self.edges, strict=True)):
             at = np.flatnonzero(self.kinds == kind)
             of_effect = np.full((edge.shape[1], len(at)), empty, by_class.dtype)
             for k in range(edge.shape[1]):
-                own = by_class[at][:, effect == k]
-                of_effect[k] = own.sum(1) if add else own.max(1)
+                of_effect[k] = by_class[at][:, effect == k].max(1)
             own = np.full((self.most_edges, len(at)), empty, by_class.dtype)
-            _along_edges(edge, of_effect, own, add)
+            _along_edges(edge, of_effect, own)
             table[at] = own.T
         return table
 
@@ -398,7 +337,7 @@ class Counted:
         self._ends(layout, alive, 1)
         _open_behind(*self._graph(), may, first, size, offset, alive)
         used = np.zeros((self.length, self.most_edges), np.uint8)
-        _open_ahead(*self._graph(), may, first, size, offset, alive, self._begun(layout, np.uint8), used)
+        _open_ahead(*self._graph(), may, first, size, offset, alive, self._begun(layout), used)
         left = np.zeros_like(candidates)
         for kind, (effect, edge) in enumerate(zip(self.effects, self.edges, strict=True)):
             at = np.flatnonzero(self.kinds == kind)
@@ -407,10 +346,10 @@ class Counted:
             left[at] = padded[:, edge].any(1)[:, effect]
         return candidates & left
 
-    def _begun(self, layout, kind: type) -> np.ndarray:
+    def _begun(self, layout) -> np.ndarray:
         """Two layers, of which the first holds the start state."""
         offset = layout[2]
-        reached = np.zeros((2, int(np.diff(offset).max())), kind)
+        reached = np.zeros((2, int(np.diff(offset).max())), np.uint8)
         place = self._start(layout)
         if place is not None:
             reached[0, place] = 1
@@ -422,29 +361,6 @@ class Counted:
         inside = (first[0] <= 0).all() and (-first[0] < size[0]).all()
         place = (int(self.machine.start[0]), *-first[0])
         return int(np.ravel_multi_index(place, (self.machine.states, *size[0]))) if inside else None
-
-    def marginals(self, probabilities: np.ndarray) -> np.ndarray | None:
-        """(T, A), not negative -> the chance of each class at each position among answers drawn position by position,
-        given that the grid sums lie in the widened windows; None where that has no chance."""
-        layout = self._layout([each.widened for each in self.sums])
-        if layout is None:
-            return None
-        first, size, offset = layout
-        weight = self._per_edge(probabilities, 0.0, add=True)
-        behind = np.zeros(offset[-1])
-        self._ends(layout, behind, 1.0)
-        _sums_behind(*self._graph(), weight, first, size, offset, behind)
-        used = np.zeros_like(weight)
-        _flows_ahead(*self._graph(), weight, first, size, offset, behind, self._begun(layout, np.float64), used)
-        if not (used.sum(1) > 0).all():
-            return None
-        share = np.divide(used, weight, out=np.zeros_like(used), where=weight > 0)  # of an edge for one of its classes
-        made = np.zeros_like(probabilities)
-        for kind, (effect, edge) in enumerate(zip(self.effects, self.edges, strict=True)):
-            at = np.flatnonzero(self.kinds == kind)
-            padded = np.concatenate([share[at], np.zeros((len(at), 1))], 1)
-            made[at] = padded[:, edge].sum(1)[:, effect] * probabilities[at]
-        return made / made.sum(1, keepdims=True)
 
     def best(self, log_probs: np.ndarray, windows: Sequence[tuple[int, int]] | None = None) -> tuple[np.ndarray, bool]:
         """(T, A) float32 -> the classes of the highest sum (T) among answers whose grid sums lie in the windows (those
@@ -489,19 +405,19 @@ def _spread(counter: Counter) -> float:
     return float((weights.amax(-1) - weights.amin(-1)).sum() / (weights.amax() - weights.amin()).clamp(min=1e-12))
 
 
-def _grids(counter: Counter) -> list[Gridded]:
-    """Grids from fine to coarse; whole numbers exactly at first, real ones where rounding errs least."""
+def _grids(counter: Counter) -> Iterator[Gridded]:
+    """Grids from fine to coarse; whole numbers exactly at first, real ones where rounding errs least. None that tells
+    nothing of the bounds."""
     spread = float((counter.weights.amax(-1) - counter.weights.amin(-1)).max())
-    if spread == 0:
-        return [Gridded.of(counter, 1.0)]
-    grids = [Gridded.of(counter, counter.divisor)] if counter.whole else []
+    if counter.whole or spread == 0:
+        yield Gridded.of(counter, counter.divisor if spread else 1.0)
     most = 64
-    while most >= 4:
-        steps = np.arange(most // 2 + 1, most + 1)
-        errors = [_error(counter.weights.numpy(), spread / k) for k in steps.tolist()]
-        grids.append(Gridded.of(counter, spread / int(steps[int(np.argmin(errors))])))
+    while spread and most >= 4:
+        steps = range(most // 2 + 1, most + 1)
+        grain = spread / min(steps, key=lambda k: _error(counter.weights.numpy(), spread / k))
+        if counter.high - counter.low >= grain:
+            yield Gridded.of(counter, grain)
         most //= 2
-    return [each for each in grids if each.exact or counter.high - counter.low >= each.grain]
 
 
 def _error(weights: np.ndarray, grain: float) -> float:

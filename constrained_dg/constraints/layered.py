@@ -171,7 +171,7 @@ class Machine:
         return torch.nn.functional.pad(self.accepting, (0, 1)).expand(rows, -1).gather(1, state[:, None])[:, 0]
 
     @cached_property
-    def _counted(self) -> Counted | None:
+    def counted(self) -> Counted | None:
         """The same in compiled loops, where they are faster."""
         here = self.rows == 1 and self.device.type == "cpu" and self.states >= COMPILED
         return Counted(self, []) if here else None
@@ -179,9 +179,8 @@ class Machine:
     @cached_property
     def _steps(self) -> tuple[np.ndarray, np.ndarray]:
         """(P, Q + 1, K) with the dead state, and (P, A): of one row."""
-        return np.pad(self.step[0].numpy(), ((0, 0), (0, 1), (0, 0)), constant_values=self.states), self.effect[
-            0
-        ].numpy()
+        step = np.pad(self.step[0].numpy(), ((0, 0), (0, 1), (0, 0)), constant_values=self.states)
+        return step, self.effect[0].numpy()
 
     def _accepted(self, classes: np.ndarray) -> np.ndarray:
         """`accepts` of one row on a CPU, where a step costs more in torch than in numpy."""
@@ -192,8 +191,8 @@ class Machine:
 
     def shrink(self, candidates: BoolTensor) -> BoolTensor:
         """(B, T, A) -> (B, T, A), what some accepted answer within the candidates holds: exact."""
-        if self._counted is not None:
-            return self._counted.shrink(candidates)
+        if self.counted is not None:
+            return self.counted.shrink(candidates)
         (rows, length, _), states, effects = candidates.shape, self.states, self.step.shape[-1]
         kinds = self.kind.tolist()
         effect_of = one_hot(self.effect, effects).float()  # (M, P, A, K)
@@ -217,8 +216,8 @@ class Machine:
 
     def best(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
         """(B, T, A) -> the accepted answer of the highest sum (B, T), and whether one of finite sum exists (B)."""
-        if self._counted is not None:
-            found = [self._counted.best(row) for row in log_probs.numpy()]
+        if self.counted is not None:
+            found = [self.counted.best(row) for row in log_probs.numpy()]
             return torch.from_numpy(np.stack([row for row, _ in found])), torch.tensor([there for _, there in found])
         (rows, length, _), states, effects = log_probs.shape, self.states, self.step.shape[-1]
         kinds, own = self.kind.tolist(), self.effect[:, self.kind].expand(rows, -1, -1)

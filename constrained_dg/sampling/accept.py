@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
 
 from constrained_dg.errors import check, is_count
 from constrained_dg.sampling.distribution import Distribution
-from constrained_dg.shapes import BoolTensor, FloatTensor
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 
 @dataclass(frozen=True)
@@ -126,15 +127,16 @@ class Schedule:
 
     def __call__(self, settled: Distribution, free: BoolTensor, done: float = 0.0) -> BoolTensor:
         """As `EntropyBound`."""
-        length = free.shape[1]
-        order = torch.tensor([_reversed_bits(at) for at in range(length)], device=free.device).masked_fill(~free, 2**62)
+        order = _scattered(free.shape[1], free.device).masked_fill(~free, 2**62)
         rank = order.argsort(dim=-1).argsort(dim=-1)
         wanted = torch.ceil(free.sum(-1, keepdim=True) * done - 1e-6).clamp(min=1)
         return (rank < wanted) & free
 
 
-def _reversed_bits(number: int) -> int:
-    return int(f"{number:030b}"[::-1], 2)
+@lru_cache(maxsize=64)
+def _scattered(length: int, device: torch.device) -> IntTensor:
+    """(C) int64 the bits of each position in reverse: sorted by it, positions that are near lie apart."""
+    return torch.tensor([int(f"{at:030b}"[::-1], 2) for at in range(length)], device=device)
 
 
 _CERTAIN = {

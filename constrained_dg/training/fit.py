@@ -69,6 +69,8 @@ def fit(cfg: dict[str, Any]) -> float:
     task, sampler = build(cfg["task"], named), build(cfg["sampler"], named)
     parts = getattr(sampler, "sampler", sampler)  # of one attempt, where there are several
     check(isinstance(parts, Diffusion), f"sampler {sampler.name!r} does not denoise", "train with plain or validity")
+    keeps = objective.own_canvas > 0 and getattr(parts.accept, "keeps", False)
+    check(not keeps, f"sampler {sampler.name!r} with objective.own_canvas", "carry canvases of plain, or set it to 0")
     backbone, task = starting_point(cfg, task, objective, packages)
     check_sampler(task, sampler)
     resume_from = checkpoint_of(folder) if cfg["resume"] else None

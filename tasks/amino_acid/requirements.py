@@ -9,7 +9,7 @@ the sequence is filled up with EOS.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from math import ceil, floor, inf, isfinite
 
@@ -94,6 +94,8 @@ class Requirements:
         ]:
             needed = pattern.shortest + first - 1
             check(needed <= high, f"{name}={pattern.text} needs {needed} residues", f"there are at most {high}")
+        for pattern, kind in self._motifs():  # a pattern that is too large is no contradiction: refused here and now
+            _automaton(pattern, kind)
         for group in self.composition:
             odd = sorted(set(group.residues) - set(RESIDUES))
             check(bool(group.residues) and not odd, f"composition of {group.residues!r}", f"name some of {RESIDUES}")
@@ -111,6 +113,11 @@ class Requirements:
             check(not odd, f"unknown residue {odd[:1]} in sequence", f"use {RESIDUES}, and ? for what is to be found")
             same = self.length == (len(self.template), len(self.template))
             check(same, f"a sequence of {len(self.template)} residues with length={low}..{high}", "leave length out")
+
+    def _motifs(self) -> list[tuple[Pattern, str | int]]:
+        """Patterns that need an automaton, with what they must do (see `Motif`)."""
+        named = [(pattern, "contains") for pattern in self.contains] + [(pattern, "avoids") for pattern in self.avoids]
+        return named + [(pattern, at) for at, pattern in self.places if not _is_placed(pattern)]
 
     @property
     def text(self) -> str:
@@ -142,7 +149,7 @@ class Requirements:
                 tokens[at], given[at] = FIRST_RESIDUE + RESIDUES.index(letter), True
         return tokens, given
 
-    @lru_cache(maxsize=512)  # noqa: B019  (requirements are few and small; the sweeps that a rule has worked out are not)
+    @lru_cache(maxsize=128)  # noqa: B019  (requirements are few and small; the sweeps that a rule has worked out are not)
     def rule(self) -> Constraint:
         """The rule of one row over the canvas; `Unsatisfiable` where making it proves that nothing satisfies it."""
         try:
@@ -163,15 +170,9 @@ class Requirements:
             parts.append(Pinned(torch.tensor([tokens]), torch.tensor([given]), VOCABULARY, show))
         if low < high:
             parts.append(_ends(canvas))
-        parts += [Motif(pattern, "contains", canvas) for pattern in self.contains]
-        parts += [Motif(pattern, "avoids", canvas) for pattern in self.avoids]
-        for position, pattern in self.places:
-            fixed = all(least == most for _, least, most in pattern.elements)
-            bound = pattern.end or pattern.start_optional or pattern.end_optional
-            if fixed and not bound and (position == 1 or not pattern.start):
-                parts.append(Vocabulary(_placed(pattern, position, canvas), show))  # no states, however far in
-            else:
-                parts.append(Motif(pattern, position, canvas))
+        parts += [Motif(pattern, kind, canvas) for pattern, kind in self._motifs()]
+        placed = [(position, pattern) for position, pattern in self.places if _is_placed(pattern)]
+        parts += [Vocabulary(_placed(pattern, position, canvas), show) for position, pattern in placed]
         for group in self.composition:
             if low == high or not group.percent:
                 least, most = group.counts(high)
@@ -181,8 +182,7 @@ class Requirements:
                 parts.append(Count(which, least, most, canvas, VOCABULARY, range(high), show))
             else:
                 held = np.array([float(letter in group.residues) for letter in RESIDUES]) * 100
-                name = f"percent of {group.residues}"
-                parts += [Mean(held, bound, upper, self.length, canvas, name) for bound, upper in _sides(group)]
+                parts += means(held, (group.low, group.high), self.length, canvas, f"percent of {group.residues}")
         if self.charge is not None:
             parts.append(Charge(self.charge, self.length, canvas))
         if self.mass is not None:
@@ -190,15 +190,8 @@ class Requirements:
             low_mass, high_mass = (bound - properties.WATER for bound in self.mass)
             parts.append(Window(weights, low_mass, high_mass, canvas, range(high), show, "the mass without a water"))
         if self.hydropathy is not None:
-            tenths = np.rint(properties.HYDROPATHY * 10)
-            if low == high:
-                bounds = tuple(10 * high * bound for bound in self.hydropathy)
-                parts.append(Mean(tenths, bounds, None, self.length, canvas, "tenths of hydropathy"))
-            else:
-                sides = [(10 * bound, upper) for bound, upper in zip(self.hydropathy, (False, True), strict=True)]
-                for bound, upper in sides:
-                    if isfinite(bound):
-                        parts.append(Mean(tenths, bound, upper, self.length, canvas, "tenths of hydropathy"))
+            tenths, bounds = np.rint(properties.HYDROPATHY * 10), tuple(10 * bound for bound in self.hydropathy)
+            parts += means(tenths, bounds, self.length, canvas, "tenths of hydropathy")
         return parts
 
     def broken(self, sequence: str) -> list[str]:
@@ -298,11 +291,6 @@ def parse_requirements(text: str) -> Requirements:
     )
 
 
-def with_template(requirements: Requirements, template: str) -> Requirements:
-    """The same for a sequence of which some residues stay."""
-    return replace(requirements, template=template, length=(len(template), len(template)))
-
-
 # -- rules ------------------------------------------------------------------------------------------------------------
 
 
@@ -342,6 +330,12 @@ def _automaton(pattern: Pattern, kind: str | int) -> prosite.Dfa:
     if kind == "contains":
         return prosite.contains(pattern)
     return prosite.avoids(pattern) if kind == "avoids" else prosite.at(pattern, kind)
+
+
+def _is_placed(pattern: Pattern) -> bool:
+    """Whether a match that begins at a given position is told position by position, without states."""
+    anchored = pattern.start or pattern.end or pattern.start_optional or pattern.end_optional
+    return not anchored and all(least == most for _, least, most in pattern.elements)
 
 
 def _placed(pattern: Pattern, position: int, canvas: int) -> BoolTensor:
@@ -409,14 +403,13 @@ def _by_position(residues: np.ndarray, length: tuple[int, int], canvas: int) -> 
 
 
 class Mean(Window):
-    """A mean over the residues lies between two numbers.
-
-    Over a known number of residues it is a sum. Else each bound is a sum of what the residues have above it.
+    """A mean over the residues lies between two numbers. Made by `means`.
 
     Args:
-        residues: (20) what each adds.
-        bound: (low, high) of the sum where the number of residues is known, else one bound of the mean.
-        upper: whether that is the upper one; None where the number of residues is known.
+        residues: (20) what is averaged.
+        bounds: of the mean.
+        taken_off: from each residue before they are added up.
+        sums: bounds of the sum.
         length: fewest and most residues.
         canvas: T.
         name: what is averaged.
@@ -425,33 +418,41 @@ class Mean(Window):
     def __init__(
         self,
         residues: np.ndarray,
-        bound: float | Bounds,
-        upper: bool | None,
+        bounds: Bounds,
+        taken_off: float,
+        sums: Bounds,
         length: tuple[int, int],
         canvas: int,
         name: str,
     ) -> None:
-        self.name, self.residues = name, torch.from_numpy(residues.astype(np.float64))
-        if upper is None:
-            low, high = bound
-            self.bounds = (low / length[1], high / length[1])
-        else:
-            low, high = (-inf, 0.0) if upper else (0.0, inf)
-            self.bounds = (-inf, bound) if upper else (bound, inf)
-            residues = residues - bound
-        super().__init__(_by_position(residues, length, canvas), low, high, canvas, range(length[1]), show, name)
+        self.residues, self.bounds = torch.from_numpy(residues), bounds
+        weights = _by_position(residues - taken_off, length, canvas)
+        super().__init__(weights, *sums, canvas, range(length[1]), show, name)
 
     def explain(self, answer: IntTensor) -> list[list[str]]:
         told = []
         for satisfied, tokens in zip(self.is_satisfied(answer).tolist(), answer.tolist(), strict=True):
             at = [RESIDUES.index(letter) for letter in sequence_of(tokens)]
             mean = float(self.residues[at].mean()) if at else 0.0
-            told.append([] if satisfied else [f"{self.name}: {mean:.4g}, not within {_range(*self.bounds)}"])
+            told.append([] if satisfied else [f"{self.what}: {mean:.4g}, not within {_range(*self.bounds)}"])
         return told
 
 
-def _sides(group: Composition) -> list[tuple[float, bool]]:
-    return [(bound, upper) for bound, upper in ((group.low, False), (group.high, True)) if 0 < bound < 100]
+def means(residues: np.ndarray, bounds: Bounds, length: tuple[int, int], canvas: int, name: str) -> list[Mean]:
+    """Rules that keep the mean of residues (20) within bounds.
+
+    Over a known number of residues that is one sum. Else it is a sum for each bound that a mean can break, of what the
+    residues have above it.
+    """
+    (low, high), (fewest, most) = bounds, length
+    if fewest == most:
+        return [Mean(residues, bounds, 0.0, (low * most, high * most), length, canvas, name)]
+    rules = []
+    if residues.min() < low:
+        rules.append(Mean(residues, (low, inf), low, (0.0, inf), length, canvas, name))
+    if residues.max() > high:
+        rules.append(Mean(residues, (-inf, high), high, (-inf, 0.0), length, canvas, name))
+    return rules
 
 
 class Charge(Window):

@@ -89,8 +89,16 @@ def unique(sequences: Sequence[str]) -> dict[str, Any]:
     Raises:
         InputError: no sequences.
     """
-    found = len(set(sequences))
-    return {"value": found / max(1, len(sequences)), "n": len(sequences), "ci95": list(wilson(found, len(sequences)))}
+    return share(len(set(sequences)), len(sequences))
+
+
+def share(good: int, n: int) -> dict[str, Any]:
+    """A share of n, with Wilson's interval.
+
+    Raises:
+        InputError: n is 0.
+    """
+    return {"value": good / max(1, n), "n": n, "ci95": list(wilson(good, n))}
 
 
 def novelty(sequences: Sequence[str], training: Sequence[str]) -> dict[str, Any]:

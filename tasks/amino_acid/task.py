@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from constrained_dg.constraints import ByRow, Constraint
-from constrained_dg.errors import InputError, check, is_count
-from constrained_dg.metrics import Outcome, wilson
+from constrained_dg.errors import check, is_count
+from constrained_dg.files import read_text
+from constrained_dg.metrics import Outcome
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Task
 from tasks.amino_acid import kmer, natural, properties, prosite, statistics
@@ -41,8 +42,8 @@ from tasks.amino_acid.alphabet import (
     sequence_of,
     tokens_of,
 )
-from tasks.amino_acid.files import read_fasta, read_text, write_fasta
-from tasks.amino_acid.requirements import Requirements, parse_requirements, with_template
+from tasks.amino_acid.files import read_fasta, write_fasta
+from tasks.amino_acid.requirements import Requirements, parse_requirements
 from tasks.amino_acid.rule_sets import RULES, planted
 
 _RED, _GREEN, _OFF = "\x1b[31m", "\x1b[32m", "\x1b[0m"
@@ -177,17 +178,9 @@ class Sequences(Task):
         Raises:
             InputError: naming the file and the line.
         """
-        problems = []
-        for number, line in enumerate(
-            read_text(path, "give a text file with requirements on each line").splitlines(), 1
-        ):
-            if line.strip() and not line.startswith("#"):
-                try:
-                    problems.append(replace(self.parse(line.strip()), tier=Path(path).stem))
-                except InputError as error:
-                    raise InputError(f"{path} line {number}: {error}") from None
-        check(bool(problems), f"{path} holds no requirements", "give some on each line, such as length=40 avoids=C")
-        return problems
+        lines = read_text(path, "give a text file with requirements on each line").splitlines()
+        lines = ["" if line.startswith("#") else line for line in lines]
+        return [replace(problem, tier=Path(path).stem) for problem in self.problems_of(path, lines)]
 
     def decode(self, problem: SequenceProblem, answer: IntTensor) -> str:
         return sequence_of(answer.tolist())
@@ -204,12 +197,7 @@ class Sequences(Task):
     def measure(self, outcomes: Sequence[Outcome], model: Any = None) -> dict[str, dict[str, Any]]:
         """How many answers keep all rules by `re` and Biopython alone ("independent_valid": of those called solved,
         "independent_share"), and how natural, diverse and novel they are; see `statistics`."""
-        made = [o.answer for o in outcomes if o.answer]
-        fine = [bool(o.answer) and not o.problem.requirements.broken(o.answer) for o in outcomes]
-        solved = [good for o, good in zip(outcomes, fine, strict=True) if o.solved]
-        told = {"independent_share": _share(sum(fine), len(fine))}
-        if solved:
-            told["independent_valid"] = _share(sum(solved), len(solved))
+        told, made = self._checked(outcomes), [o.answer for o in outcomes if o.answer]
         if len(made) < 4:
             return told
         kinds = {o.problem.requirements.kind for o in outcomes}
@@ -226,6 +214,14 @@ class Sequences(Task):
             "unique": statistics.unique(made),
             "novelty": statistics.mean(novel),
         }
+
+    @staticmethod
+    def _checked(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+        """How many answers keep all rules by `re` and Biopython: of all, and of those called solved."""
+        fine = [bool(o.answer) and not o.problem.requirements.broken(o.answer) for o in outcomes]
+        solved = [good for o, good in zip(outcomes, fine, strict=True) if o.solved]
+        told = {"independent_share": statistics.share(sum(fine), len(fine))}
+        return told | ({"independent_valid": statistics.share(sum(solved), len(solved))} if solved else {})
 
     def draw(self, problem: SequenceProblem, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
         """Lines of 60 residues with a ruler; violating residues red; below, where patterns match, and the sums."""
@@ -361,7 +357,7 @@ class Infill(Sequences):
     def measure(self, outcomes: Sequence[Outcome], model: Any = None) -> dict[str, dict[str, Any]]:
         """Recovery of the masked residues by the answers, the perplexity of the true ones to the model, told in one
         pass from pure noise, and both of a k-mer model (`kmer.Context`) that sees the same context."""
-        told = {k: v for k, v in super().measure(outcomes, model).items() if k.startswith("independent")}
+        told = self._checked(outcomes)
         known = [o for o in outcomes if o.problem.reference is not None]
         if len(known) < 2:
             return told
@@ -371,9 +367,8 @@ class Infill(Sequences):
         baseline = kmer.measure(truth, texts, self._context_log_probs)
         told |= {f"{name}_kmer": value for name, value in baseline.items()}
         if model is not None:
-            told["perplexity"] = kmer.measure(truth, texts, lambda text: self._model_log_probs(model, text))[
-                "perplexity"
-            ]
+            own = kmer.measure(truth, texts, lambda text: self._model_log_probs(model, text))
+            told["perplexity"] = own["perplexity"]
         return told
 
     def _context_log_probs(self, text: str) -> np.ndarray:
@@ -406,7 +401,7 @@ def _certain(answer: str) -> np.ndarray:
 
 
 def _template(template: str) -> Requirements:
-    return with_template(Requirements(length=(len(template), len(template))), template)
+    return Requirements(length=(len(template), len(template)), template=template)
 
 
 def _properties(sequence: str) -> tuple[float, float]:
@@ -480,7 +475,3 @@ def _colour(letter: str) -> str:
     """Positive blue, negative red, polar green, greasy yellow; the rest grey."""
     groups = {"KRH": "#c6dbef", "DE": "#fcbba1", "STNQCY": "#c7e9c0", "AVLIMFWP": "#fff3b0"}
     return next((colour for group, colour in groups.items() if letter in group), "#eeeeee")
-
-
-def _share(good: int, n: int) -> dict[str, Any]:
-    return {"value": good / n, "n": n, "ci95": list(wilson(good, n))}

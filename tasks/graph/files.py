@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import gzip
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from constrained_dg.errors import InputError, check
+from constrained_dg.files import read_text
 from tasks.graph.graph import Graph
 
 ENDINGS = ("g6", "col", "tsv", "csv", "edges", "txt")
@@ -83,7 +82,7 @@ def _read_file(path: Path) -> list[Named]:
             Named(row.get("name") or f"{stem(path)}:{at}", _at(path, at, Graph.from_graph6, row["graph6"]), row)
             for at, row in enumerate(rows, 2)
         ]
-    lines = _lines(path)
+    lines = read_text(path, f"give {KNOWN}").splitlines()
     if ending == "g6":
         return [
             Named(f"{stem(path)}:{at}", _at(path, at, Graph.from_graph6, line))
@@ -94,16 +93,8 @@ def _read_file(path: Path) -> list[Named]:
     return [Named(stem(path), graph)]
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig").splitlines()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error})", "it may be cut short, or of another kind") from None
-
-
 def _table(path: Path) -> list[dict[str, str]]:
-    lines = _lines(path)
+    lines = read_text(path, f"give {KNOWN}").splitlines()
     rows = list(csv.DictReader(lines, delimiter="\t" if _ending(path) == "tsv" else ","))
     for at, row in enumerate(rows, 2):
         check(None not in row and None not in row.values(), f"{path}, line {at}: not as many values as columns")

@@ -19,7 +19,7 @@ from constrained_dg.sampling import Search
 from constrained_dg.sampling.base import Status
 from constrained_dg.task import without_colours
 from tasks.amino_acid import Design, Infill, Peptides, natural, properties, rule_sets
-from tasks.amino_acid.alphabet import EOS, FIRST_RESIDUE, NOISE, OPEN, RESIDUES, VOCABULARY, sequence_of, tokens_of
+from tasks.amino_acid.alphabet import EOS, NOISE, OPEN, RESIDUES, VOCABULARY, sequence_of, tokens_of
 from tasks.amino_acid.files import read_fasta
 from tasks.amino_acid.prosite import parse_pattern
 from tasks.amino_acid.requirements import Requirements, parse_requirements
@@ -308,9 +308,35 @@ def test_requirements_refuse_a_motif_that_reaches_behind_the_end():
         Requirements(length=(6, 6), places=((5, parse_pattern("A-A-A")),))
 
 
-def test_no_held_out_rule_set_is_unsatisfiable_and_rows_may_differ():
-    task = Design()
-    problems = task.held_out(1, 3)
-    rule, batch = task.constraint(problems[:1]), task.encode(problems[:1])
-    assert batch.prompt.shape == (1, 5) and rule.rows == 1
-    assert int(batch.canvas[0, 0]) == EOS != FIRST_RESIDUE
+def test_held_out_rule_sets_can_be_met_and_rows_have_rules_of_their_own():
+    task = Peptides()
+    problems = [problem for problem in task.held_out(2, 3) if problem.requirements.canvas == 32]
+    rule, batch = task.constraint(problems), task.encode(problems)
+    assert rule.rows == len(problems) > 1 and batch.prompt.shape == (len(problems), 5)
+    assert not contradictory(rule, batch.canvas, batch.pinned).any()
+    avoids = task.constraint([task.parse("length=9 avoids=C"), task.parse("length=9 avoids=D")])
+    answer = torch.tensor([tokens_of("ACDEFGHIK", 32), tokens_of("ACEFGHIKL", 32)])
+    assert avoids.is_satisfied(answer).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "good", "bad"),
+    [
+        ("length=5..9 composition=C:0%..0%", "AAAAAA", "AAACAA"),
+        ("length=5..9 composition=AG:100%..100%", "AGAGAG", "AGAGAK"),
+        ("length=5..9 hydropathy=4.5..4.5", "IIIIII", "IIIIIV"),
+    ],
+)
+def test_shares_of_nothing_and_of_all_bind_where_the_length_is_open(text, good, bad):
+    requirements = parse_requirements(text)
+    for sequence, right in ((good, True), (bad, False)):
+        assert bool(requirements.rule().is_satisfied(torch.tensor([tokens_of(sequence, 32)]))) is right
+        assert (requirements.broken(sequence) == []) is right
+    sequence, _ = solved(text)
+    assert requirements.broken(sequence) == []
+
+
+@pytest.mark.parametrize("rule", ["contains", "avoids"])
+def test_a_pattern_that_is_too_large_is_refused_and_never_called_unsatisfiable(rule):
+    with pytest.raises(InputError, match="needs more than 4,096 states"):
+        parse_requirements(f"length=60 {rule}=[DE]-x(20)-[KR]-x(20)-W")
