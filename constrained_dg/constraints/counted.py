@@ -165,7 +165,7 @@ def _best_behind(kinds, begin, source, target, shift, scores, first, size, offse
                     there = ((target[edge] * size[at + 1, 0] + i + i0) * y + j + j0) * z + k0
                     own, behind = now[here + k1 : here + k2], then[there + k1 : there + k2]
                     for k in range(k2 - k1):
-                        own[k] = max(own[k], behind[k] + score)
+                        own[k] = np.maximum(own[k], behind[k] + score)  # vector instructions, which `max` is not
 
 
 @compiled
