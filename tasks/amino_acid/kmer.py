@@ -1,4 +1,4 @@
-"""The baseline for masked residues: neighbours near by, counted in training sequences, and the residues of the text."""
+"""Baselines for masked residues: plain k-mer counts, and a strong mix of neighbours near by and the text's residues."""
 
 from __future__ import annotations
 
@@ -20,6 +20,37 @@ _PAIRS = ((-2, -1), (-1, 1), (1, 2))
 #: How many residues of the training frequencies the frequencies of a text are smoothed by.
 _PRIOR = 200
 _RESAMPLES = 500
+
+
+class Kmer:
+    """p(residue | the neighbours on both sides), from counts of k-mers with k = 3: the plain baseline.
+
+    Smoothed (Witten and Bell 1991) towards p(residue | the one on the left), and that towards p(residue). A masked
+    neighbour is left out; what lies beyond an end is one.
+
+    Args:
+        sequences: of the 20 residues.
+
+    Raises:
+        InputError: no sequences, or other letters.
+    """
+
+    def __init__(self, sequences: Sequence[str]) -> None:
+        _check_whole(sequences)
+        residue, beside = _counted(sequences)
+        alone = _frequency(residue)
+        left = _smoothed(_tally(beside[-1], residue), alone)
+        both = _smoothed(_tally(beside[-1], beside[1], residue), left[:, None])
+        self._table = both  # (22, 22, 20)
+        self._table[_UNKNOWN] = _smoothed(_tally(beside[1], residue), alone)
+        self._table[:, _UNKNOWN] = left
+        self._table[_UNKNOWN, _UNKNOWN] = alone
+
+    def log_probs(self, text: str) -> np.ndarray:
+        """As `Context.log_probs`."""
+        symbols = _symbols(text)
+        beside = dict(zip(_SINGLES, _neighbours(symbols).T, strict=True))
+        return _with_known(symbols, self._table[beside[-1], beside[1]])
 
 
 class Context:
@@ -49,8 +80,7 @@ class Context:
     """
 
     def __init__(self, sequences: Sequence[str]) -> None:
-        check(any(sequences), "there are no sequences to count in", "give training sequences")
-        check(MASK not in "".join(sequences), "a training sequence has a masked residue", "give whole sequences")
+        _check_whole(sequences)
         _, cluster = np.unique(clusters(sequences), return_inverse=True)
         self.weights = np.full(len(_SINGLES) + len(_PAIRS) + 1, 0.5)
         weighed = [sequence for sequence, at in zip(sequences, cluster, strict=True) if sequence and at % 5 == 4]
@@ -65,26 +95,13 @@ class Context:
         Raises:
             InputError: a letter that is neither a residue nor "?".
         """
-        symbols, found = _symbols(text), np.full((len(text), 20), -np.inf)
-        known = np.flatnonzero(symbols < _UNKNOWN)
-        found[known, symbols[known]] = 0
+        symbols, found = _symbols(text), np.zeros((len(text), 20))
         found[symbols == _UNKNOWN] = _normalised(self._frequency + self._ratios(text) @ self.weights)
-        return found
-
-    def restore(self, text: str) -> str:
-        """The text with the likeliest residue at each "?", each by itself.
-
-        Raises:
-            InputError: a letter that is neither a residue nor "?".
-        """
-        return "".join(RESIDUES[at] for at in self.log_probs(text).argmax(1))
+        return _with_known(symbols, found)
 
     def _count(self, sequences: Sequence[str]) -> None:
-        symbols = [_symbols(sequence) for sequence in sequences]
-        residue, neighbours = np.concatenate(symbols), np.concatenate([_neighbours(each) for each in symbols])
-        beside = dict(zip(_SINGLES, neighbours.T, strict=True))
-        counts = np.bincount(residue, minlength=20) + 1.0  # so that none is impossible
-        self._frequency = np.log(counts / counts.sum())
+        residue, beside = _counted(sequences)
+        self._frequency = _frequency(residue)
         self._single, self._pair = {}, {}
         for at in _SINGLES:
             self._single[at] = _smoothed(_tally(beside[at], residue), self._frequency) - self._frequency
@@ -166,6 +183,30 @@ def measure(
         "perplexity": metric(lambda sums: np.exp(sums[1] / sums[0])),
         "recovery": metric(lambda sums: sums[2] / sums[0]),
     }
+
+
+def _check_whole(sequences: Sequence[str]) -> None:
+    check(any(sequences), "there are no sequences to count in", "give training sequences")
+    check(MASK not in "".join(sequences), "a training sequence has a masked residue", "give whole sequences")
+
+
+def _counted(sequences: Sequence[str]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """All residues (N) int64, and the symbols beside them (N) by distance."""
+    symbols = [_symbols(sequence) for sequence in sequences]
+    neighbours = np.concatenate([_neighbours(each) for each in symbols])
+    return np.concatenate(symbols), dict(zip(_SINGLES, neighbours.T, strict=True))
+
+
+def _frequency(residue: np.ndarray) -> np.ndarray:
+    """(20) logs of the shares."""
+    counts = np.bincount(residue, minlength=20) + 1.0  # so that none is impossible
+    return np.log(counts / counts.sum())
+
+
+def _with_known(symbols: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """(L, 20) log-probabilities, with those of the known symbols certain."""
+    certain = np.where(np.arange(20) == symbols[:, None], 0.0, -np.inf)
+    return np.where((symbols == _UNKNOWN)[:, None], found, certain)
 
 
 def _symbols(text: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -108,7 +108,7 @@ class Sequences(Task):
         self.max_canvas = canvas_length(self.longest)
         self.max_prompt = PROMPT + self.restores * self.max_canvas
         self._nearest: dict[str, float] = {}
-        self._told: dict[tuple[int | None, str], np.ndarray] = {}
+        self._told: dict[tuple[int | str, str], np.ndarray] = {}
 
     def pool(self, held_out: bool) -> Sequence[tuple[str, str]]:
         """Natural sequences with their kind."""
@@ -317,8 +317,8 @@ class Infill(Sequences):
     TIERS: ClassVar[tuple[str, ...]] = ("stretches of 5 to 20", "half")
 
     @cached_property
-    def _context(self) -> kmer.Context:
-        return kmer.Context(natural.uniprot(False))
+    def _baselines(self) -> dict[str, kmer.Kmer | kmer.Context]:
+        return {"kmer": kmer.Kmer(natural.uniprot(False)), "mix": kmer.Context(natural.uniprot(False))}
 
     def held_out(self, per_tier: int, seed: int) -> list[SequenceProblem]:
         """Held-out sequences with stretches masked, and with half of the residues masked."""
@@ -356,7 +356,7 @@ class Infill(Sequences):
 
     def measure(self, outcomes: Sequence[Outcome], model: Any = None) -> dict[str, dict[str, Any]]:
         """Recovery of the masked residues by the answers, the perplexity of the true ones to the model, told in one
-        pass from pure noise, and both of a k-mer model (`kmer.Context`) that sees the same context."""
+        pass from pure noise, and both of a k-mer model and a stronger mix (`kmer.Kmer`, `kmer.Context`)."""
         told = self._checked(outcomes)
         known = [o for o in outcomes if o.problem.reference is not None]
         if len(known) < 2:
@@ -364,17 +364,18 @@ class Infill(Sequences):
         truth, texts = [o.problem.reference for o in known], [o.problem.requirements.template for o in known]
         answers = dict(zip(texts, (o.answer for o in known), strict=True))
         told["recovery"] = kmer.measure(truth, texts, lambda text: _certain(answers[text]))["recovery"]
-        baseline = kmer.measure(truth, texts, self._context_log_probs)
-        told |= {f"{name}_kmer": value for name, value in baseline.items()}
+        for name, baseline in self._baselines.items():
+            found = kmer.measure(truth, texts, partial(self._baseline_log_probs, name, baseline))
+            told |= {f"{metric}_{name}": value for metric, value in found.items()}
         if model is not None:
             own = kmer.measure(truth, texts, lambda text: self._model_log_probs(model, text))
             told["perplexity"] = own["perplexity"]
         return told
 
-    def _context_log_probs(self, text: str) -> np.ndarray:
-        if (None, text) not in self._told:
-            self._told[None, text] = self._context.log_probs(text)
-        return self._told[None, text]
+    def _baseline_log_probs(self, name: str, baseline: kmer.Kmer | kmer.Context, text: str) -> np.ndarray:
+        if (name, text) not in self._told:
+            self._told[name, text] = baseline.log_probs(text)
+        return self._told[name, text]
 
     @torch.no_grad()
     def _model_log_probs(self, model: Any, text: str, draws: int = 4) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The baseline for masked residues: by hand on tiny corpora, and on held-out proteins."""
+"""The baselines for masked residues: by hand on tiny corpora, and on held-out proteins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from constrained_dg.errors import InputError
 from tasks.amino_acid.alphabet import RESIDUES
-from tasks.amino_acid.kmer import Context, mask_singles, mask_stretch, measure
+from tasks.amino_acid.kmer import Context, Kmer, mask_singles, mask_stretch, measure
 from tasks.amino_acid.natural import uniprot
 
 
@@ -58,13 +58,36 @@ def test_residues_known_far_away_shift_the_frequencies(context):
     assert many[RESIDUES.index("W")] > few[RESIDUES.index("W")] and few[0] > many[0]
 
 
-def test_restore_returns_the_words_of_the_corpus():
+def test_kmer_counts_by_hand():
+    """Beside a C stand an A (twice) and a D; each count is smoothed towards that with less known."""
+    kmer = Kmer(["CA", "CA", "CD"])
+    counts = np.ones(20)
+    counts[[RESIDUES.index(letter) for letter in "ACD"]] += 2, 3, 1
+    alone = counts / counts.sum()
+    seen = np.zeros(20)
+    seen[[RESIDUES.index(letter) for letter in "AD"]] = 2, 1
+    left = (seen + 2 * alone) / (3 + 2)
+    assert np.allclose(np.exp(kmer.log_probs("C??")[1]), left)
+    assert np.allclose(np.exp(kmer.log_probs("C?")[1]), (seen + 2 * left) / (3 + 2))  # the end is a neighbour too
+    assert np.allclose(np.exp(kmer.log_probs("???")[1]), alone)
+    right = (np.eye(20)[RESIDUES.index("C")] * 2 + 1 * alone) / (2 + 1)
+    assert np.allclose(np.exp(kmer.log_probs("??A")[1]), right)
+    assert kmer.log_probs("C?A")[0, RESIDUES.index("C")] == 0 == kmer.log_probs("C?A")[2].max()
+
+
+def test_the_likeliest_residues_are_those_of_the_corpus():
     words = ["MKLVWACDEF", "GHIKLMNPQR", "STVWYACFGH", "DEWRTYIPAS", "FGHKLCVNMQ", "QETYIPSFHK"]
     context = Context(words * 3)
     for word in words:
         for at in range(10):
-            assert context.restore(word[:at] + "?" + word[at + 1 :]) == word
-    assert context.restore("ACD") == "ACD"
+            likeliest = context.log_probs(word[:at] + "?" + word[at + 1 :]).argmax(1)
+            assert "".join(RESIDUES[residue] for residue in likeliest) == word
+
+
+def test_held_out_proteins_are_told_better_by_the_mix_than_by_kmers_alone(context):
+    texts = masked(mask_singles, uniprot(True))
+    plain, mixed = (measure(uniprot(True), texts, each.log_probs) for each in (Kmer(uniprot(False)[::8]), context))
+    assert mixed["perplexity"]["value"] < plain["perplexity"]["value"] < 18.5
 
 
 @pytest.mark.parametrize("mask", [mask_singles, mask_stretch])
