@@ -173,6 +173,6 @@ def test_load_sampler_refuses(name, overrides, match):
 
 def test_choices_in_folders_are_named_with_them():
     assert {"sudoku", "text", "graph/coloring"} <= set(cli.choices("task"))
-    assert cli.load_config("task", "graph/coloring")["_target_"] == "tasks.graph.Coloring"
+    assert cli.load_config("task", "graph/coloring")["task"]["_target_"] == "tasks.graph.Coloring"
     with pytest.raises(InputError, match=r"no task .graph/colouring.; known: .*graph/coloring"):
         cli.load_config("task", "graph/colouring")

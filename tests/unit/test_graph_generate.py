@@ -327,7 +327,7 @@ def test_a_family_with_too_few_classes_for_a_split_is_refused():
 
 
 def test_the_configuration_builds():
-    built = build(load_config("task/graph", "generate"))
+    built = build(load_config("task/graph", "generate")["task"])
     assert isinstance(built, GenerateGraphs) and {name for name, _ in built.mix} == set(FAMILIES)
     assert built.max_canvas == 256
 
