@@ -212,7 +212,7 @@ def show(cfg: dict[str, Any], run: Run, one: Contender, problems: Sequence[Probl
         # Recorded first and shown afterwards, so that the time is the model's and not that of the eyes.
         [outcome] = solve(one.model, run.task, one.sampler, [problem], on_step=records.append, **settings(cfg))
         batch, constraint = run.task.encode([problem]), run.task.constraint([problem])
-        frames = trace.frames_of(records, batch, constraint, 0, run.task.pad_id)
+        frames = trace.frames_of(records, batch, constraint, 0, run.task.blank_id)
         console.print(f"\n{one.name} on {problem.text}", soft_wrap=True, markup=False)
         play(console, run, problem, frames)
         console.print(Text.from_ansi(verdict(run, problem, outcome, frames)), soft_wrap=True)
@@ -232,7 +232,7 @@ def verdict(run: Run, problem: Problem, outcome: Outcome, frames: Sequence[trace
     cost = f"passes {outcome.passes}, search branches {outcome.search_nodes}, {outcome.seconds:.2f} s"
     lines = [f"{outcome.status}: {cost}"]
     if outcome.status is Status.UNSATISFIABLE:
-        clues = torch.where(batch.pinned, batch.canvas, run.task.pad_id)
+        clues = torch.where(batch.pinned, batch.answer, run.task.blank_id)
         drawn = run.task.draw(problem, None, (constraint.violations(clues) & batch.pinned)[0])
         return "\n".join([drawn, *lines, "proved: no answer agrees with the clues"])
     answer = outcome.tokens[None]
@@ -245,11 +245,11 @@ def play(console: Console, run: Run, problem: Problem, frames: Sequence[trace.Fr
     """Frames in one place of the terminal, or a few of them below each other where there is no terminal."""
     if not console.is_terminal:
         for frame in trace.chosen(frames, 6):
-            console.print(trace.draw_frame(run.task, problem, frame, colour=False), markup=False)
+            console.print(trace.draw_frame(run.task, problem, frame, color=False), markup=False)
         return
     with Live(console=console, auto_refresh=False) as live:
         for frame in frames:
-            live.update(Text.from_ansi(trace.draw_frame(run.task, problem, frame, colour=True)), refresh=True)
+            live.update(Text.from_ansi(trace.draw_frame(run.task, problem, frame, color=True)), refresh=True)
             time.sleep(FRAME)
 
 

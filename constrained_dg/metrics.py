@@ -155,7 +155,7 @@ def _solve_batch(
 ) -> list[Outcome]:
     begun = time.perf_counter()
     batch, constraint = task.encode(problems).to(device), task.constraint(problems).to(device)
-    ends = {"eos": task.ends, "pad": task.eos_id, "canvas_length": task.canvas_length} if task.ends else {}
+    ends = {"eos": task.ends, "pad": task.padding_id, "canvas_length": task.canvas_length} if task.ends else {}
     # What is only compared with is not handed to a sampler.
     rules = None if task.compares else constraint
     if getattr(sampler, "uses_symmetry", False):

@@ -7,7 +7,7 @@
 | C | tokens of the current canvas |
 | T | tokens of the whole answer: all canvases joined |
 | V | vocabulary |
-| A | alphabet: the token classes that rules speak about (A = V for puzzle codecs) |
+| A | the token classes that rules speak about (A = V for puzzle codecs) |
 | R | relations between positions |
 | L | layers |
 | H, G | query heads, key/value heads |

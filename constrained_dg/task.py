@@ -22,12 +22,12 @@ from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.text import Tokenizer
 
 Key = TypeVar("Key")
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def without_colours(text: str) -> str:
-    """The text without the colours of a terminal."""
-    return _COLOUR.sub("", text)
+def without_colors(text: str) -> str:
+    """The text without the colors of a terminal."""
+    return _COLOR.sub("", text)
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class Batch:
 
     Attributes:
         prompt: (B, S) int64, clean tokens of the prompt.
-        canvas: (B, C) int64, clean answer. Where the answer is unknown (evaluation) it holds the pinned tokens, and any
+        answer: (B, T) int64, clean. Where the answer is unknown (evaluation) it holds the pinned tokens, and any
             token of the noise range elsewhere.
-        pinned: (B, C) bool, positions of the canvas that are given: never corrupted, never re-noised, without loss.
-        relations: (B or 1, R, S + C, S + C) bool over absolute positions (prompt, then canvas), or None.
+        pinned: (B, T) bool, positions of the answer that are given: never corrupted, never re-noised, without loss.
+        relations: (B or 1, R, S + T, S + T) bool over absolute positions (prompt, then answer), or None.
         noise: (low, high), the half-open range of token ids that noise is drawn from.
         mask: (B, S) bool, False at padding of the prompt; None without padding.
     """
 
     prompt: IntTensor
-    canvas: IntTensor
+    answer: IntTensor
     pinned: BoolTensor
     relations: BoolTensor | None
     noise: tuple[int, int]
@@ -107,19 +107,19 @@ class Task(ABC):
 
     Attributes:
         name: as on the command line, `task=<name>`.
-        vocab_size: V. `pad_id` and `eos_id` lie in [0, V).
+        vocab_size: V. `blank_id` and `padding_id` lie in [0, V).
         num_relations: R; 0 when the task has none.
         max_prompt, max_canvas: longest prompt and answer that `encode` returns.
         canvas_length: C where an answer may take several canvases; None where it is one.
-        ends: tokens that end an answer; what follows them becomes `eos_id`.
+        ends: tokens that end an answer; what follows them becomes `padding_id`.
         needs_tokenizer: the task exists as text alone, so that it needs `in_text` first.
         compares: `constraint` holds reference answers to compare with, not rules that a sampler may read.
     """
 
     name: str
     vocab_size: int
-    pad_id: int
-    eos_id: int
+    blank_id: int
+    padding_id: int
     num_relations: int
     max_prompt: int
     max_canvas: int
@@ -144,7 +144,7 @@ class Task(ABC):
         """(S, C) of a problem, and whatever else keeps problems apart: those with equal shapes can share a batch. By
         default the shape that `encode` gives it."""
         batch = self.encode([problem])
-        return batch.prompt.shape[1], batch.canvas.shape[1]
+        return batch.prompt.shape[1], batch.answer.shape[1]
 
     @abstractmethod
     def constraint(self, problems: Sequence[Problem]) -> Constraint:
@@ -225,8 +225,8 @@ class Task(ABC):
         return text + (f"\n! at {', '.join(map(str, marked))}" if marked else "")
 
     def plot(self, axes: Any, problem: Problem, answer: IntTensor | None, violations: BoolTensor | None = None) -> None:
-        """The same on matplotlib axes; by default the text that `draw` makes, without its colours."""
-        lines = without_colours(self.draw(problem, answer, violations)).splitlines()
+        """The same on matplotlib axes; by default the text that `draw` makes, without its colors."""
+        lines = without_colors(self.draw(problem, answer, violations)).splitlines()
         text = "\n".join(piece for line in lines for piece in textwrap.wrap(line, 32) or [""])
         # Dollar signs would be read as formulas.
         axes.text(0.5, 0.5, text, ha="center", va="center", ma="left", family="monospace", parse_math=False)

@@ -121,7 +121,7 @@ class Restless(Fake):
 class Anything(Constraint):
     """Accepts and allows everything, or allows nothing at some positions."""
 
-    rows, alphabet = 1, VOCAB
+    rows, num_classes = 1, VOCAB
 
     def __init__(self, length: int = 16, accepts: bool = True, forbidden: tuple[int, ...] = ()) -> None:
         self.length, self.accepts, self.forbidden = length, accepts, forbidden
@@ -135,10 +135,10 @@ class Anything(Constraint):
     def explain(self, answer):
         return [[] for _ in answer]
 
-    def allowed(self, answer, known, window):
+    def allowed(self, answer, known, span):
         may = torch.ones(*answer.shape, VOCAB, dtype=torch.bool)
         may[:, list(self.forbidden)] = False
-        return may[:, window]
+        return may[:, span]
 
     def propagate(self, candidates):
         return candidates

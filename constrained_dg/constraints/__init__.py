@@ -1,24 +1,23 @@
 """Rules on whole answers: judge, blame, allowed tokens, propagation and search."""
 
-from constrained_dg.constraints.alphabet import Alphabet
+from constrained_dg.constraints.all_different import AllDifferent, listing
 from constrained_dg.constraints.automaton import Automaton, Forbidden, Regex, Required
 from constrained_dg.constraints.base import Constraint, candidates_of, contradictory
-from constrained_dg.constraints.check import check_constraint, probe
+from constrained_dg.constraints.checking import check_constraint, probe
 from constrained_dg.constraints.combine import All, ByRow
-from constrained_dg.constraints.counting import Count, Sum, Window
-from constrained_dg.constraints.different import AllDifferent, listing
-from constrained_dg.constraints.edges import DifferentAcross
-from constrained_dg.constraints.on import On
+from constrained_dg.constraints.different_across import DifferentAcross
+from constrained_dg.constraints.part import On
 from constrained_dg.constraints.permutation import Permutation
 from constrained_dg.constraints.pinned import Pinned
 from constrained_dg.constraints.predicate import Predicate
 from constrained_dg.constraints.search import Completion, complete
+from constrained_dg.constraints.sums import Count, RealSum, Sum
+from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.constraints.vocabulary import Vocabulary
 
 __all__ = [
     "All",
     "AllDifferent",
-    "Alphabet",
     "Automaton",
     "ByRow",
     "Completion",
@@ -30,11 +29,12 @@ __all__ = [
     "Permutation",
     "Pinned",
     "Predicate",
+    "RealSum",
     "Regex",
     "Required",
     "Sum",
+    "TokenClasses",
     "Vocabulary",
-    "Window",
     "candidates_of",
     "check_constraint",
     "complete",

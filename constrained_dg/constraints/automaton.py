@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from constrained_dg.constraints.alphabet import Alphabet
-from constrained_dg.constraints.layered import Layered, Machine, places
+from constrained_dg.constraints.sweep import Layered, Machine, places
+from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, IntTensor
 
@@ -44,7 +44,7 @@ class Automaton(Layered):
         length: int,
         end: End | None = None,
         show: Callable[[int], str] = str,
-        classes: Alphabet | None = None,
+        classes: TokenClasses | None = None,
         what: str = "the automaton",
     ) -> None:
         check(
@@ -52,22 +52,25 @@ class Automaton(Layered):
             f"transitions have shape {tuple(transitions.shape)} and type {transitions.dtype}",
             "give (states, tokens) of torch.int64",
         )
-        states, alphabet = transitions.shape
+        states, num_classes = transitions.shape
         check(length > 0, f"length is {length}", "give 1 or more")
         low, high = int(transitions.min()), int(transitions.max())
         check(low >= -1 and high < states, f"transitions lead to states {low} to {high}", f"give -1 to {states - 1}")
         named = [start, *accepting]
         outside = [state for state in named if not 0 <= state < states]
         check(not outside, f"states {outside} are none", f"they run from 0 to {states - 1}")
-        check(classes is None or classes.size == alphabet, f"{alphabet} columns for {classes and classes.size} classes")
+        check(
+            classes is None or classes.size == num_classes,
+            f"{num_classes} columns for {classes and classes.size} classes",
+        )
         accepts = torch.zeros(states, dtype=torch.bool)
         accepts[list(accepting)] = True
         if end is not None:
             transitions, accepts = _with_end(transitions, accepts, end, classes)
-        self.length, self.alphabet, self.show, self.classes, self.what = length, alphabet, show, classes, what
+        self.length, self.num_classes, self.show, self.classes, self.what = length, num_classes, show, classes, what
         self.machine = Machine.of(transitions[None], torch.zeros(length, dtype=torch.int64), start, accepts)
         check(
-            bool(self.most_likely(torch.zeros(1, length, alphabet))[1]),
+            bool(self.most_likely(torch.zeros(1, length, num_classes))[1]),
             f"{what} fits no answer of {length} tokens",
             "change the rule or the length",
         )
@@ -79,17 +82,17 @@ class Automaton(Layered):
 
 
 def _with_end(
-    transitions: IntTensor, accepts: BoolTensor, end: End, classes: Alphabet | None
+    transitions: IntTensor, accepts: BoolTensor, end: End, classes: TokenClasses | None
 ) -> tuple[IntTensor, BoolTensor]:
     """One more state, behind the end of an answer."""
     tokens, pad = end
-    states, alphabet = transitions.shape
-    vocab = alphabet if classes is None else classes.vocab_size
+    states, num_classes = transitions.shape
+    vocab = num_classes if classes is None else classes.vocab_size
     outside = [token for token in (*tokens, pad) if not 0 <= token < vocab]
     check(not outside and len(tokens) > 0, f"end is {end}", f"give tokens from 0 to {vocab - 1}, and pad")
     if classes is not None:
         tokens, pad = [int(classes.table[token]) for token in tokens], int(classes.table[pad])
-    extended = torch.full((states + 1, alphabet), -1)
+    extended = torch.full((states + 1, num_classes), -1)
     extended[:states] = transitions
     extended[:states, [*tokens, pad]] = -1
     extended[:states, list(tokens)] = torch.where(accepts, states, -1)[:, None]
@@ -156,7 +159,7 @@ class Regex(Automaton):
                 special[token] = number
         keyed = np.concatenate([columns, special[:, None]], 1)
         _, first, inverse = np.unique(keyed, axis=0, return_index=True, return_inverse=True)
-        classes = Alphabet(torch.from_numpy(inverse.reshape(-1).astype(np.int64)), len(first))
+        classes = TokenClasses(torch.from_numpy(inverse.reshape(-1).astype(np.int64)), len(first))
         by_class = torch.from_numpy(columns[first, :dead].astype(np.int64)).T
         rule = Automaton(
             torch.where(by_class == dead, -1, by_class).contiguous(),
@@ -201,15 +204,15 @@ def _characters(pattern: str, known: set[str]) -> tuple[list[dict[str, int]], in
     return table, number[machine.initial], [number[state] for state in order if state in machine.finals]
 
 
-def _checked_words(words: Sequence[Sequence[int]], alphabet: int) -> list[tuple[int, ...]]:
+def _checked_words(words: Sequence[Sequence[int]], num_classes: int) -> list[tuple[int, ...]]:
     made = [tuple(int(token) for token in word) for word in words]
     check(bool(made) and all(made), f"words are {made}", "give one or more, none of them empty")
-    outside = sorted({token for word in made for token in word if not 0 <= token < alphabet})
-    check(not outside, f"tokens {outside} lie outside the alphabet of {alphabet}", f"use 0 to {alphabet - 1}")
+    outside = sorted({token for word in made for token in word if not 0 <= token < num_classes})
+    check(not outside, f"tokens {outside} lie outside the alphabet of {num_classes}", f"use 0 to {num_classes - 1}")
     return made
 
 
-def _search_tree(words: Sequence[tuple[int, ...]], alphabet: int) -> tuple[list[list[int]], list[int]]:
+def _search_tree(words: Sequence[tuple[int, ...]], num_classes: int) -> tuple[list[list[int]], list[int]]:
     """Where each token leads from each prefix, and the words that end there as bits (Aho and Corasick, 1975)."""
     children: list[dict[int, int]] = [{}]
     ends = [0]
@@ -222,12 +225,12 @@ def _search_tree(words: Sequence[tuple[int, ...]], alphabet: int) -> tuple[list[
                 ends.append(0)
             node = children[node][token]
         ends[node] |= 1 << bit
-    following = [[0] * alphabet for _ in children]
+    following = [[0] * num_classes for _ in children]
     back = [0] * len(children)
     queue = deque([0])
     while queue:
         node = queue.popleft()
-        for token in range(alphabet):
+        for token in range(num_classes):
             child = children[node].get(token)
             behind = following[back[node]][token] if node else 0
             following[node][token] = behind if child is None else child
@@ -244,7 +247,7 @@ class Forbidden(Automaton):
     Args:
         words: as tokens, such as [[3, 4], [5]].
         length: T.
-        alphabet: A.
+        num_classes: A.
         show: a token as people write it.
 
     Raises:
@@ -252,10 +255,10 @@ class Forbidden(Automaton):
     """
 
     def __init__(
-        self, words: Sequence[Sequence[int]], length: int, alphabet: int, show: Callable[[int], str] = str
+        self, words: Sequence[Sequence[int]], length: int, num_classes: int, show: Callable[[int], str] = str
     ) -> None:
-        self.words = _checked_words(words, alphabet)
-        following, ends = _search_tree(self.words, alphabet)
+        self.words = _checked_words(words, num_classes)
+        following, ends = _search_tree(self.words, num_classes)
         table = [[-1 if ends[to] else to for to in row] for row in following]
         super().__init__(torch.tensor(table), 0, range(len(table)), length, show=show, what="a rule of forbidden words")
 
@@ -291,7 +294,7 @@ class Required(Automaton):
     Args:
         words: as tokens, such as [[3, 4], [5]]; at most 12, since the states count what was seen.
         length: T.
-        alphabet: A.
+        num_classes: A.
         show: a token as people write it.
 
     Raises:
@@ -299,11 +302,11 @@ class Required(Automaton):
     """
 
     def __init__(
-        self, words: Sequence[Sequence[int]], length: int, alphabet: int, show: Callable[[int], str] = str
+        self, words: Sequence[Sequence[int]], length: int, num_classes: int, show: Callable[[int], str] = str
     ) -> None:
-        self.words = _checked_words(words, alphabet)
+        self.words = _checked_words(words, num_classes)
         check(len(self.words) <= 12, f"{len(self.words)} required words", "give at most 12, or join rules with &")
-        following, ends = _search_tree(self.words, alphabet)
+        following, ends = _search_tree(self.words, num_classes)
         seen_all = (1 << len(self.words)) - 1
         number: dict[tuple[int, int], int] = {(0, 0): 0}
         table: list[list[int]] = []
@@ -315,7 +318,7 @@ class Required(Automaton):
                     number[state] = len(number)
                     order.append(state)
                 row.append(number[state])
-            table.append([number[(0, seen_all)]] * alphabet if seen == seen_all else row)
+            table.append([number[(0, seen_all)]] * num_classes if seen == seen_all else row)
         whole = [state for (_, seen), state in number.items() if seen == seen_all]
         super().__init__(torch.tensor(table), 0, whole, length, show=show, what="a rule of required words")
 

@@ -10,26 +10,26 @@ from typing import ClassVar, Self
 
 import torch
 
-from constrained_dg.constraints.alphabet import Alphabet
+from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 log = logging.getLogger(__name__)
 
 
-def one_hot(tokens: IntTensor, alphabet: int) -> BoolTensor:
+def one_hot(tokens: IntTensor, num_classes: int) -> BoolTensor:
     """(..., T) -> (..., T, A) bool; tokens outside the alphabet give an empty set."""
-    return tokens[..., None] == torch.arange(alphabet, device=tokens.device)
+    return tokens[..., None] == torch.arange(num_classes, device=tokens.device)
 
 
-def candidates_of(answer: IntTensor, known: BoolTensor, alphabet: int) -> BoolTensor:
+def candidates_of(answer: IntTensor, known: BoolTensor, num_classes: int) -> BoolTensor:
     """(B, T, A): known positions hold their token alone, the others anything."""
-    return one_hot(answer, alphabet) | ~known[..., None]
+    return one_hot(answer, num_classes) | ~known[..., None]
 
 
 def contradictory(constraint: Constraint, answer: IntTensor, known: BoolTensor) -> BoolTensor:
     """(B) True where propagation alone proves that no satisfying answer agrees with the known tokens."""
-    candidates = candidates_of(constraint.class_of(answer), known, constraint.alphabet)
+    candidates = candidates_of(constraint.class_of(answer), known, constraint.num_classes)
     return ~constraint.propagate(candidates).any(-1).all(-1)
 
 
@@ -74,12 +74,12 @@ class Constraint(ABC):
     (`on`) has far fewer. The tokens of a class are interchangeable: replacing one by another changes no verdict. Hence
     an answer found in classes is right whichever tokens stand for them (`tokens_of`).
 
-    A rule of your own needs `length`, `alphabet` and `is_satisfied`; everything else has a default that is right, if
+    A rule of your own needs `length`, `num_classes` and `is_satisfied`; everything else has a default that is right, if
     weak. `check_constraint` tests what you write.
 
     Attributes:
         length: T.
-        alphabet: A.
+        num_classes: A.
         rows: B, or 1 where the rule is the same for every row.
         classes: the class of each token, or None where every token is its own.
         strength: how much `allowed` finds out, in one sentence.
@@ -87,16 +87,16 @@ class Constraint(ABC):
     """
 
     length: int
-    alphabet: int
+    num_classes: int
     rows: int = 1
-    classes: Alphabet | None = None
+    classes: TokenClasses | None = None
     strength: str = "nothing is ruled out beside known tokens"
     per_row: ClassVar[tuple[str, ...]] = ()
 
     @property
     def vocab_size(self) -> int:
         """V, the tokens that answers are made of."""
-        return self.alphabet if self.classes is None else self.classes.vocab_size
+        return self.num_classes if self.classes is None else self.classes.vocab_size
 
     @property
     def bound(self) -> BoolTensor:
@@ -140,13 +140,13 @@ class Constraint(ABC):
         """
         if self.classes is not None:
             return self.classes.likeliest(log_probs)
-        return log_probs, torch.arange(self.alphabet, device=log_probs.device).expand(log_probs.shape)
+        return log_probs, torch.arange(self.num_classes, device=log_probs.device).expand(log_probs.shape)
 
     def partition(self) -> IntTensor:
         """(V) labels; the judge tells apart no two tokens of equal label. Default: the classes."""
         return torch.arange(self.vocab_size) if self.classes is None else self.classes.table
 
-    def in_classes(self, classes: Alphabet) -> Constraint:
+    def in_classes(self, classes: TokenClasses) -> Constraint:
         """The same rule told in these classes, which part all that `partition` parts; itself where it cannot."""
         return self
 
@@ -187,15 +187,15 @@ class Constraint(ABC):
         broken = f"broken: {lines[0]}" if lines else f"{type(self).__name__} is broken"
         return [[] if satisfied else [broken] for satisfied in self.is_satisfied(answer).tolist()]
 
-    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
-        """What each position of the window may still be: (B, T), (B, T) -> (B, C, A).
+    def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
+        """What each position of the span may still be: (B, T), (B, T) -> (B, C, A).
 
         Sound: every satisfying answer that agrees with `answer` wherever `known` is allowed at every position.
         Monotone: knowing more never allows more. What stands at unknown positions is not read. Each class states its
         `strength`; default: known tokens stay, anything else may be anything.
         """
         self.check_answer(answer)
-        return candidates_of(self.class_of(answer[:, window]), known[:, window], self.alphabet)
+        return candidates_of(self.class_of(answer[:, span]), known[:, span], self.num_classes)
 
     def neighbours(self) -> BoolTensor:
         """(1 or B, T, T) True where two positions are bound by one rule: what is re-noised beside a violation.
@@ -284,7 +284,7 @@ class Constraint(ABC):
 
     def to(self, device: torch.device | str) -> Self:
         """The same constraint with its tensors on a device."""
-        moved = {name: v.to(device) for name, v in self._own().items() if isinstance(v, torch.Tensor | Alphabet)}
+        moved = {name: v.to(device) for name, v in self._own().items() if isinstance(v, torch.Tensor | TokenClasses)}
         return self._changed(moved)
 
     def _own(self) -> dict[str, object]:
@@ -305,21 +305,21 @@ class Constraint(ABC):
         """Each row `times` times, neighbours together: rows (0, 0, ..., 1, 1, ...)."""
         return self.select(torch.arange(self.rows).repeat_interleave(times))
 
-    def on(self, positions: IntTensor, alphabet: Alphabet, length: int) -> Constraint:
+    def on(self, positions: IntTensor, classes: TokenClasses, length: int) -> Constraint:
         """The same rule on a part of a longer answer, such as the cells of a puzzle within a text.
 
         Args:
             positions: int64, the positions of the answer at which those of this rule stand, in order.
-            alphabet: class k of it is token k of this rule. Where this rule has one token more, that is `other`;
+            classes: class k of it is token k of this rule. Where this rule has one token more, that is `other`;
                 else no position of the rule may hold `other`.
-            length: T of the whole answer, in tokens of the alphabet's vocabulary. Elsewhere anything may stand.
+            length: T of the whole answer, in tokens of the classes' vocabulary. Elsewhere anything may stand.
 
         Raises:
-            InputError: positions or alphabet do not fit, or this rule already speaks of classes.
+            InputError: positions or classes do not fit, or this rule already speaks of classes.
         """
-        from constrained_dg.constraints.on import On
+        from constrained_dg.constraints.part import On
 
-        return On(self, positions, alphabet, length)
+        return On(self, positions, classes, length)
 
     def __and__(self, other: Constraint) -> Constraint:
         from constrained_dg.constraints.combine import All

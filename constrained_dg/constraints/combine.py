@@ -9,12 +9,12 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from constrained_dg.constraints.alphabet import Alphabet
 from constrained_dg.constraints.base import Constraint, candidates_of, judged
-from constrained_dg.constraints.counted import Counted, Counter
-from constrained_dg.constraints.layered import TABLE, Machine
 from constrained_dg.constraints.pinned import Pinned, likeliest_alone
-from constrained_dg.constraints.prices import priced
+from constrained_dg.constraints.priced_repair import priced
+from constrained_dg.constraints.product import Counted, Counter
+from constrained_dg.constraints.sweep import TABLE, Machine
+from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.constraints.vocabulary import Vocabulary
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
@@ -64,7 +64,7 @@ class All(Constraint):
     """
 
     parts: Sequence[Constraint]
-    classes: Alphabet | None = None
+    classes: TokenClasses | None = None
 
     def __post_init__(self) -> None:
         check(len(self.parts) > 0, "All got no constraint", "give one or more")
@@ -77,7 +77,7 @@ class All(Constraint):
         check(len({*rows} - {1}) < 2, f"constraints of {rows} rows cannot be joined", "give each one row or equal rows")
         if self.classes is None and any(part.classes for part in flat):
             same = len({part.classes for part in flat}) == 1
-            classes = flat[0].classes if same else Alphabet.refining([part.partition() for part in flat])
+            classes = flat[0].classes if same else TokenClasses.refining([part.partition() for part in flat])
             object.__setattr__(self, "classes", classes)
 
     @property
@@ -85,8 +85,8 @@ class All(Constraint):
         return self.parts[0].length
 
     @property
-    def alphabet(self) -> int:
-        return self.parts[0].alphabet if self.classes is None else self.classes.size
+    def num_classes(self) -> int:
+        return self.parts[0].num_classes if self.classes is None else self.classes.size
 
     @property
     def rows(self) -> int:
@@ -125,7 +125,7 @@ class All(Constraint):
         counters = [counter for *_, counter in left]
         others = [part for part, _ in self._told if all(part is not own for own, *_ in left)]
         if left and len(products) < 2:
-            base = products[0] if products else Machine.anything(self.length, self.alphabet)
+            base = products[0] if products else Machine.anything(self.length, self.num_classes)
             counted, taken = Counted.fitting(base, counters)
             if counted is not None:
                 products = [counted]
@@ -134,7 +134,7 @@ class All(Constraint):
         if len(sums) > 1 and (left or counters):
             # Beside the automata there is no room for all sums, or for a coarse grid only: here is a fine one.
             together, _ = Counted.fitting(
-                Machine.anything(self.length, self.alphabet), [counter for *_, counter in sums]
+                Machine.anything(self.length, self.num_classes), [counter for *_, counter in sums]
             )
             products += [] if together is None else [together]
         for part, to_own, machine, _ in left:
@@ -196,18 +196,18 @@ class All(Constraint):
             for of_row in zip(*(part.explain(answer) for part in self.parts), strict=True)
         ]
 
-    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+    def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         products, rest = self._swept.products, self._swept.rest
-        # A sweep reads the whole answer, and gains from what the other parts rule out outside the window.
-        part_of = slice(0, self.length) if products else window
-        may = candidates_of(self.class_of(answer), known, self.alphabet) if products else None
+        # A sweep reads the whole answer, and gains from what the other parts rule out outside the span.
+        part_of = slice(0, self.length) if products else span
+        may = candidates_of(self.class_of(answer), known, self.num_classes) if products else None
         for part, to_own in rest:
             own = part.allowed(answer, known, part_of)
             own = own if to_own is None else own[..., to_own]
             may = own if may is None else may & own
         for product in products:
             may = product.shrink(may)
-        return may[:, window] if products else may
+        return may[:, span] if products else may
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         products, rest = self._swept.products, self._swept.rest
@@ -232,7 +232,7 @@ class All(Constraint):
         swept = self._swept
         if not swept.counters:
             return None, moves
-        product = swept.products[0] if swept.products else Machine.anything(self.length, self.alphabet)
+        product = swept.products[0] if swept.products else Machine.anything(self.length, self.num_classes)
         counted = product if isinstance(product, Counted) else product.counted or Counted(product, [])
         scores = log_probs.masked_fill(~candidates, -torch.inf).numpy()
 
@@ -280,12 +280,12 @@ class ByRow(Constraint):
         check(len(of_rows) > 0, "ByRow got no constraint", "give one for each row")
         check(all(rule.rows == 1 for rule in of_rows), "ByRow got a constraint of several rows", "give one a row")
         first = of_rows[0]
-        equal = {(rule.length, rule.alphabet, rule.classes) for rule in of_rows} == {
-            (first.length, first.alphabet, first.classes)
+        equal = {(rule.length, rule.num_classes, rule.classes) for rule in of_rows} == {
+            (first.length, first.num_classes, first.classes)
         }
         check(equal, "constraints of other lengths, vocabularies or classes cannot be rows of one", "make them equal")
         self.of_rows = tuple(of_rows)
-        self.length, self.alphabet, self.classes = first.length, first.alphabet, first.classes
+        self.length, self.num_classes, self.classes = first.length, first.num_classes, first.classes
         self.strength = "; ".join(dict.fromkeys(rule.strength for rule in of_rows))
 
     @property
@@ -314,9 +314,9 @@ class ByRow(Constraint):
         self.check_answer(answer)
         return [told for [told] in self._each("explain", answer)]
 
-    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+    def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         self.check_answer(answer)
-        return torch.cat(self._each("allowed", answer, known, window=window))
+        return torch.cat(self._each("allowed", answer, known, span=span))
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         return torch.cat(self._each("propagate", candidates))
@@ -362,6 +362,6 @@ def _join(products: list[Machine | Counted], machine: Machine, limit: int, alone
 
 def _coarsely(part: Constraint, to_own: IntTensor, candidates: BoolTensor) -> BoolTensor:
     """`part.propagate` on candidates of finer classes: a class of the part is possible where one of its classes is."""
-    own = torch.zeros(*candidates.shape[:-1], part.alphabet, device=candidates.device)
+    own = torch.zeros(*candidates.shape[:-1], part.num_classes, device=candidates.device)
     own = part.propagate(own.index_add_(-1, to_own, candidates.to(own.dtype)) > 0)
     return candidates & own[..., to_own]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from constrained_dg.constraints.different import AllDifferent, _places
+from constrained_dg.constraints.all_different import AllDifferent, _places
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, IntTensor
 
@@ -23,7 +23,7 @@ class Permutation(AllDifferent):
     Args:
         length: T.
         tokens: (low, high), the half-open range of tokens; as many as there are positions.
-        alphabet: A.
+        num_classes: A.
         positions: (n) int64, where the permutation stands; None means everywhere.
         name: what sentences call it.
         show: a token as people write it.
@@ -39,7 +39,7 @@ class Permutation(AllDifferent):
         self,
         length: int,
         tokens: tuple[int, int],
-        alphabet: int,
+        num_classes: int,
         positions: IntTensor | None = None,
         name: str = "the answer",
         show: Callable[[int], str] = str,
@@ -52,7 +52,7 @@ class Permutation(AllDifferent):
             f"{len(positions)} positions cannot hold a permutation of {high - low} tokens",
             "make them equal",
         )
-        super().__init__(positions[None], [name], tokens, length, alphabet, show, where)
+        super().__init__(positions[None], [name], tokens, length, num_classes, show, where)
 
     def explain(self, answer: IntTensor) -> list[list[str]]:
         told = super().explain(answer)

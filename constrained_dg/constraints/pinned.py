@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from constrained_dg.constraints.alphabet import Alphabet
 from constrained_dg.constraints.base import Constraint, candidates_of
+from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -31,7 +31,7 @@ class Pinned(Constraint):
     Args:
         tokens: (B, T) int64; only positions under the mask matter.
         mask: (B, T) bool, True where a token is given.
-        alphabet: A.
+        num_classes: A.
         show: a token as people write it.
         where: the name of a position.
         classes: None, or classes of tokens for `allowed`; each given token is alone in its class.
@@ -43,10 +43,10 @@ class Pinned(Constraint):
 
     tokens: IntTensor
     mask: BoolTensor
-    alphabet: int
+    num_classes: int
     show: Callable[[int], str] = str
     where: Callable[[int], str] = position
-    classes: Alphabet | None = None
+    classes: TokenClasses | None = None
     strength = "exact"
     per_row = ("tokens", "mask")
 
@@ -64,7 +64,7 @@ class Pinned(Constraint):
         )
         if self.classes is not None:
             size, table = self.classes.size, self.classes.table
-            check(self.alphabet == size, f"alphabet is {self.alphabet} with {size} classes", f"give {size}")
+            check(self.num_classes == size, f"num_classes is {self.num_classes} with {size} classes", f"give {size}")
             alone = (table.bincount()[table[given]] == 1).all()
             check(bool(alone), "a pinned token shares its class", "make it the only token of a class")
 
@@ -97,15 +97,15 @@ class Pinned(Constraint):
             for row, blamed in enumerate(self.violations(answer))
         ]
 
-    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+    def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         self.check_answer(answer)
-        own = candidates_of(self.class_of(answer[:, window]), known[:, window], self.alphabet)
-        return own & self._candidates(window)
+        own = candidates_of(self.class_of(answer[:, span]), known[:, span], self.num_classes)
+        return own & self._candidates(span)
 
-    def _candidates(self, window: slice = slice(None)) -> BoolTensor:
+    def _candidates(self, span: slice = slice(None)) -> BoolTensor:
         """(B, C, A). Tokens off the mask may be anything, also none of the vocabulary."""
-        mask = self.mask[:, window]
-        return candidates_of(self.class_of(self.tokens[:, window].where(mask, 0)), mask, self.alphabet)
+        mask = self.mask[:, span]
+        return candidates_of(self.class_of(self.tokens[:, span].where(mask, 0)), mask, self.num_classes)
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         return candidates & self._candidates()
@@ -119,8 +119,8 @@ class Pinned(Constraint):
         labels[given] = torch.arange(1, len(given) + 1, device=labels.device)
         return labels
 
-    def in_classes(self, classes: Alphabet) -> Pinned:
-        return replace(self, alphabet=classes.size, classes=classes)
+    def in_classes(self, classes: TokenClasses) -> Pinned:
+        return replace(self, num_classes=classes.size, classes=classes)
 
     def renamed(self, positions: Sequence[int]) -> Pinned:
         return replace(self, where=lambda at: position(positions[at])) if self.where is position else self

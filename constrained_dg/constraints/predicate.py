@@ -26,13 +26,13 @@ class Predicate(Constraint):
     Args:
         function: the judge. The same answer must always get the same verdict.
         length: T.
-        alphabet: A.
+        num_classes: A.
         words: the sentence told of a broken answer; None means the function's name and documentation.
     """
 
     function: Callable[[list[int]], bool]
     length: int
-    alphabet: int
+    num_classes: int
     words: str | None = None
     #: Samplers wait for the device in every pass all the same, so that they may as well read when to stop.
     reads_every_pass = True

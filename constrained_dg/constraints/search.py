@@ -60,16 +60,16 @@ def complete(
     Raises:
         InputError: shapes do not fit, or a negative budget.
     """
-    length, alphabet = constraint.length, constraint.alphabet
+    length, num_classes = constraint.length, constraint.num_classes
     check(constraint.rows == 1, f"search got a constraint of {constraint.rows} rows", "select one row")
     check(node_budget >= 0, f"node_budget is {node_budget}", "give 0 or more")
     constraint.check_answer(answer[None])
     check(known.shape == answer.shape, f"known has shape {tuple(known.shape)}", f"give ({length})")
-    log_probs = torch.zeros(length, alphabet) if log_probs is None else log_probs
-    tokens = constraint.tokens_of(torch.arange(alphabet)).expand(length, -1) if tokens is None else tokens
+    log_probs = torch.zeros(length, num_classes) if log_probs is None else log_probs
+    tokens = constraint.tokens_of(torch.arange(num_classes)).expand(length, -1) if tokens is None else tokens
     for name, values in (("log_probs", log_probs), ("tokens", tokens)):
         got = tuple(values.shape)
-        check(got == (length, alphabet), f"{name} have shape {got}", f"give ({length}, {alphabet})")
+        check(got == (length, num_classes), f"{name} have shape {got}", f"give ({length}, {num_classes})")
     # What the model rules out comes last but stays possible: only the rules can prove that nothing is left.
     log_probs = log_probs.float().clamp(min=-1e6)
 
@@ -79,7 +79,7 @@ def complete(
 
     deadline = None if time_limit is None else time.monotonic() + time_limit
     draft = constraint.class_of(answer)
-    branches = [candidates_of(draft[None], (known | ~constraint.bound)[None], alphabet)]  # last in, first out
+    branches = [candidates_of(draft[None], (known | ~constraint.bound)[None], num_classes)]  # last in, first out
     nodes, moves = -1, 0  # the root is not a branch
     while branches:
         if nodes == node_budget or (deadline is not None and time.monotonic() > deadline):
@@ -88,7 +88,7 @@ def complete(
         nodes += 1
         if constraint.has_most_likely:  # no need to branch
             found, exists = constraint.most_likely(log_probs[None].masked_fill(~candidates, -torch.inf))
-            candidates = one_hot(found, alphabet) & exists[:, None, None]
+            candidates = one_hot(found, num_classes) & exists[:, None, None]
         sizes = candidates[0].sum(-1)
         smallest, largest = torch.aminmax(sizes)
         if smallest == 0:

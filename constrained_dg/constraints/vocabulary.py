@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from constrained_dg.constraints.alphabet import Alphabet
 from constrained_dg.constraints.base import Constraint, candidates_of
 from constrained_dg.constraints.pinned import likeliest_alone, position
+from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -34,7 +34,7 @@ class Vocabulary(Constraint):
     may: BoolTensor
     show: Callable[[int], str] = str
     where: Callable[[int], str] = position
-    classes: Alphabet | None = None
+    classes: TokenClasses | None = None
     strength = "exact"
     per_row = ("may",)
 
@@ -47,15 +47,15 @@ class Vocabulary(Constraint):
         )
         empty = (~may.any(-1)).nonzero().tolist()
         check(not empty, f"(row, position) {empty[:5]} may hold nothing", "permit a token at each position")
-        size = self.alphabet if self.classes is None else self.classes.size
-        check(self.alphabet == size, f"may speaks of {self.alphabet} classes, there are {size}", f"give {size}")
+        size = self.num_classes if self.classes is None else self.classes.size
+        check(self.num_classes == size, f"may speaks of {self.num_classes} classes, there are {size}", f"give {size}")
 
     @property
     def length(self) -> int:
         return self.may.shape[1]
 
     @property
-    def alphabet(self) -> int:
+    def num_classes(self) -> int:
         return self.may.shape[2]
 
     @property
@@ -91,10 +91,10 @@ class Vocabulary(Constraint):
             return f"{', '.join([*most, last])} or one of {len(tokens) - _NAMED} more"
         return f"{', '.join(most)} or {last}" if most else last
 
-    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+    def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         self.check_answer(answer)
-        own = candidates_of(self.class_of(answer[:, window]), known[:, window], self.alphabet)
-        return own & self.may[:, window]
+        own = candidates_of(self.class_of(answer[:, span]), known[:, span], self.num_classes)
+        return own & self.may[:, span]
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         return candidates & self.may
@@ -114,7 +114,7 @@ class Vocabulary(Constraint):
         """Tokens share a label where they may stand at the same positions."""
         return self.of_tokens(self.may.flatten(0, 1).unique(dim=1, return_inverse=True)[1])
 
-    def in_classes(self, classes: Alphabet) -> Vocabulary:
+    def in_classes(self, classes: TokenClasses) -> Vocabulary:
         return replace(self, may=self.of_tokens(self.may)[..., classes.first], classes=classes)
 
     def renamed(self, positions: Sequence[int]) -> Vocabulary:

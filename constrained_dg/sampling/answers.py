@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from constrained_dg.sampling.by_class import ByClass
+from constrained_dg.sampling.class_log_probs import ClassLogProbs
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 if TYPE_CHECKING:
@@ -30,21 +30,21 @@ class Answers:
     passes: IntTensor
     log_best: FloatTensor
     padding: BoolTensor
-    by_class: ByClass | None = None
+    by_class: ClassLogProbs | None = None
 
     @classmethod
-    def begin(cls, tokens: IntTensor, by_class: ByClass | None) -> Answers:
+    def begin(cls, tokens: IntTensor, by_class: ClassLogProbs | None) -> Answers:
         passes = torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device)
         log_best = torch.zeros(tokens.shape, device=tokens.device)
         return cls(tokens.clone(), passes, log_best, torch.zeros_like(log_best, dtype=torch.bool), by_class)
 
-    def write(self, live: Live, which: IntTensor | slice, probabilities: FloatTensor, window: slice) -> None:
+    def write(self, live: Live, which: IntTensor | slice, probabilities: FloatTensor, span: slice) -> None:
         """Take over what these of the live rows have found in their canvas; (N, C, V) are all their distributions."""
         rows = live.rows[which]
-        self.tokens[rows, window], self.log_best[rows, window] = live.best[which], live.log_best[which]
+        self.tokens[rows, span], self.log_best[rows, span] = live.best[which], live.log_best[which]
         self.passes[rows] += live.passes[which]
         if self.by_class is not None:
-            self.by_class.write(rows, window, probabilities[which], live.constraint)
+            self.by_class.write(rows, span, probabilities[which], live.constraint)
 
     def select(self, rows: IntTensor) -> Answers:
         """The answers of these rows."""

@@ -13,9 +13,9 @@ from constrained_dg.errors import check
 from constrained_dg.sampling.answers import Answers, after_end
 from constrained_dg.sampling.base import Denoiser, Generation
 from constrained_dg.sampling.distribution import draw
-from constrained_dg.sampling.draws import SAMPLE
 from constrained_dg.sampling.loop import READ_EVERY, select_relations
 from constrained_dg.sampling.options import Options
+from constrained_dg.sampling.randomness import SAMPLE
 from constrained_dg.sampling.request import Request
 from constrained_dg.shapes import FloatTensor, IntTensor
 from constrained_dg.task import Batch
@@ -90,7 +90,7 @@ class Autoregressive:
                 chosen = draw(log_probs.exp(), rng.uniform(request.seeds[going], at, 0, SAMPLE, count=1)[:, 0])
             # An answer that has ended waits, all padding, until it leaves.
             chosen = torch.where(ended, options.pad, chosen)
-            chosen = torch.where(batch.pinned[going, at], batch.canvas[going, at], chosen)
+            chosen = torch.where(batch.pinned[going, at], batch.answer[going, at], chosen)
             answers.passes[going] += ~ended
             answers.tokens[going, at], answers.padding[going, at] = chosen, ended
             answers.log_best[going, at] = log_probs.gather(-1, chosen[:, None])[:, 0]

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from constrained_dg.constraints.base import Constraint
-from constrained_dg.sampling.by_class import ByClass
+from constrained_dg.sampling.class_log_probs import ClassLogProbs
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch
 
@@ -150,7 +150,7 @@ class Generation:
     log_probability: FloatTensor
     padding: BoolTensor
     trace: list[StepRecord] = field(default_factory=list)
-    distribution: ByClass | None = None
+    distribution: ClassLogProbs | None = None
 
     @property
     def tokens_per_pass(self) -> FloatTensor:
@@ -181,7 +181,7 @@ class Sampler(Protocol):
 
         Args:
             model: the denoiser.
-            batch: `batch.canvas` (B, T) may hold several canvases; free cells of it are not read.
+            batch: `batch.answer` (B, T) may hold several canvases; free cells of it are not read.
             constraint: over the whole answer, T long; of B rows or one.
             seeds: (B) int64, or one number from which the seeds of the rows are drawn.
             options: keywords of `Options`.

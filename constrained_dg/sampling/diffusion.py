@@ -99,18 +99,18 @@ class Diffusion:
             if options.expired():
                 answers.padding[going, start:] = True
                 break
-            window = slice(start, min(start + request.canvas_length, length))
-            live = self._enter(request, answers, going, ended, cache, window)
+            span = slice(start, min(start + request.canvas_length, length))
+            live = self._enter(request, answers, going, ended, cache, span)
             if len(live.rows):
-                denoise_canvas(model, live, self, options, window, batch.noise, answers, emit)
-            if not options.eos and window.stop == length:
+                denoise_canvas(model, live, self, options, span, batch.noise, answers, emit)
+            if not options.eos and span.stop == length:
                 break
-            after, now = after_end(answers.tokens[going, window], options.eos)
+            after, now = after_end(answers.tokens[going, span], options.eos)
             ended = ended | now
-            answers.padding[going, window] |= after
-            answers.padding[going, window.stop :] |= ended[:, None]
+            answers.padding[going, span] |= after
+            answers.padding[going, span.stop :] |= ended[:, None]
             _pad(answers, request)
-            if window.stop == length or bool(ended.all()):
+            if span.stop == length or bool(ended.all()):
                 break
             if options.draws.rows_leave:
                 staying = (~(ended | self._settled(request, answers, going, ended))).nonzero().flatten()
@@ -118,29 +118,29 @@ class Diffusion:
                     break
                 if len(staying) < len(going):
                     going, ended, cache = going[staying], ended[staying], cache.select(staying)
-            cache = model.commit(answers.tokens[going, window], cache, select_relations(batch.relations, going))
+            cache = model.commit(answers.tokens[going, span], cache, select_relations(batch.relations, going))
         _pad(answers, request)
 
     def _enter(
-        self, request: Request, answers: Answers, going: IntTensor, ended: BoolTensor, cache: Cache, window: slice
+        self, request: Request, answers: Answers, going: IntTensor, ended: BoolTensor, cache: Cache, span: slice
     ) -> Live:
         """The rows that have something left to denoise in this canvas."""
         batch, constraint, device = request.batch, request.constraint, going.device
-        entering = (~batch.pinned[going, window]).any(-1).nonzero().flatten()
+        entering = (~batch.pinned[going, span]).any(-1).nonzero().flatten()
         rows = going[entering]
         known, answer = batch.pinned[rows], answers.tokens[rows]
-        known[:, : window.start] = True
+        known[:, : span.start] = True
         rule = constraint if len(rows) == len(request.tokens) else select_rows(constraint, rows)
         drawn = self._noise(
-            request.options, request.seeds[rows], answer, known, window, batch.noise, rule, index=0, first=True
+            request.options, request.seeds[rows], answer, known, span, batch.noise, rule, index=0, first=True
         )
-        canvas = torch.where(batch.pinned[rows, window], batch.canvas[rows, window], drawn)
-        answer[:, window] = canvas
+        canvas = torch.where(batch.pinned[rows, span], batch.answer[rows, span], drawn)
+        answer[:, span] = canvas
         return Live(
             rows=rows,
             seeds=request.seeds[rows],
             canvas=canvas,
-            pinned=batch.pinned[rows, window],
+            pinned=batch.pinned[rows, span],
             answer=answer,
             known=known,
             cache=cache if len(entering) == len(going) else cache.select(entering),
@@ -155,10 +155,10 @@ class Diffusion:
             silent=ended[entering],
         )
 
-    def fresh(self, live: Live, options: Options, window: slice, noise: tuple[int, int], index: int) -> IntTensor:
+    def fresh(self, live: Live, options: Options, span: slice, noise: tuple[int, int], index: int) -> IntTensor:
         """(N, C) what positions without a kept sample get after pass `index`."""
         return self._noise(
-            options, live.seeds, live.answer, live.known, window, noise, live.constraint, index, first=False
+            options, live.seeds, live.answer, live.known, span, noise, live.constraint, index, first=False
         )
 
     def _noise(
@@ -167,18 +167,18 @@ class Diffusion:
         seeds: IntTensor,
         answer: IntTensor,
         known: BoolTensor,
-        window: slice,
+        span: slice,
         noise: tuple[int, int],
         constraint: Constraint | None,
         index: int,
         first: bool,
     ) -> IntTensor:
-        draws, start, count = options.draws, window.start, window.stop - window.start
+        draws, start, count = options.draws, span.start, span.stop - span.start
         if constraint is None or not self.noise.reads_rules:
             if first:
                 return draws.canvas(seeds, start, count, noise)
             return draws.fresh(seeds, start, index, count, noise)
-        may = constraint.of_tokens(constraint.allowed(answer, known, window))
+        may = constraint.of_tokens(constraint.allowed(answer, known, span))
         return self.noise(may, noise, draws.chances(seeds, start, index, count, first))
 
     @staticmethod

@@ -31,7 +31,7 @@ class Guide:
         return self.mask_logits or self.mask_self_conditioning
 
     def forbidden(
-        self, answer: IntTensor, known: BoolTensor, window: slice, constraint: Constraint
+        self, answer: IntTensor, known: BoolTensor, span: slice, constraint: Constraint
     ) -> tuple[BoolTensor, BoolTensor]:
         """What the rules forbid beside the answer (N, T) of which `known` (N, T) is decided.
 
@@ -39,7 +39,7 @@ class Guide:
             (N, C, A) forbidden classes, and (N, C) conflicts: positions that would have nothing left, where the mask is
             lifted.
         """
-        allowed = constraint.allowed(answer, known, window)
+        allowed = constraint.allowed(answer, known, span)
         conflict = ~allowed.any(-1)
         return ~(allowed | conflict[..., None]), conflict
 

@@ -47,7 +47,7 @@ class Live:
         seeds: (N).
         canvas: (N, C), what enters the next pass.
         pinned: (N, C) bool.
-        answer: (N, T), finished canvases and pinned tokens; the window of this canvas is written as the loop goes.
+        answer: (N, T), finished canvases and pinned tokens; the span of this canvas is written as the loop goes.
         known: (N, T) bool, pinned and committed positions.
         cache, constraint, relations: as given; the latter two may be of one row for all, or None.
         accepted: (N, C) bool, positions that kept their sample in the last pass.
@@ -90,10 +90,10 @@ class Live:
         done = ("cache", "constraint", "relations")
         return Live(**{k: v if k in done or v is None else v[keep] for k, v in values.items()})
 
-    def with_canvas(self, canvas: IntTensor, window: slice) -> IntTensor:
-        """(N, T) the answer with this canvas in its window."""
+    def with_canvas(self, canvas: IntTensor, span: slice) -> IntTensor:
+        """(N, T) the answer with this canvas in its span."""
         answer = self.answer.clone()
-        answer[:, window] = canvas
+        answer[:, span] = canvas
         return answer
 
 
@@ -127,7 +127,7 @@ def denoise_canvas(
     live: Live,
     parts: Diffusion,
     options: Options,
-    window: slice,
+    span: slice,
     noise: tuple[int, int],
     answers: Answers,
     emit: Callable[[StepRecord], None] | None = None,
@@ -135,25 +135,25 @@ def denoise_canvas(
     """Denoise one canvas of every live row and write it into the answers.
 
     Args:
-        window: where the canvas lies in the answer.
+        span: where the canvas lies in the answer.
         noise: (low, high), the half-open range of tokens that noise is drawn from.
         emit: called with the record of each pass.
 
     Raises:
         InputError: the model or the hook returns NaN, or logits that are not (N, C, V).
     """
-    draws, start = options.draws, window.start
+    draws, start = options.draws, span.start
     max_passes = options.max_passes or parts.max_passes
     interval = reading_interval(live.canvas.device, parts, options, live.constraint)
     broken = torch.zeros((), dtype=torch.bool, device=live.canvas.device)
     signal = None
     for index in range(max_passes):
-        logits = _logits(model, live, signal, options, window, index)
+        logits = _logits(model, live, signal, options, span, index)
         temperature = parts.temperature(index, max_passes)
         conflict, told = torch.zeros_like(live.pinned), None
         if live.constraint is not None and parts.guide.masks:
             if parts.guide.known_accepted or live.forbidden is None:
-                live = _with_masks(live, parts, window)
+                live = _with_masks(live, parts, span)
             logits, told = parts.guide(logits, live.forbidden, live.constraint)
             told, conflict = None if told is logits else told.div_(temperature).softmax(-1), live.conflict
         settled = draws.settle(logits, temperature, live.seeds, start, index, parts.accept.needs_margin)
@@ -164,13 +164,13 @@ def denoise_canvas(
         best = torch.where(fresh, settled.best, live.canvas)
         sample = torch.where(fresh, settled.sample, live.canvas)
         taken = parts.accept(settled, free, (index + 1) / max_passes) & ~conflict
-        whole = live.with_canvas(sample, window)
+        whole = live.with_canvas(sample, span)
         accepted = parts.renoise(
-            Accepted(taken, whole, live.known, window, live.constraint, live.seeds, index, max_passes)
+            Accepted(taken, whole, live.known, span, live.constraint, live.seeds, index, max_passes)
         )
-        canvas = torch.where(accepted | live.pinned, sample, parts.fresh(live, options, window, noise, index))
+        canvas = torch.where(accepted | live.pinned, sample, parts.fresh(live, options, span, noise, index))
         stopped, history = parts.stop(best, settled, free, live.history)
-        stopped = _judged(live, best, stopped, parts, options, window)
+        stopped = _judged(live, best, stopped, parts, options, span)
 
         going = ~live.stopped
         if emit is not None:
@@ -195,11 +195,11 @@ def denoise_canvas(
             *finished, nan = torch.cat([live.stopped, broken[None]]).tolist()  # the one wait
             check(not nan, f"the model returned NaN by pass {index}", "check its weights and its precision")
             if last or all(finished) or options.expired():
-                answers.write(live, slice(None), settled.probabilities, window)
+                answers.write(live, slice(None), settled.probabilities, span)
                 return
             if any(finished) and draws.rows_leave:
                 keep = [row for row, done in enumerate(finished) if not done]
-                answers.write(live, live.stopped.nonzero().flatten(), settled.probabilities, window)
+                answers.write(live, live.stopped.nonzero().flatten(), settled.probabilities, span)
                 live, told = live.select(torch.tensor(keep, device=canvas.device)), _to_front(told, keep)
                 taken, accepted = taken[keep], accepted[keep]
         if parts.self_conditioning:
@@ -208,13 +208,13 @@ def denoise_canvas(
             signal = model.self_condition(told)
 
 
-def _logits(model: Denoiser, live: Live, signal: object, options: Options, window: slice, index: int) -> FloatTensor:
+def _logits(model: Denoiser, live: Live, signal: object, options: Options, span: slice, index: int) -> FloatTensor:
     """(N, C, V) float32 of one pass, through the hook."""
     logits = model.denoise(live.canvas, live.cache, signal, live.relations)
     expected = (*live.canvas.shape, model.vocab_size)
     check(logits.shape == expected, f"the model returned logits {tuple(logits.shape)}", f"give {expected}")
     if options.logits_hook is not None:
-        info = PassInfo(index, live.rows, live.with_canvas(live.canvas, window), window.start)
+        info = PassInfo(index, live.rows, live.with_canvas(live.canvas, span), span.start)
         logits = options.logits_hook(logits, info)
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         check(got == expected, f"logits_hook returned {got}", f"return logits {expected}")
@@ -230,29 +230,29 @@ def _forgetting(told: FloatTensor, where: BoolTensor, live: Live, noise: tuple[i
     return torch.where(where[..., None], even / even.sum(-1, keepdim=True).clamp(min=1), told)
 
 
-def _with_masks(live: Live, parts: Diffusion, window: slice) -> Live:
+def _with_masks(live: Live, parts: Diffusion, span: slice) -> Live:
     """The rows with what the rules forbid now. Unless accepted tokens count as known it stays so for the canvas."""
     known = live.known.clone()
     if parts.guide.known_accepted:
-        known[:, window] |= live.accepted
-    answer = live.with_canvas(live.canvas, window)
-    forbidden, conflict = parts.guide.forbidden(answer, known, window, live.constraint)
+        known[:, span] |= live.accepted
+    answer = live.with_canvas(live.canvas, span)
+    forbidden, conflict = parts.guide.forbidden(answer, known, span, live.constraint)
     return replace(live, forbidden=forbidden, conflict=conflict)
 
 
 def _judged(
-    live: Live, best: IntTensor, stopped: BoolTensor, parts: Diffusion, options: Options, window: slice
+    live: Live, best: IntTensor, stopped: BoolTensor, parts: Diffusion, options: Options, span: slice
 ) -> BoolTensor:
     """(N), (N) of `Stable` -> rows that stop (N), with what the judge says of answers that are complete."""
     constraint, alone = live.constraint, options.candidates == 1
-    last = constraint is not None and window.stop == constraint.length
+    last = constraint is not None and span.stop == constraint.length
     if constraint is None or not (parts.judge_stop or not alone) or not (last or options.eos):
         return stopped
-    answer, whole = live.with_canvas(best, window), torch.ones_like(stopped)
+    answer, whole = live.with_canvas(best, span), torch.ones_like(stopped)
     if options.eos:
         after, ended = after_end(best, options.eos)
-        behind = ended[:, None].expand(-1, answer.shape[1] - window.stop)
-        before = behind.new_zeros(len(behind), window.start)
+        behind = ended[:, None].expand(-1, answer.shape[1] - span.stop)
+        before = behind.new_zeros(len(behind), span.start)
         padding = torch.cat([before, after, behind], 1) & ~live.known
         answer, whole = answer.masked_fill(padding, options.pad), ended | last
     accepted = judged(constraint, answer) & whole

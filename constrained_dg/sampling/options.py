@@ -9,7 +9,7 @@ from typing import Any
 
 from constrained_dg.errors import check, is_count
 from constrained_dg.sampling.base import PassInfo, StepRecord
-from constrained_dg.sampling.draws import DRAWS, Draws
+from constrained_dg.sampling.randomness import DRAWS, Draws
 from constrained_dg.shapes import FloatTensor, IntTensor
 from constrained_dg.task import Batch, Symmetric
 

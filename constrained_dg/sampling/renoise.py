@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from constrained_dg import rng
 from constrained_dg.constraints.base import Constraint, blamed
 from constrained_dg.errors import check
-from constrained_dg.sampling.draws import NEIGHBOURS
+from constrained_dg.sampling.randomness import NEIGHBOURS
 from constrained_dg.shapes import BoolTensor, IntTensor
 
 
@@ -19,7 +19,7 @@ class Accepted:
         mask: (N, C) bool.
         answer: (N, T), the samples of this pass written in.
         known: (N, T) bool, pinned and committed positions.
-        window: where the canvas lies in the answer.
+        span: where the canvas lies in the answer.
         constraint: of N rows or one, or None.
         seeds: (N) int64.
         index, passes: 0-based count of this pass, and how many there may be.
@@ -28,7 +28,7 @@ class Accepted:
     mask: BoolTensor
     answer: IntTensor
     known: BoolTensor
-    window: slice
+    span: slice
     constraint: Constraint | None
     seeds: IntTensor
     index: int
@@ -41,10 +41,10 @@ class Accepted:
         question is whether a token is `allowed` beside what else is decided; blame is asked for where all is decided.
         """
         decided = self.known.clone()
-        decided[:, self.window] |= self.mask
-        allowed = self.constraint.allowed(self.answer, decided, self.window)
-        held = self.constraint.class_of(self.answer[:, self.window])[..., None]
-        whole = blamed(self.constraint, self.answer)[:, self.window] & decided.all(-1, keepdim=True)
+        decided[:, self.span] |= self.mask
+        allowed = self.constraint.allowed(self.answer, decided, self.span)
+        held = self.constraint.class_of(self.answer[:, self.span])[..., None]
+        whole = blamed(self.constraint, self.answer)[:, self.span] & decided.all(-1, keepdim=True)
         return self.mask & (~allowed.gather(-1, held)[..., 0] | whole)
 
 
@@ -86,9 +86,9 @@ class Blocks:
         """As `Uniform`."""
         if accepted.constraint is None:
             return accepted.mask
-        broken, window = accepted.violating(), accepted.window
-        bound = accepted.constraint.neighbours()[:, window, window].float()
+        broken, span = accepted.violating(), accepted.span
+        bound = accepted.constraint.neighbours()[:, span, span].float()
         near = (broken.float()[:, None] @ bound)[:, 0] > 0
-        chance = rng.uniform(accepted.seeds, window.start, accepted.index, NEIGHBOURS, count=broken.shape[1])
+        chance = rng.uniform(accepted.seeds, span.start, accepted.index, NEIGHBOURS, count=broken.shape[1])
         taken = chance < self.share * (1 - accepted.index / accepted.passes)
         return accepted.mask & ~(broken | (near & taken))

@@ -11,15 +11,15 @@ import torch
 
 from constrained_dg import rng
 from constrained_dg.constraints.base import Constraint, contradictory, judged
-from constrained_dg.constraints.check import probe
+from constrained_dg.constraints.checking import probe
 from constrained_dg.constraints.search import complete
 from constrained_dg.errors import check, is_count
 from constrained_dg.sampling.answers import Answers
 from constrained_dg.sampling.base import Generation, Status, StepRecord
-from constrained_dg.sampling.by_class import ByClass
-from constrained_dg.sampling.draws import DRAWS, candidate_seeds
+from constrained_dg.sampling.class_log_probs import ClassLogProbs
 from constrained_dg.sampling.loop import select_relations, select_rows
 from constrained_dg.sampling.options import Options
+from constrained_dg.sampling.randomness import DRAWS, candidate_seeds
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch
 
@@ -82,7 +82,7 @@ class Request:
         _check_text_alone(model, batch.prompt)
         canvas_length = _check_lengths(model, batch, options)
         check(0 <= options.pad < vocab_size, f"pad is {options.pad}", f"give a token from 0 to {vocab_size - 1}")
-        device = batch.canvas.device
+        device = batch.answer.device
         if constraint is not None:
             constraint = constraint.to(device)
             check(
@@ -120,7 +120,7 @@ class Request:
             return self
         rows = torch.arange(len(self.tokens), device=self.tokens.device).repeat_interleave(copies)
         mask, relations = self.batch.mask, select_relations(self.batch.relations, rows)
-        chosen = {name: getattr(self.batch, name)[rows] for name in ("prompt", "canvas", "pinned")}
+        chosen = {name: getattr(self.batch, name)[rows] for name in ("prompt", "answer", "pinned")}
         batch = replace(self.batch, **chosen, relations=relations, mask=None if mask is None else mask[rows])
         constraint, seeds = select_rows(self.constraint, rows), candidate_seeds(self.seeds, copies)
         tokens = _start(batch, seeds, self.canvas_length)
@@ -130,7 +130,7 @@ class Request:
         """The answers before any pass."""
         if self.constraint is None or (completer is None and not self.options.distribution):
             return Answers.begin(self.tokens, None)
-        by_class = ByClass.before_any_pass(self.constraint, len(self.tokens), self.tokens.device)
+        by_class = ClassLogProbs.before_any_pass(self.constraint, len(self.tokens), self.tokens.device)
         return Answers.begin(self.tokens, by_class)
 
     def conclude(
@@ -190,7 +190,7 @@ def completed(
     values = {name: getattr(made, name).clone() for name in ("tokens", "padding", "log_probability", "search_nodes")}
     status, by_class = list(made.status), made.distribution
     if by_class is None:
-        by_class = ByClass.before_any_pass(constraint, len(made.tokens), made.tokens.device)
+        by_class = ClassLogProbs.before_any_pass(constraint, len(made.tokens), made.tokens.device)
     for row, known in enumerate(pinned):
         limits = [limit for limit in (completer.time_limit, options.remaining()) if limit is not None]
         if status[row] is not Status.UNSOLVED or 0 in limits:
@@ -225,10 +225,10 @@ def known_of(model: Any, name: str, in_config: str | None = None) -> Any:
 
 def _start(batch: Batch, seeds: IntTensor, canvas_length: int) -> IntTensor:
     """(B, T) pinned tokens, and noise elsewhere."""
-    length, draws = batch.canvas.shape[1], DRAWS["counter"]
+    length, draws = batch.answer.shape[1], DRAWS["counter"]
     starts = range(0, length, canvas_length)
     noise = [draws.canvas(seeds, start, min(canvas_length, length - start), batch.noise) for start in starts]
-    return torch.where(batch.pinned, batch.canvas, torch.cat(noise, 1))
+    return torch.where(batch.pinned, batch.answer, torch.cat(noise, 1))
 
 
 def _check_text_alone(model: Any, prompt: IntTensor) -> None:
@@ -239,7 +239,7 @@ def _check_text_alone(model: Any, prompt: IntTensor) -> None:
 
 def _check_lengths(model: Any, batch: Batch, options: Options) -> int:
     """The canvas length of a call that fits the model and the memory."""
-    (rows, length), prompt = batch.canvas.shape, batch.prompt.shape[1]
+    (rows, length), prompt = batch.answer.shape, batch.prompt.shape[1]
     trained, context = known_of(model, "canvas_length"), known_of(model, "max_context", "max_position_embeddings")
     canvas_length = min(length, options.canvas_length or trained or length)
     check(
@@ -253,7 +253,7 @@ def _check_lengths(model: Any, batch: Batch, options: Options) -> int:
         "shorten the prompt, or lower max_new_tokens",
     )
     estimate = getattr(model, "memory_needed", None)
-    free = None if estimate is None else free_memory(batch.canvas.device)
+    free = None if estimate is None else free_memory(batch.answer.device)
     if free is not None:
         needed = estimate(rows * options.candidates, prompt + length - canvas_length, canvas_length)
         check(
@@ -282,7 +282,7 @@ def free_memory(device: torch.device) -> int | None:
 
 def _check_batch(batch: Batch, vocab_size: int) -> tuple[int, int]:
     """Rows and answer length of a batch whose tensors fit."""
-    prompt, canvas, pinned = batch.prompt, batch.canvas, batch.pinned
+    prompt, canvas, pinned = batch.prompt, batch.answer, batch.pinned
     check(
         prompt.dim() == 2 and canvas.dim() == 2 and len(prompt) == len(canvas) > 0 and canvas.shape[1] > 0,
         f"prompt {tuple(prompt.shape)} and canvas {tuple(canvas.shape)} do not fit",

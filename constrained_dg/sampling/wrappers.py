@@ -13,9 +13,9 @@ from constrained_dg.constraints.base import Constraint, judged
 from constrained_dg.errors import check, is_count
 from constrained_dg.sampling.base import Denoiser, Generation, Status, StepRecord
 from constrained_dg.sampling.diffusion import Diffusion
-from constrained_dg.sampling.draws import ATTEMPT
 from constrained_dg.sampling.loop import select_relations, select_rows
 from constrained_dg.sampling.options import Options
+from constrained_dg.sampling.randomness import ATTEMPT
 from constrained_dg.sampling.request import Completer, completed
 from constrained_dg.shapes import IntTensor
 from constrained_dg.task import Batch, Symmetric
@@ -67,7 +67,7 @@ class Restarts:
             InputError: as there; symmetries were asked of a task that has none.
         """
         whole = Options.of(model, options)
-        seeds = rng.row_seeds(seeds, len(batch)).to(batch.canvas.device) if isinstance(seeds, int) else seeds
+        seeds = rng.row_seeds(seeds, len(batch)).to(batch.answer.device) if isinstance(seeds, int) else seeds
         left = whole.max_passes or self.attempts * self.sampler.max_passes
         made: Generation | None = None
         attempt = 0
@@ -152,7 +152,7 @@ class Candidates:
 
 
 def _rows_of(batch: Batch, rows: IntTensor) -> Batch:
-    chosen = {name: getattr(batch, name)[rows] for name in ("prompt", "canvas", "pinned")}
+    chosen = {name: getattr(batch, name)[rows] for name in ("prompt", "answer", "pinned")}
     mask = None if batch.mask is None else batch.mask[rows]
     return replace(batch, **chosen, mask=mask, relations=select_relations(batch.relations, rows))
 

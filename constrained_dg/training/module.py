@@ -21,8 +21,8 @@ from constrained_dg.sampling import Diffusion
 from constrained_dg.sampling.loop import select_relations
 from constrained_dg.shapes import FloatTensor, IntTensor
 from constrained_dg.task import Batch
-from constrained_dg.training.carry import Carried, advance, fresh_noise, refill
 from constrained_dg.training.optimiser import new_optimiser
+from constrained_dg.training.own_canvas import Carried, advance, fresh_noise, refill
 from constrained_dg.training.settings import Objective, Optimisation
 
 
@@ -97,7 +97,7 @@ class DiffusionModule(L.LightningModule):
         logits = model.denoise_loops(noisy, cache, signal, batch.relations)
         model.routing = None
 
-        loss = diffusion = canvas_loss(logits, batch.canvas, batch.pinned)
+        loss = diffusion = canvas_loss(logits, batch.answer, batch.pinned)
         parts = {"loss/diffusion": diffusion}
         if routing is not None:
             parts["loss/balance"] = torch.stack(
@@ -119,7 +119,7 @@ class DiffusionModule(L.LightningModule):
         drawn = (
             fresh_noise(batch, self.sampler, self._rules(batch), generator) if self.sampler.noise.reads_rules else None
         )
-        return corrupt(batch.canvas, batch.pinned, level, batch.noise, generator, drawn)
+        return corrupt(batch.answer, batch.pinned, level, batch.noise, generator, drawn)
 
     def _rules(self, batch: Batch) -> Constraint | None:
         return self.rules(batch) if self.sampler.reads_rules else None
@@ -143,7 +143,7 @@ class DiffusionModule(L.LightningModule):
 
     def _encoder_loss(self, batch: Batch, rows: int) -> FloatTensor:
         """Next-token loss of the causal pass over prompt and answer, on the last rows (carried rows come first)."""
-        tokens = torch.cat([batch.prompt, batch.canvas], dim=1)[-rows:]
+        tokens = torch.cat([batch.prompt, batch.answer], dim=1)[-rows:]
         known = torch.cat([torch.zeros_like(batch.prompt, dtype=torch.bool), batch.pinned], dim=1)[-rows:]
         last = torch.arange(len(batch) - rows, len(batch), device=tokens.device)
         relations = select_relations(batch.relations, last)
@@ -171,9 +171,9 @@ class DiffusionModule(L.LightningModule):
         carried = self.carried.get(kind)
         if carried is None:
             zeros = torch.zeros(rows, dtype=torch.int64, device=noisy.device)
-            logits = torch.zeros(rows, batch.canvas.shape[1], self.backbone.vocab_size, device=noisy.device)
+            logits = torch.zeros(rows, batch.answer.shape[1], self.backbone.vocab_size, device=noisy.device)
             relations = select_relations(batch.relations, torch.arange(rows, device=noisy.device))
-            held = Batch(batch.prompt[:rows], batch.canvas[:rows], batch.pinned[:rows], relations, batch.noise)
+            held = Batch(batch.prompt[:rows], batch.answer[:rows], batch.pinned[:rows], relations, batch.noise)
             carried = Carried(held, start[:rows], logits, zeros, zeros > 0)
         carried, batch = refill(carried, batch, start)
         return batch, torch.cat([carried.canvas, noisy[rows:]]), carried
@@ -224,7 +224,7 @@ class DiffusionModule(L.LightningModule):
 
 def _kind(batch: Batch) -> tuple[int, ...]:
     """What rows must share to stand in one batch: (S, C) and the range of the noise."""
-    return batch.prompt.shape[1], batch.canvas.shape[1], *batch.noise
+    return batch.prompt.shape[1], batch.answer.shape[1], *batch.noise
 
 
 def learning_rate_share(step: int, settings: Optimisation) -> float:

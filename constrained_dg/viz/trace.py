@@ -13,7 +13,7 @@ from constrained_dg.constraints.base import Constraint
 from constrained_dg.metrics import Outcome
 from constrained_dg.sampling.base import StepRecord
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
-from constrained_dg.task import Batch, Problem, Task, without_colours
+from constrained_dg.task import Batch, Problem, Task, without_colors
 from constrained_dg.viz.pictures import figure, save
 
 LEGEND = "bold: clue   . re-noised   ! breaks a rule"
@@ -52,26 +52,26 @@ def frames_of(records: Sequence[StepRecord], batch: Batch, constraint: Constrain
         blank: the token that stands for noise.
     """
     pinned = batch.pinned[row].cpu()
-    answer = torch.where(pinned, batch.canvas[row].cpu(), blank)
+    answer = torch.where(pinned, batch.answer[row].cpu(), blank)
     own = constraint if constraint.rows == 1 else constraint.select(torch.tensor([row]))
     frames: list[Frame] = []
     for record in records:
         at = (record.rows == row).nonzero().flatten().tolist()
         if not at:
             continue
-        window = slice(record.start, record.start + record.best.shape[1])
+        span = slice(record.start, record.start + record.best.shape[1])
         best, settled = answer.clone(), pinned.clone()
-        best[window] = record.best[at[0]].cpu()
+        best[span] = record.best[at[0]].cpu()
         settled[: record.start] = True
         masks = []
         for mask in (record.accepted, record.renoised):
             masks.append(torch.zeros_like(pinned))
-            masks[-1][window] = mask[at[0]].cpu()
+            masks[-1][span] = mask[at[0]].cpu()
         blamed = own.violations(best[None])[0].cpu()
-        free = ~pinned[window]
+        free = ~pinned[span]
         entropies = torch.zeros(len(pinned))
-        entropies[window] = record.entropy[at[0]].cpu().float() * free
-        entropy = float(entropies[window][free].mean()) if free.any() else 0.0
+        entropies[span] = record.entropy[at[0]].cpu().float() * free
+        entropy = float(entropies[span][free].mean()) if free.any() else 0.0
         shown = torch.where(settled | masks[0] | bool(record.stopped[at[0]]), best, blank)
         frames.append(Frame(len(frames), best, shown, masks[0], masks[1], blamed, entropy, entropies))
         answer = best
@@ -100,8 +100,8 @@ def to_json(problem: Problem, outcome: Outcome, frames: Sequence[Frame]) -> dict
     }
 
 
-def draw_frame(task: Task, problem: Problem, frame: Frame, colour: bool) -> str:
-    """A frame for a terminal: a line of numbers, the canvas, and the legend; without colour, plain characters."""
+def draw_frame(task: Task, problem: Problem, frame: Frame, color: bool) -> str:
+    """A frame for a terminal: a line of numbers, the canvas, and the legend; without color, plain characters."""
     free = int((frame.accepted | frame.renoised).sum())
     head = (
         f"pass {frame.pass_index + 1}: {int(frame.accepted.sum())} of {free} accepted, "
@@ -109,7 +109,7 @@ def draw_frame(task: Task, problem: Problem, frame: Frame, colour: bool) -> str:
     )
     marks = frame.violations & (frame.shown == frame.best)
     text = "\n".join((head, task.draw(problem, frame.shown, marks), LEGEND))
-    return text if colour else without_colours(text)
+    return text if color else without_colors(text)
 
 
 def chosen(frames: Sequence[Frame], count: int) -> list[Frame]:

@@ -13,8 +13,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from tasks.amino_acid.alphabet import RESIDUES
 from tasks.amino_acid.natural import DATA, Similar, clusters
+from tasks.amino_acid.residues import RESIDUES
 
 #: Share of the clusters of peptides that are held out.
 _HELD_OUT = 0.12

@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _wanted(problem, options: dict[str, str]) -> bool:
-    # Of Hamiltonian graphs the file may say that there is none; for colourings it gives a number that was reached.
+    # Of Hamiltonian graphs the file may say that there is none; for colorings it gives a number that was reached.
     return getattr(problem, "truth", True) and problem.graph.nodes <= int(options.get("nodes", problem.graph.nodes))
 
 

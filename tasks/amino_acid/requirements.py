@@ -16,11 +16,12 @@ from math import ceil, floor, inf, isfinite
 import numpy as np
 import torch
 
-from constrained_dg.constraints import All, Automaton, Constraint, Count, Pinned, Vocabulary, Window
+from constrained_dg.constraints import All, Automaton, Constraint, Count, Pinned, RealSum, Vocabulary
 from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, IntTensor
 from tasks.amino_acid import properties, prosite
-from tasks.amino_acid.alphabet import (
+from tasks.amino_acid.prosite import Pattern, parse_pattern
+from tasks.amino_acid.residues import (
     EOS,
     FIRST_KIND,
     FIRST_RESIDUE,
@@ -32,7 +33,6 @@ from tasks.amino_acid.alphabet import (
     sequence_of,
     show,
 )
-from tasks.amino_acid.prosite import Pattern, parse_pattern
 
 Bounds = tuple[float, float]
 #: Rounding of a sum over 250 residues.
@@ -188,7 +188,7 @@ class Requirements:
         if self.mass is not None:
             weights = _by_position(properties.RESIDUE_MASS, self.length, canvas)
             low_mass, high_mass = (bound - properties.WATER for bound in self.mass)
-            parts.append(Window(weights, low_mass, high_mass, canvas, range(high), show, "the mass without a water"))
+            parts.append(RealSum(weights, low_mass, high_mass, canvas, range(high), show, "the mass without a water"))
         if self.hydropathy is not None:
             tenths, bounds = np.rint(properties.HYDROPATHY * 10), tuple(10 * bound for bound in self.hydropathy)
             parts += means(tenths, bounds, self.length, canvas, "tenths of hydropathy")
@@ -297,7 +297,7 @@ def parse_requirements(text: str) -> Requirements:
 class Unsatisfiable(Constraint):
     """No sequence satisfies these requirements; `reason` says why."""
 
-    alphabet = VOCABULARY
+    num_classes = VOCABULARY
     strength = "exact: nothing is possible"
 
     def __init__(self, length: int, reason: str) -> None:
@@ -306,8 +306,8 @@ class Unsatisfiable(Constraint):
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
         return torch.zeros(len(answer), dtype=torch.bool, device=answer.device)
 
-    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
-        shape = (len(answer), window.stop - window.start, self.alphabet)
+    def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
+        shape = (len(answer), span.stop - span.start, self.num_classes)
         return torch.zeros(shape, dtype=torch.bool, device=answer.device)
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
@@ -402,7 +402,7 @@ def _by_position(residues: np.ndarray, length: tuple[int, int], canvas: int) -> 
     return torch.from_numpy(weights)
 
 
-class Mean(Window):
+class Mean(RealSum):
     """A mean over the residues lies between two numbers. Made by `means`.
 
     Args:
@@ -455,7 +455,7 @@ def means(residues: np.ndarray, bounds: Bounds, length: tuple[int, int], canvas:
     return rules
 
 
-class Charge(Window):
+class Charge(RealSum):
     """The net charge at pH 7 lies between two numbers.
 
     What the last residue adds depends on where the sequence ends. Where that is open, the weights hold the middle of
@@ -473,7 +473,7 @@ class Charge(Window):
             middle = (last.min() + last.max()) / 2
             weights[0, FIRST_RESIDUE:FIRST_KIND] += middle
             self.last[FIRST_RESIDUE:FIRST_KIND] = torch.from_numpy(last - middle)
-            self.reach = Window.reach + (last.max() - last.min()) / 2
+            self.reach = RealSum.reach + (last.max() - last.min()) / 2
         weights[0, :FIRST_RESIDUE] = weights[0, FIRST_KIND:] = weights[0, FIRST_RESIDUE:FIRST_KIND].min()
         super().__init__(weights, *bounds, canvas, range(length[1]), show, "the charge at pH 7")
 

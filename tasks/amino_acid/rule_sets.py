@@ -9,9 +9,9 @@ from math import ceil, floor
 import numpy as np
 
 from tasks.amino_acid import properties, prosite
-from tasks.amino_acid.alphabet import RESIDUES
 from tasks.amino_acid.prosite import Pattern, parse_pattern
 from tasks.amino_acid.requirements import Composition, Requirements
+from tasks.amino_acid.residues import RESIDUES
 
 #: Kinds of rule sets; the last asks for all of it.
 RULES = ("motif", "avoid", "charge", "composition", "hydropathy", "everything")

@@ -24,8 +24,10 @@ from constrained_dg.files import read_text
 from constrained_dg.metrics import Outcome
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Task
-from tasks.amino_acid import kmer, natural, properties, prosite, statistics
-from tasks.amino_acid.alphabet import (
+from tasks.amino_acid import distances, kmer, natural, properties, prosite
+from tasks.amino_acid.files import read_fasta, write_fasta
+from tasks.amino_acid.requirements import Requirements, parse_requirements
+from tasks.amino_acid.residues import (
     EOS,
     FIRST_KIND,
     FIRST_NUMBER,
@@ -42,8 +44,6 @@ from tasks.amino_acid.alphabet import (
     sequence_of,
     tokens_of,
 )
-from tasks.amino_acid.files import read_fasta, write_fasta
-from tasks.amino_acid.requirements import Requirements, parse_requirements
 from tasks.amino_acid.rule_sets import RULES, planted
 
 _RED, _GREEN, _OFF = "\x1b[31m", "\x1b[32m", "\x1b[0m"
@@ -95,8 +95,8 @@ class Sequences(Task):
     """
 
     vocab_size = VOCABULARY
-    pad_id = PAD
-    eos_id = EOS
+    blank_id = PAD
+    padding_id = EOS
     num_relations = 0
     longest: ClassVar[int] = LONGEST
     #: Whether stretches of training sequences are free and the rest is given, in the prompt too.
@@ -196,7 +196,7 @@ class Sequences(Task):
 
     def measure(self, outcomes: Sequence[Outcome], model: Any = None) -> dict[str, dict[str, Any]]:
         """How many answers keep all rules by `re` and Biopython alone ("independent_valid": of those called solved,
-        "independent_share"), and how natural, diverse and novel they are; see `statistics`."""
+        "independent_share"), and how natural, diverse and novel they are; see `distances`."""
         told, made = self._checked(outcomes), [o.answer for o in outcomes if o.answer]
         if len(made) < 4:
             return told
@@ -208,11 +208,11 @@ class Sequences(Task):
             self._nearest |= zip(fresh, natural.nearest(fresh, known).tolist(), strict=True)
         novel = [1 - self._nearest[sequence] for sequence in few]
         return told | {
-            "residue_divergence": statistics.residue_divergence(made, known),
-            "pair_divergence": statistics.pair_divergence(made, known),
-            "diversity": statistics.diversity(made),
-            "unique": statistics.unique(made),
-            "novelty": statistics.mean(novel),
+            "residue_divergence": distances.residue_divergence(made, known),
+            "pair_divergence": distances.pair_divergence(made, known),
+            "diversity": distances.diversity(made),
+            "unique": distances.unique(made),
+            "novelty": distances.mean(novel),
         }
 
     @staticmethod
@@ -220,8 +220,8 @@ class Sequences(Task):
         """How many answers keep all rules by `re` and Biopython: of all, and of those called solved."""
         fine = [bool(o.answer) and not o.problem.requirements.broken(o.answer) for o in outcomes]
         solved = [good for o, good in zip(outcomes, fine, strict=True) if o.solved]
-        told = {"independent_share": statistics.share(sum(fine), len(fine))}
-        return told | ({"independent_valid": statistics.share(sum(solved), len(solved))} if solved else {})
+        told = {"independent_share": distances.share(sum(fine), len(fine))}
+        return told | ({"independent_valid": distances.share(sum(solved), len(solved))} if solved else {})
 
     def draw(self, problem: SequenceProblem, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
         """Lines of 60 residues with a ruler; violating residues red; below, where patterns match, and the sums."""
@@ -255,7 +255,7 @@ class Sequences(Task):
     def plot(
         self, axes: Any, problem: SequenceProblem, answer: IntTensor | None, violations: BoolTensor | None = None
     ) -> None:
-        """Residues in lines of ten, coloured by what they are; violating ones framed."""
+        """Residues in lines of ten, colored by what they are; violating ones framed."""
         axes.axis("off")
         if answer is None:
             super().plot(axes, problem, answer, violations)
@@ -268,7 +268,7 @@ class Sequences(Task):
             letter = RESIDUES[token - FIRST_RESIDUE] if FIRST_RESIDUE <= token < FIRST_KIND else "·"
             box = {
                 "boxstyle": "square,pad=0.1",
-                "facecolor": _colour(letter),
+                "facecolor": _color(letter),
                 "edgecolor": "red" if marked[at] else "none",
             }
             axes.text(x, y, letter, ha="center", va="center", family="monospace", fontsize=6, bbox=box)
@@ -385,8 +385,8 @@ class Infill(Sequences):
             device = next(model.parameters()).device
             batch = self.encode([SequenceProblem.of("", _template(text))] * draws).to(device)
             generator = torch.Generator().manual_seed(0)
-            noise = torch.randint(*NOISE, batch.canvas.shape, generator=generator).to(device)
-            canvas = torch.where(batch.pinned, batch.canvas, noise)
+            noise = torch.randint(*NOISE, batch.answer.shape, generator=generator).to(device)
+            canvas = torch.where(batch.pinned, batch.answer, noise)
             cache = model.prefill(batch.prompt, None, batch.relations)
             logits = model.denoise(canvas, cache, None, batch.relations).float()
             chances = logits[..., FIRST_RESIDUE:FIRST_KIND].softmax(-1).mean(0).cpu().numpy()
@@ -472,7 +472,7 @@ def _sums(requirements: Requirements, sequence: str) -> list[str]:
     return lines
 
 
-def _colour(letter: str) -> str:
+def _color(letter: str) -> str:
     """Positive blue, negative red, polar green, greasy yellow; the rest grey."""
     groups = {"KRH": "#c6dbef", "DE": "#fcbba1", "STNQCY": "#c7e9c0", "AVLIMFWP": "#fff3b0"}
-    return next((colour for group, colour in groups.items() if letter in group), "#eeeeee")
+    return next((color for group, color in groups.items() if letter in group), "#eeeeee")

@@ -1,4 +1,4 @@
-"""Graphs: colouring them, finding Hamiltonian cycles, writing new ones."""
+"""Graphs: coloring them, finding Hamiltonian cycles, writing new ones."""
 
 from tasks.graph.coloring import Coloring
 from tasks.graph.generate import GenerateGraphs

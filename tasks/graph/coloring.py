@@ -1,7 +1,7 @@
-"""Colouring as a task: the canvas holds a colour for each node, the graph enters as relations.
+"""Coloring as a task: the canvas holds a color for each node, the graph enters as relations.
 
-Colours are interchangeable, so a large clique (found greedily) is pinned to the first ones: that breaks most of the
-symmetry and loses no colouring.
+Colors are interchangeable, so a large clique (found greedily) is pinned to the first ones: that breaks most of the
+symmetry and loses no coloring.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from constrained_dg.constraints.base import Constraint
-from constrained_dg.constraints.edges import DifferentAcross
+from constrained_dg.constraints.different_across import DifferentAcross
 from constrained_dg.constraints.pinned import Pinned
 from constrained_dg.errors import check, is_count
 from constrained_dg.metrics import Outcome, mean_interval, wilson
@@ -27,30 +27,30 @@ from tasks.graph.files import read_graphs
 from tasks.graph.graph import Graph, random_graph, reordered
 
 PAD, EOS = 0, 1
-#: Prompt tokens of a node, by its degree over the number of colours: below 1 it can always be coloured last.
+#: Prompt tokens of a node, by its degree over the number of colors: below 1 it can always be colored last.
 FIRST_NODE, DEGREES = 2, (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
-FIRST_COLOUR = FIRST_NODE + len(DEGREES) + 1
-MOST_COLOURS, MOST_NODES = 80, 256
-VOCAB_SIZE = FIRST_COLOUR + MOST_COLOURS
-#: The relations, in this order. "apart" are nodes that are not joined: those that may share a colour.
+FIRST_COLOR = FIRST_NODE + len(DEGREES) + 1
+MOST_COLORS, MOST_NODES = 80, 256
+VOCAB_SIZE = FIRST_COLOR + MOST_COLORS
+#: The relations, in this order. "apart" are nodes that are not joined: those that may share a color.
 RELATIONS = ("joined", "apart", "node", "any")
 #: Nodes of training graphs, filled up to the higher number of each pair with nodes that are none.
 SIZES = ((12, 32), (33, 64))
-#: Moves after which a number of colours counts as out of reach while training graphs are made.
+#: Moves after which a number of colors counts as out of reach while training graphs are made.
 LABEL_MOVES = 3_000
 #: Tiers: the most nodes of each.
 TIERS = (32, 64, 128, MOST_NODES)
-#: Columns of a table that say how many colours to use, the first that is there.
-COLUMNS = ("k", "colours", "best_known_colours", "chromatic")
+#: Columns of a table that say how many colors to use, the first that is there.
+COLUMNS = ("k", "colors", "colours", "best_known_colors", "best_known_colours", "chromatic")
 
 
 @dataclass(frozen=True)
 class ColoringProblem(Problem):
-    """A graph to be coloured with k colours.
+    """A graph to be colored with k colors.
 
     Attributes:
-        clique: nodes of a clique, which are pinned to the first colours.
-        solution: a colour from 0 for each node, or None where none is known.
+        clique: nodes of a clique, which are pinned to the first colors.
+        solution: a color from 0 for each node, or None where none is known.
     """
 
     graph: Graph
@@ -60,18 +60,18 @@ class ColoringProblem(Problem):
 
     @classmethod
     def of(cls, graph: Graph, k: int, solution: Sequence[int] | None = None) -> ColoringProblem:
-        """Raises InputError for a graph or a number of colours that the task cannot hold, and a clique above k."""
-        check(graph.nodes <= MOST_NODES, f"a graph of {graph.nodes} nodes", f"at most {MOST_NODES} can be coloured")
-        check(1 <= k <= MOST_COLOURS, f"k={k} colours", f"use 1 to {MOST_COLOURS}")
+        """Raises InputError for a graph or a number of colors that the task cannot hold, and a clique above k."""
+        check(graph.nodes <= MOST_NODES, f"a graph of {graph.nodes} nodes", f"at most {MOST_NODES} can be colored")
+        check(1 <= k <= MOST_COLORS, f"k={k} colors", f"use 1 to {MOST_COLORS}")
         clique = tuple(tabu.clique_of(graph))
         named = ", ".join(str(node + 1) for node in clique)
-        check(len(clique) <= k, f"k={k} colours for a clique of {len(clique)} nodes ({named})", "give as many colours")
+        check(len(clique) <= k, f"k={k} colors for a clique of {len(clique)} nodes ({named})", "give as many colors")
         tier = f"nodes to {next(most for most in TIERS if graph.nodes <= most)}"
-        solution = None if solution is None else tuple(int(colour) for colour in solution)
+        solution = None if solution is None else tuple(int(color) for color in solution)
         return cls(tier, f"{k}:{graph.graph6}", graph, k, clique, solution)
 
 
-class ProperColouring(DifferentAcross):
+class ProperColoring(DifferentAcross):
     """`DifferentAcross` with a repair: tabu search from the draft, the completer's first resort.
 
     Strength as there. The repair keeps what is pinned and makes at most `MOVES` moves; it is a pure function of its
@@ -85,36 +85,36 @@ class ProperColouring(DifferentAcross):
         may = candidates[:, low:high]
         if not bool(may.any(-1).all()):
             return None, 0
-        # Where the draft holds what cannot stand there, the likeliest colour that can.
+        # Where the draft holds what cannot stand there, the likeliest color that can.
         likeliest = log_probs[:, low:high].masked_fill(~may, -torch.inf).argmax(-1)
         drafted = (draft - low).clamp(0, high - low - 1)
         kept = may.gather(-1, drafted[:, None])[:, 0] & (draft >= low) & (draft < high)
-        colours = torch.where(kept, drafted, likeliest).numpy().copy()
+        colors = torch.where(kept, drafted, likeliest).numpy().copy()
         state = np.zeros(1, np.uint64)
-        conflicts, moves = tabu.repair(self._joined[0].bool().numpy(), may.numpy(), colours, self.MOVES, state)
-        return (None if conflicts else torch.from_numpy(colours) + low), moves
+        conflicts, moves = tabu.repair(self._joined[0].bool().numpy(), may.numpy(), colors, self.MOVES, state)
+        return (None if conflicts else torch.from_numpy(colors) + low), moves
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Training graphs of one size and number of colours, filled up.
+    """Training graphs of one size and number of colors, filled up.
 
     Attributes:
         joined: (M, n, n) bool.
-        colours: (M, n) from 0, and -1 where there is no node.
+        colors: (M, n) from 0, and -1 where there is no node.
         clique: (M, n) bool.
     """
 
     joined: np.ndarray
-    colours: np.ndarray
+    colors: np.ndarray
     clique: np.ndarray
 
 
 class Coloring(Task):
-    """Graphs of up to 256 nodes with up to 80 colours; trained on generated ones of 12 to 64.
+    """Graphs of up to 256 nodes with up to 80 colors; trained on generated ones of 12 to 64.
 
-    Training graphs (random, geometric, with planted colour classes, boards of queens that are not square) are made at
-    the first `train_batch`, each with the fewest colours that a short tabu search found for it and that colouring.
+    Training graphs (random, geometric, with planted color classes, boards of queens that are not square) are made at
+    the first `train_batch`, each with the fewest colors that a short tabu search found for it and that coloring.
 
     Args:
         graphs: training graphs (8,000: about 20 s on one core).
@@ -126,8 +126,8 @@ class Coloring(Task):
 
     name = "coloring"
     vocab_size = VOCAB_SIZE
-    pad_id = PAD
-    eos_id = EOS
+    blank_id = PAD
+    padding_id = EOS
     num_relations = len(RELATIONS)
     max_prompt = 1 + MOST_NODES
     max_canvas = MOST_NODES
@@ -139,14 +139,14 @@ class Coloring(Task):
         self._pool: dict[tuple[int, int], _Group] = {}
 
     def training_graphs(self) -> dict[tuple[int, int], _Group]:
-        """The training graphs by (nodes, colours), made on first use; a pure function of the seed."""
+        """The training graphs by (nodes, colors), made on first use; a pure function of the seed."""
         if not self._pool:
             made: dict[tuple[int, int], list[tuple[np.ndarray, ...]]] = {}
-            for graph, k, colours in _make(np.random.default_rng((self.seed, 0)), self.graphs, SIZES, False):
+            for graph, k, colors in _make(np.random.default_rng((self.seed, 0)), self.graphs, SIZES, False):
                 clique = np.isin(np.arange(graph.nodes), tabu.clique_of(graph))
                 size = next(most for _, most in SIZES if graph.nodes <= most)
                 fill = (0, size - graph.nodes)
-                filled = np.pad(graph.adjacency, (fill, fill)), np.pad(colours, fill, constant_values=-1)
+                filled = np.pad(graph.adjacency, (fill, fill)), np.pad(colors, fill, constant_values=-1)
                 made.setdefault((size, k), []).append((*filled, np.pad(clique, fill)))
             columns = {key: zip(*made[key], strict=True) for key in sorted(made)}
             self._pool = {key: _Group(*(np.stack(part) for part in parts)) for key, parts in columns.items()}
@@ -157,7 +157,7 @@ class Coloring(Task):
         pool = self.training_graphs()
         keys = list(pool)
         shares = np.array([len(pool[key].joined) for key in keys], float)
-        # Size and colours depend on the step alone: ranks that wait for each other should have equal work.
+        # Size and colors depend on the step alone: ranks that wait for each other should have equal work.
         nodes, k = keys[int(np.random.default_rng((self.seed, 1, step)).choice(len(keys), p=shares / shares.sum()))]
         generator = np.random.default_rng((self.seed, 2, step, rank, batch_size))
         group = pool[nodes, k]
@@ -165,14 +165,14 @@ class Coloring(Task):
         order = generator.permuted(np.tile(np.arange(nodes), (batch_size, 1)), axis=1)
         joined = np.take_along_axis(group.joined[picked], order[:, :, None], 1)
         joined = np.take_along_axis(joined, order[:, None, :], 2)
-        colours = np.take_along_axis(group.colours[picked], order, 1)
+        colors = np.take_along_axis(group.colors[picked], order, 1)
         clique = np.take_along_axis(group.clique[picked], order, 1)
-        for row, real in enumerate(colours >= 0):
-            # The clique takes the first colours in order, as in every problem; the others come in any order.
-            first = colours[row, clique[row]]
+        for row, real in enumerate(colors >= 0):
+            # The clique takes the first colors in order, as in every problem; the others come in any order.
+            first = colors[row, clique[row]]
             rest = generator.permutation(np.setdiff1d(np.arange(k), first))
-            colours[row, real] = np.argsort(np.concatenate([first, rest]))[colours[row, real]]
-        return _batch(joined, colours, clique | (colours < 0), k)
+            colors[row, real] = np.argsort(np.concatenate([first, rest]))[colors[row, real]]
+        return _batch(joined, colors, clique | (colors < 0), k)
 
     def held_out(self, per_tier: int, seed: int) -> list[ColoringProblem]:
         """Generated graphs whose class never trains: `per_tier` of 12 to 32 nodes and of 33 to 64."""
@@ -190,54 +190,54 @@ class Coloring(Task):
         known = {
             Graph.of_adjacency(joined[np.ix_(real, real)]).fingerprint
             for group in self.training_graphs().values()
-            for joined, real in zip(group.joined, group.colours >= 0, strict=True)
+            for joined, real in zip(group.joined, group.colors >= 0, strict=True)
         }
         return [at for at, problem in enumerate(problems) if problem.graph.fingerprint in known]
 
     def encode(self, problems: Sequence[ColoringProblem]) -> Batch:
-        """Tokens of graphs of one size and number of colours: prompt (B, 1 + n), canvas (B, n).
+        """Tokens of graphs of one size and number of colors: prompt (B, 1 + n), canvas (B, n).
 
-        The prompt holds the last colour, which says how many there are, then a token for each node: its colour where it
-        is pinned, else how its degree compares with k. An unknown solution is filled with the first colour.
+        The prompt holds the last color, which says how many there are, then a token for each node: its color where it
+        is pinned, else how its degree compares with k. An unknown solution is filled with the first color.
         """
         graphs, k = [problem.graph for problem in problems], problems[0].k
         joined = np.stack([graph.adjacency for graph in graphs])
-        colours = np.array([problem.solution or [0] * problem.graph.nodes for problem in problems])
-        pinned = np.zeros(colours.shape, bool)
+        colors = np.array([problem.solution or [0] * problem.graph.nodes for problem in problems])
+        pinned = np.zeros(colors.shape, bool)
         for row, problem in enumerate(problems):
             clique = list(problem.clique)
             if problem.solution is not None:
-                held = colours[row, clique]
+                held = colors[row, clique]
                 renamed = np.argsort(np.concatenate([held, np.setdiff1d(np.arange(k), held)]))
-                colours[row] = renamed[colours[row]]
-            colours[row, clique], pinned[row, clique] = np.arange(len(clique)), True
-        return _batch(joined, colours, pinned, k)
+                colors[row] = renamed[colors[row]]
+            colors[row, clique], pinned[row, clique] = np.arange(len(clique)), True
+        return _batch(joined, colors, pinned, k)
 
     def shape_of(self, problem: ColoringProblem) -> tuple[int, int, int]:
-        """(1 + n, n, k): graphs of one batch have as many nodes and colours."""
+        """(1 + n, n, k): graphs of one batch have as many nodes and colors."""
         return 1 + problem.graph.nodes, problem.graph.nodes, problem.k
 
     def constraint(self, problems: Sequence[ColoringProblem]) -> Constraint:
-        """Joined nodes differ, k colours, the clique as it is pinned: judged without any stored solution."""
+        """Joined nodes differ, k colors, the clique as it is pinned: judged without any stored solution."""
         batch = self.encode(problems)
         return self.rules(batch)
 
     def rules(self, batch: Batch) -> Constraint:
-        nodes = batch.canvas.shape[1]
+        nodes = batch.answer.shape[1]
         joined = batch.relations[:, 0, -nodes:, -nodes:]
         row, one, other = joined.triu(1).nonzero().T
         counts = torch.bincount(row, minlength=len(joined))
         edges = torch.full((len(joined), max(1, int(counts.max())), 2), -1, device=row.device)
         place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
         edges[row, place] = torch.stack([one, other], 1)
-        rule = ProperColouring(edges, batch.noise, nodes, VOCAB_SIZE, show=show)
-        return rule & Pinned(batch.canvas, batch.pinned, VOCAB_SIZE, show=show, where=_node)
+        rule = ProperColoring(edges, batch.noise, nodes, VOCAB_SIZE, show=show)
+        return rule & Pinned(batch.answer, batch.pinned, VOCAB_SIZE, show=show, where=_node)
 
     def symmetric(self, batch: Batch, seeds: IntTensor) -> Symmetric:
-        """Each graph with its nodes in a random order, and the colours that its clique does not have renamed."""
-        nodes, (low, high) = batch.canvas.shape[1], batch.noise
-        # The clique has the first colours; where there is no node something is pinned that is none.
-        held = (batch.pinned & (batch.canvas >= low)).sum(1)
+        """Each graph with its nodes in a random order, and the colors that its clique does not have renamed."""
+        nodes, (low, high) = batch.answer.shape[1], batch.noise
+        # The clique has the first colors; where there is no node something is pinned that is none.
+        held = (batch.pinned & (batch.answer >= low)).sum(1)
         orders, names = [], []
         for seed, pinned in zip(seeds.tolist(), held.tolist(), strict=True):
             generator = np.random.default_rng(seed % 2**63)
@@ -246,14 +246,14 @@ class Coloring(Task):
                 np.concatenate([np.arange(low + pinned), generator.permutation(np.arange(low + pinned, high))])
             )
         order, renamed = (torch.from_numpy(np.stack(part)).to(seeds.device) for part in (orders, names))
-        # The number of colours stands first in the prompt and stays there.
+        # The number of colors stands first in the prompt and stays there.
         at = torch.cat([torch.zeros_like(order[:, :1]), order + 1], 1)
         both = torch.cat([at, order + 1 + nodes], 1)
         whole = torch.cat([renamed, torch.arange(high, VOCAB_SIZE, device=order.device).expand(len(order), -1)], 1)
         turned = replace(
             batch,
             prompt=batch.prompt.gather(1, at),
-            canvas=whole.gather(1, batch.canvas.gather(1, order)),
+            answer=whole.gather(1, batch.answer.gather(1, order)),
             pinned=batch.pinned.gather(1, order),
             relations=reordered(batch.relations, both),
         )
@@ -266,30 +266,30 @@ class Coloring(Task):
     def read(self, path: str) -> list[ColoringProblem]:
         """Graphs of a file or folder (`files.read_graphs`).
 
-        A table may say how many colours to use, in a column k, colours, best_known_colours or chromatic; without one it
+        A table may say how many colors to use, in a column k, colors, best_known_colours or chromatic; without one it
         is what DSATUR needs.
         """
         problems = []
         for named in read_graphs(path):
             given = next((named.columns[column] for column in COLUMNS if column in named.columns), None)
-            check(given is None or given.isdecimal(), f"{path}, {named.name}: {given!r} colours", "give a whole number")
+            check(given is None or given.isdecimal(), f"{path}, {named.name}: {given!r} colors", "give a whole number")
             k = dsatur(named.graph) if given is None else int(given)
             problems.append(ColoringProblem.of(named.graph, k))
         return problems
 
     def parse(self, text: str) -> ColoringProblem:
         """K:GRAPH6 from the command line, such as 3:DQc; without K: it is what DSATUR needs."""
-        colours, colon, graph6 = text.rpartition(":")
-        check(colours.isdecimal() or not colon, f"{text[:40]!r} begins with {colours!r}", "write K:GRAPH6, as in 3:DQc")
+        colors, colon, graph6 = text.rpartition(":")
+        check(colors.isdecimal() or not colon, f"{text[:40]!r} begins with {colors!r}", "write K:GRAPH6, as in 3:DQc")
         graph = Graph.from_graph6(graph6)
-        return ColoringProblem.of(graph, int(colours) if colon else dsatur(graph))
+        return ColoringProblem.of(graph, int(colors) if colon else dsatur(graph))
 
     def decode(self, problem: ColoringProblem, answer: IntTensor) -> str:
-        """The colour of each node, from 1."""
+        """The color of each node, from 1."""
         return " ".join(show(token) for token in answer.tolist())
 
     def measure(self, outcomes: Sequence[Outcome], model: Any = None) -> dict[str, dict[str, Any]]:
-        """ "dsatur": the share where that heuristic needs no more than k colours; "colours_below_dsatur": how many
+        """ "dsatur": the share where that heuristic needs no more than k colors; "colors_below_dsatur": how many
         fewer were used, of what is solved."""
         needed = {outcome.problem.text: dsatur(outcome.problem.graph) for outcome in outcomes}
         reached = sum(needed[outcome.problem.text] <= outcome.problem.k for outcome in outcomes)
@@ -299,12 +299,12 @@ class Coloring(Task):
         if len(below) >= 2:
             shift = min(0, *below)
             interval = [bound + shift for bound in mean_interval([value - shift for value in below])]
-            metrics["colours_below_dsatur"] = {"value": sum(below) / len(below), "n": len(below), "ci95": interval}
+            metrics["colors_below_dsatur"] = {"value": sum(below) / len(below), "n": len(below), "ci95": interval}
         return metrics
 
     def draw(self, problem: ColoringProblem, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
         tokens = [PAD] * problem.graph.nodes if answer is None else answer.tolist()
-        labels = [show(token) if token >= FIRST_COLOUR else "." for token in tokens]
+        labels = [show(token) if token >= FIRST_COLOR else "." for token in tokens]
         marked = set() if violations is None else set(violations.nonzero().flatten().tolist())
         return drawing.draw_nodes(labels, marked)
 
@@ -315,14 +315,14 @@ class Coloring(Task):
             drawing.plot_graph(axes, problem.graph)
             return
         held = answer.tolist()
-        conflicts = [(a, b) for a, b in problem.graph.edges if held[a] == held[b] >= FIRST_COLOUR]
-        drawing.plot_graph(axes, problem.graph, [token - FIRST_COLOUR for token in held], conflicts)
+        conflicts = [(a, b) for a, b in problem.graph.edges if held[a] == held[b] >= FIRST_COLOR]
+        drawing.plot_graph(axes, problem.graph, [token - FIRST_COLOR for token in held], conflicts)
 
 
 def show(token: int) -> str:
-    """A token as people write it: a colour from 1, or the name of a token that is none."""
-    if token >= FIRST_COLOUR:
-        return str(token - FIRST_COLOUR + 1)
+    """A token as people write it: a color from 1, or the name of a token that is none."""
+    if token >= FIRST_COLOR:
+        return str(token - FIRST_COLOR + 1)
     return ("pad", "end")[token] if token < FIRST_NODE else "node"
 
 
@@ -332,32 +332,32 @@ def _node(at: int) -> str:
 
 @lru_cache(maxsize=4096)
 def dsatur(graph: Graph) -> int:
-    """Colours that the DSATUR heuristic needs (Brélaz, 1979; networkx)."""
+    """Colors that the DSATUR heuristic needs (Brélaz, 1979; networkx)."""
     return max(nx.greedy_color(graph.networkx, strategy="DSATUR").values()) + 1
 
 
-def _batch(joined: np.ndarray, colours: np.ndarray, pinned: np.ndarray, k: int) -> Batch:
-    """From (B, n, n) bool, (B, n) colours from 0, -1 where there is no node, and (B, n) bool."""
-    rows, nodes = colours.shape
-    real = colours >= 0
-    tokens = np.where(real, colours + FIRST_COLOUR, PAD)
+def _batch(joined: np.ndarray, colors: np.ndarray, pinned: np.ndarray, k: int) -> Batch:
+    """From (B, n, n) bool, (B, n) colors from 0, -1 where there is no node, and (B, n) bool."""
+    rows, nodes = colors.shape
+    real = colors >= 0
+    tokens = np.where(real, colors + FIRST_COLOR, PAD)
     degree = np.digitize(joined.sum(-1) / k, DEGREES) + FIRST_NODE
-    last = np.full((rows, 1), FIRST_COLOUR + k - 1)
+    last = np.full((rows, 1), FIRST_COLOR + k - 1)
     prompt = torch.from_numpy(np.concatenate([last, np.where(pinned, tokens, degree)], 1))
-    # Nodes stand in the prompt and again in the canvas; the number of colours is related to all by "any" alone.
+    # Nodes stand in the prompt and again in the canvas; the number of colors is related to all by "any" alone.
     both = np.ix_(range(rows), [*range(nodes)] * 2, [*range(nodes)] * 2)
     same = np.broadcast_to(np.eye(nodes, dtype=bool), joined.shape)
     apart = ~joined & ~same & real[:, :, None] & real[:, None, :]
     bound = np.stack([np.pad(part[both], ((0, 0), (1, 0), (1, 0))) for part in (joined, apart, same)], 1)
     relations = torch.from_numpy(np.concatenate([bound, np.ones_like(bound[:, :1])], 1))
-    canvas, noise = torch.from_numpy(tokens), (FIRST_COLOUR, FIRST_COLOUR + k)
+    canvas, noise = torch.from_numpy(tokens), (FIRST_COLOR, FIRST_COLOR + k)
     return Batch(prompt, canvas, torch.from_numpy(pinned), relations, noise)
 
 
 def _make(
     generator: np.random.Generator, count: int, sizes: Sequence[tuple[int, int]], held_out: bool
 ) -> Iterator[tuple[Graph, int, np.ndarray]]:
-    """Graphs of one side of the split, each with few colours and a colouring: the fewest that tabu search finds.
+    """Graphs of one side of the split, each with few colors and a coloring: the fewest that tabu search finds.
 
     Args:
         sizes: each (fewest, most) nodes, equally often.
@@ -368,13 +368,13 @@ def _make(
         graph = _KINDS[int(generator.integers(len(_KINDS)))](int(generator.integers(fewest, most + 1)), generator)
         if not fewest <= graph.nodes <= most or graph.held_out != held_out or not graph.edges:
             continue
-        k, seed, colours = len(tabu.clique_of(graph)), int(generator.integers(2**62)), None
-        while colours is None:
-            colours = tabu.colour(graph, k, LABEL_MOVES, seed)
-            k += colours is None
-        if k <= MOST_COLOURS:
+        k, seed, colors = len(tabu.clique_of(graph)), int(generator.integers(2**62)), None
+        while colors is None:
+            colors = tabu.color(graph, k, LABEL_MOVES, seed)
+            k += colors is None
+        if k <= MOST_COLORS:
             made += 1
-            yield graph, k, colours
+            yield graph, k, colors
 
 
 def _random(nodes: int, generator: np.random.Generator) -> Graph:
@@ -389,7 +389,7 @@ def _geometric(nodes: int, generator: np.random.Generator) -> Graph:
 
 
 def _planted(nodes: int, generator: np.random.Generator) -> Graph:
-    """Classes of nearly equal size, joined across at random: colourable with few colours, which greed misses."""
+    """Classes of nearly equal size, joined across at random: colorable with few colors, which greed misses."""
     classes = generator.permutation(nodes) % int(generator.integers(3, max(4, nodes // 4)))
     across = classes[:, None] != classes
     return Graph.of_adjacency((generator.random((nodes, nodes)) < generator.uniform(0.2, 0.95)) & across)

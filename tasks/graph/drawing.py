@@ -44,21 +44,21 @@ def _springs(graph: Graph) -> dict[int, np.ndarray]:
 def plot_graph(
     axes: Any,
     graph: Graph,
-    colours: Sequence[int] | None = None,
+    colors: Sequence[int] | None = None,
     conflicts: Collection[tuple[int, int]] = (),
     bold: Collection[tuple[int, int]] = (),
 ) -> None:
-    """A graph on matplotlib axes: node colours by number, white below 0, conflicting edges red, bold ones thick."""
+    """A graph on matplotlib axes: node colors by number, white below 0, conflicting edges red, bold ones thick."""
     where = layout(graph)
     shown = graph.networkx
     small = graph.nodes <= _NAMED
     conflicts, bold = set(conflicts), set(bold)
     rest = [edge for edge in graph.edges if edge not in conflicts and edge not in bold]
-    for edges, colour, wide in ((rest, "0.75", 0.6), (sorted(bold), "black", 2.0), (sorted(conflicts), "red", 2.0)):
-        nx.draw_networkx_edges(shown, where, edgelist=edges, edge_color=colour, width=wide, ax=axes)
-    palette = matplotlib.colormaps["tab20" if max(colours or [0]) < 20 else "gist_ncar"]
-    most = max(20, *(colours or [0]))
-    filled = ["white" if colour < 0 else palette(colour / most) for colour in colours or [-1] * graph.nodes]
+    for edges, color, wide in ((rest, "0.75", 0.6), (sorted(bold), "black", 2.0), (sorted(conflicts), "red", 2.0)):
+        nx.draw_networkx_edges(shown, where, edgelist=edges, edge_color=color, width=wide, ax=axes)
+    palette = matplotlib.colormaps["tab20" if max(colors or [0]) < 20 else "gist_ncar"]
+    most = max(20, *(colors or [0]))
+    filled = ["white" if color < 0 else palette(color / most) for color in colors or [-1] * graph.nodes]
     look = {"node_color": filled, "edgecolors": "black", "linewidths": 0.5, "node_size": 160 if small else 20}
     nx.draw_networkx_nodes(shown, where, ax=axes, **look)
     if small:

@@ -17,10 +17,10 @@ import torch
 from constrained_dg.constraints.base import Constraint, candidates_of
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
-from tasks.graph.coding import FAMILIES, MOST_NODES, Coding
 from tasks.graph.graph import Graph
 from tasks.graph.projection import fill, is_graphical, of_degrees, sides, spanning_tree, two_sides
 from tasks.graph.requirements import Acyclic, Connected, Degrees, EdgeCount, Fault, Planar, Requirement, TwoSided
+from tasks.graph.tokens import FAMILIES, MOST_NODES, Coding
 
 #: Log-odds that an edge of the draft gains over its probability: the draft is one joint answer, probabilities are not.
 _KEPT = 8.0
@@ -160,8 +160,8 @@ class Family:
         if self.name in ("regular", "degrees"):
             return of_degrees(np.array(self.requirements[0].degrees), scores)
         if self.name == "bipartite":
-            colour = two_sides(scores, self.numbers[1])
-            scores = np.where(colour[:, None] == colour, -np.inf, scores)
+            color = two_sides(scores, self.numbers[1])
+            scores = np.where(color[:, None] == color, -np.inf, scores)
         tree = spanning_tree(scores)
         if self.name == "tree":
             return tree
@@ -190,12 +190,12 @@ class FamilyRule(Constraint):
     Args:
         families: one a row.
         coding: of their nodes.
-        alphabet: A, every token is its own class.
+        num_classes: A, every token is its own class.
     """
 
     families: tuple[Family, ...]
     coding: Coding
-    alphabet: int
+    num_classes: int
     reads_every_pass: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -246,7 +246,7 @@ class FamilyRule(Constraint):
     def _patterns(self) -> tuple[FloatTensor, BoolTensor]:
         """Bits of each pattern (2^w, w) as floats, and which patterns a position may hold (T, A)."""
         patterns, permitted = torch.from_numpy(self.coding.patterns), torch.from_numpy(self.coding.permitted)
-        whole = torch.zeros(self.length, self.alphabet, dtype=torch.bool)
+        whole = torch.zeros(self.length, self.num_classes, dtype=torch.bool)
         whole[:, self._window] = permitted
         return patterns.float(), whole
 
@@ -278,9 +278,9 @@ class FamilyRule(Constraint):
         candidates[..., self._window] &= ~wrong
         return candidates.to(device)
 
-    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+    def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         self.check_answer(answer)
-        return self._tightened(candidates_of(answer, known, self.alphabet))[:, window]
+        return self._tightened(candidates_of(answer, known, self.num_classes))[:, span]
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         while not torch.equal(smaller := self._tightened(candidates), candidates):
@@ -318,6 +318,6 @@ class FamilyRule(Constraint):
     @classmethod
     def stack(cls, constraints: Sequence[FamilyRule]) -> FamilyRule:
         first = constraints[0]
-        alike = {(rule.coding, rule.alphabet) for rule in constraints}
+        alike = {(rule.coding, rule.num_classes) for rule in constraints}
         check(len(alike) == 1, "cannot stack rules of different codings", "stack graphs of one number of nodes")
         return first._changed({"families": tuple(family for rule in constraints for family in rule.families)})

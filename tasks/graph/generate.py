@@ -18,13 +18,18 @@ import networkx as nx
 import numpy as np
 import torch
 
-from constrained_dg.compiled import compiled
 from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.metrics import Outcome
+from constrained_dg.numba_jit import compiled
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Task, normalised
-from tasks.graph import statistics
-from tasks.graph.coding import (
+from tasks.graph import distances
+from tasks.graph.drawing import plot_graph
+from tasks.graph.families import Family, FamilyRule
+from tasks.graph.files import read_graphs, stem
+from tasks.graph.graph import Graph, random_graph
+from tasks.graph.projection import breadth_first
+from tasks.graph.tokens import (
     EOS,
     FAMILIES,
     FIRST_PATTERN,
@@ -39,11 +44,6 @@ from tasks.graph.coding import (
     relations,
     to_prompt,
 )
-from tasks.graph.drawing import plot_graph
-from tasks.graph.families import Family, FamilyRule
-from tasks.graph.files import read_graphs, stem
-from tasks.graph.graph import Graph, random_graph
-from tasks.graph.projection import breadth_first
 
 #: Graphs drawn for one on its side of the split (one class in 16 is held out) before the search for it ends.
 _TRIES = 2000
@@ -158,7 +158,7 @@ class GenerateGraphs(Task):
     Args:
         mix: family -> nodes -> share of the training batches; one of them to a batch, the same on every rank.
         graphs: base graphs of each entry of the mix, none of a held-out class; made on first use.
-        width: pairs a token, 8 or 1; see `tasks.graph.coding`.
+        width: pairs a token, 8 or 1; see `tasks.graph.tokens`.
         family: of the graphs of files whose names do not begin with one.
         seed: of base graphs and batches; not negative.
 
@@ -168,8 +168,8 @@ class GenerateGraphs(Task):
 
     name = "graph/generate"
     vocab_size = FIRST_PATTERN + 256
-    pad_id = PAD
-    eos_id = EOS
+    blank_id = PAD
+    padding_id = EOS
     num_relations = len(RELATIONS)
 
     def __init__(
@@ -237,7 +237,7 @@ class GenerateGraphs(Task):
     def overlap(self, problems: Sequence[GenerateProblem]) -> list[int]:
         """Which references are isomorphic to a training graph, as indices."""
         entries = {(problem.family.name, problem.family.nodes) for problem in problems if problem.reference}
-        known = statistics.Classes(graph for entry in sorted(entries) for graph in self.training_graphs(*entry))
+        known = distances.Classes(graph for entry in sorted(entries) for graph in self.training_graphs(*entry))
         return [at for at, problem in enumerate(problems) if problem.reference and problem.reference in known]
 
     def encode(self, problems: Sequence[GenerateProblem]) -> Batch:
@@ -301,7 +301,7 @@ class GenerateGraphs(Task):
         return self.graph_of(problem, answer).graph6
 
     def measure(self, outcomes: Sequence[Outcome], model: Any = None) -> dict[str, dict[str, Any]]:
-        """See `statistics.measure`; compared with the references of the problems and with the training graphs."""
+        """See `distances.measure`; compared with the references of the problems and with the training graphs."""
         problems: list[GenerateProblem] = [outcome.problem for outcome in outcomes]
         graphs = [self.graph_of(problem, outcome.tokens) for problem, outcome in zip(problems, outcomes, strict=True)]
         families = [problem.family for problem in problems]
@@ -311,7 +311,7 @@ class GenerateGraphs(Task):
             for entry in sorted({(family.name, family.nodes) for family in families})
             for graph in self.training_graphs(*entry)
         ]
-        return statistics.measure(families, graphs, references, training)
+        return distances.measure(families, graphs, references, training)
 
     def draw(self, problem: GenerateProblem, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
         """A triangle of pairs, a line a node: # an edge, . none; those of violating tokens in red, as ! and :."""

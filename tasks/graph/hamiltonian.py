@@ -33,9 +33,9 @@ from constrained_dg.sampling.base import Status
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Symmetric, Task, normalised
 from tasks.graph import drawing
-from tasks.graph.cycle import EXACT, HamiltonianCycle, best_cycles, shrink, visited
 from tasks.graph.files import Named, read_graphs
 from tasks.graph.graph import Graph, reordered
+from tasks.graph.hamiltonian_rule import EXACT, HamiltonianCycle, best_cycles, shrink, visited
 
 PAD, EOS, FIRST_NODE = 0, 1, 2
 MOST_NODES = 64
@@ -176,8 +176,8 @@ class Hamiltonian(Task):
 
     name = "hamiltonian"
     vocab_size = VOCAB_SIZE
-    pad_id = PAD
-    eos_id = EOS
+    blank_id = PAD
+    padding_id = EOS
     num_relations = len(RELATIONS)
     max_prompt = max_canvas = MOST_NODES
 
@@ -255,12 +255,12 @@ class Hamiltonian(Task):
         return HamiltonianCycle(joined, FIRST_NODE, VOCAB_SIZE)
 
     def rules(self, batch: Batch) -> HamiltonianCycle:
-        nodes = batch.canvas.shape[1]
+        nodes = batch.answer.shape[1]
         return HamiltonianCycle(batch.relations[:, RELATIONS.index("joined"), :nodes, :nodes], FIRST_NODE, VOCAB_SIZE)
 
     def symmetric(self, batch: Batch, seeds: IntTensor) -> Symmetric:
         """Each graph with its nodes in a random order."""
-        nodes = batch.canvas.shape[1]
+        nodes = batch.answer.shape[1]
         drawn = [np.random.default_rng(seed % 2**63).permutation(nodes) for seed in seeds.tolist()]
         order = torch.from_numpy(np.stack(drawn)).to(seeds.device)
         relations = reordered(batch.relations, torch.cat([order, order + nodes], 1))
@@ -269,8 +269,8 @@ class Hamiltonian(Task):
         def undo(answer: IntTensor) -> IntTensor:
             return order.gather(1, answer.gather(1, undone) - FIRST_NODE) + FIRST_NODE
 
-        canvas = undone.gather(1, batch.canvas.gather(1, order) - FIRST_NODE) + FIRST_NODE
-        turned = replace(batch, canvas=canvas, pinned=batch.pinned.gather(1, order), relations=relations)
+        canvas = undone.gather(1, batch.answer.gather(1, order) - FIRST_NODE) + FIRST_NODE
+        turned = replace(batch, answer=canvas, pinned=batch.pinned.gather(1, order), relations=relations)
         return Symmetric(turned, self.rules(turned), undo)
 
     def read(self, path: str) -> list[HamiltonianProblem]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from constrained_dg.compiled import compiled
+from constrained_dg.numba_jit import compiled
 
 #: Rounds of degree-preserving switches after which a realisation is left as it is.
 _ROUNDS = 1000
@@ -86,16 +86,16 @@ def bridges(joined):
 
 @compiled
 def sides(joined):
-    """Two-colouring of each component: colours (n) 0 or 1, the first node of each has 0; and whether it is proper."""
+    """Two-coloring of each component: colors (n) 0 or 1, the first node of each has 0; and whether it is proper."""
     order, _, parent, _ = walk(joined)
-    colour, proper = np.zeros(len(joined), np.int64), True
+    color, proper = np.zeros(len(joined), np.int64), True
     for node in order:
         if parent[node] >= 0:
-            colour[node] = 1 - colour[parent[node]]
+            color[node] = 1 - color[parent[node]]
     for node in order:
         for other in range(len(joined)):
-            proper &= not (joined[node, other] and colour[other] == colour[node])
-    return colour, proper
+            proper &= not (joined[node, other] and color[other] == color[node])
+    return color, proper
 
 
 @compiled
@@ -343,44 +343,44 @@ def _switch(joined, scores):
 
 @compiled
 def two_sides(scores, size):
-    """Colours (n) with `size` nodes of colour 1, so that pairs of positive score join different colours.
+    """Colors (n) with `size` nodes of color 1, so that pairs of positive score join different colors.
 
     From the two sides of the best spanning tree, or the reverse; the cheapest node changes sides until the sizes fit,
     then nodes swap sides while that gains.
     """
     n = len(scores)
     weight = np.maximum(np.minimum(scores, 1e9), 0.0)
-    colour, _ = sides(spanning_tree(scores))
-    if abs(colour.sum() - size) > abs(n - colour.sum() - size):
-        colour = 1 - colour
-    while colour.sum() != size:
-        surplus = 1 if colour.sum() > size else 0
+    color, _ = sides(spanning_tree(scores))
+    if abs(color.sum() - size) > abs(n - color.sum() - size):
+        color = 1 - color
+    while color.sum() != size:
+        surplus = 1 if color.sum() > size else 0
         best, at = -np.inf, -1
         for node in range(n):
-            if colour[node] == surplus:
-                gain = _gain(weight, colour, node)
+            if color[node] == surplus:
+                gain = _gain(weight, color, node)
                 if gain > best:
                     best, at = gain, node
-        colour[at] = 1 - surplus
+        color[at] = 1 - surplus
     improved = True
     while improved:
         improved = False
         for one in range(n):
             for other in range(one):
-                if colour[one] != colour[other]:
-                    gain = _gain(weight, colour, one) + _gain(weight, colour, other) + 2 * weight[one, other]
+                if color[one] != color[other]:
+                    gain = _gain(weight, color, one) + _gain(weight, color, other) + 2 * weight[one, other]
                     if gain > 1e-9:
-                        colour[one], colour[other] = colour[other], colour[one]
+                        color[one], color[other] = color[other], color[one]
                         improved = True
-    return colour
+    return color
 
 
 @compiled
-def _gain(weight, colour, node):
+def _gain(weight, color, node):
     """What the weight between the sides gains where a node changes its own."""
     gain = 0.0
     for other in range(len(weight)):
-        gain += weight[node, other] if colour[other] == colour[node] else -weight[node, other]
+        gain += weight[node, other] if color[other] == color[node] else -weight[node, other]
     return gain
 
 

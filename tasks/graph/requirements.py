@@ -183,16 +183,16 @@ class TwoSided(Requirement):
     strength: ClassVar[str] = "no edge between nodes that known edges put on one side"
 
     def faults(self, joined: np.ndarray) -> list[Fault]:
-        colour, proper = sides(joined)
+        color, proper = sides(joined)
         if not proper:
-            odd = joined & (colour[:, None] == colour)
+            odd = joined & (color[:, None] == color)
             one, other = np.argwhere(odd)[0]
             cycle = nx.shortest_path(Graph.of_adjacency(joined & ~odd).networkx, one, other)
             on_cycle = np.zeros_like(joined)
             ends = [*cycle[1:], cycle[0]]
             on_cycle[cycle, ends] = on_cycle[ends, cycle] = True
             return [(f"a cycle of odd length through nodes {_listed(cycle)}", on_cycle)]
-        held = int(colour.sum())
+        held = int(color.sum())
         if pieces(joined).max() > 0 or held in self.sizes:
             return []
         told = f"sides of {len(joined) - held} and {held} nodes instead of {self.sizes[0]} and {self.sizes[1]}"
@@ -200,14 +200,14 @@ class TwoSided(Requirement):
 
     def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
         sure = ~zero
-        colour, proper = sides(sure)
+        color, proper = sides(sure)
         label = pieces(sure)
         same = label[:, None] == label
-        one[same & (colour[:, None] == colour)] = False
+        one[same & (color[:, None] == color)] = False
         if not proper:
             for piece in range(label.max() + 1):
                 nodes = np.flatnonzero(label == piece)
-                if (sure[np.ix_(nodes, nodes)] & (colour[nodes, None] == colour[nodes])).any():
+                if (sure[np.ix_(nodes, nodes)] & (color[nodes, None] == color[nodes])).any():
                     one[np.ix_(nodes, nodes)] = False
 
 

@@ -1,10 +1,10 @@
-"""Colouring by local search, and cliques: what the completer repairs with, and what training graphs are made by."""
+"""Coloring by local search, and cliques: what the completer repairs with, and what training graphs are made by."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from constrained_dg.compiled import compiled, next_random
+from constrained_dg.numba_jit import compiled, next_random
 from tasks.graph.graph import Graph
 
 #: Moves of a tabu list: 0 to TENURE - 1 at random, and a share of the conflicts (Galinier and Hao, 1999).
@@ -14,16 +14,16 @@ STARTS = 64
 
 
 @compiled
-def repair(joined, may, colours, most_moves, state):
-    """Move conflicting nodes to other colours until none conflict: tabu search (Hertz and de Werra, 1987).
+def repair(joined, may, colors, most_moves, state):
+    """Move conflicting nodes to other colors until none conflict: tabu search (Hertz and de Werra, 1987).
 
-    Each move takes the node and colour that leave the fewest conflicts, among nodes in conflict and colours they may
+    Each move takes the node and color that leave the fewest conflicts, among nodes in conflict and colors they may
     have and did not just leave; equals are drawn at random.
 
     Args:
         joined: (n, n) bool.
-        may: (n, k) bool, the colours of each node.
-        colours: (n) int64 in [0, k), each one it may have; changed in place.
+        may: (n, k) bool, the colors of each node.
+        colors: (n) int64 in [0, k), each one it may have; changed in place.
         most_moves: at most.
         state: (1) uint64 of `next_random`.
 
@@ -31,14 +31,14 @@ def repair(joined, may, colours, most_moves, state):
         conflicting edges left, and the moves made.
     """
     nodes, k = may.shape
-    around = np.zeros((nodes, k), np.int64)  # neighbours of each colour
+    around = np.zeros((nodes, k), np.int64)  # neighbours of each color
     for one in range(nodes):
         for other in range(nodes):
             if joined[one, other]:
-                around[one, colours[other]] += 1
+                around[one, colors[other]] += 1
     conflicts = 0
     for node in range(nodes):
-        conflicts += around[node, colours[node]]
+        conflicts += around[node, colors[node]]
     conflicts //= 2
     fewest = conflicts
     free_again = np.zeros((nodes, k), np.int64)
@@ -47,29 +47,29 @@ def repair(joined, may, colours, most_moves, state):
             return 0, move
         best, ties, at, to = nodes * nodes, 0, -1, -1
         for node in range(nodes):
-            own = around[node, colours[node]]
+            own = around[node, colors[node]]
             if own == 0:
                 continue
-            for colour in range(k):
-                if colour == colours[node] or not may[node, colour]:
+            for color in range(k):
+                if color == colors[node] or not may[node, color]:
                     continue
-                change = around[node, colour] - own
-                if free_again[node, colour] > move and conflicts + change >= fewest:
+                change = around[node, color] - own
+                if free_again[node, color] > move and conflicts + change >= fewest:
                     continue
                 if change < best:
                     best, ties = change, 0
                 if change == best:
                     ties += 1
                     if next_random(state) % ties == 0:
-                        at, to = node, colour
+                        at, to = node, color
         if at < 0:  # everything is tabu: wait
             continue
-        left = colours[at]
+        left = colors[at]
         for other in range(nodes):
             if joined[at, other]:
                 around[other, left] -= 1
                 around[other, to] += 1
-        colours[at] = to
+        colors[at] = to
         conflicts += best
         fewest = min(fewest, conflicts)
         free_again[at, left] = move + int(SHARE * conflicts) + next_random(state) % TENURE
@@ -113,9 +113,9 @@ def clique_of(graph: Graph) -> list[int]:
     return grow_clique(graph.adjacency, starts).nonzero()[0].tolist()
 
 
-def colour(graph: Graph, k: int, most_moves: int, seed: int) -> np.ndarray | None:
-    """A colouring (n) int64 in [0, k) from random colours, or None where the moves did not suffice."""
+def color(graph: Graph, k: int, most_moves: int, seed: int) -> np.ndarray | None:
+    """A coloring (n) int64 in [0, k) from random colors, or None where the moves did not suffice."""
     state = np.array([seed], np.uint64)
-    colours = np.array([next_random(state) % k for _ in range(graph.nodes)])
-    conflicts, _ = repair(graph.adjacency, np.ones((graph.nodes, k), bool), colours, most_moves, state)
-    return None if conflicts else colours
+    colors = np.array([next_random(state) % k for _ in range(graph.nodes)])
+    conflicts, _ = repair(graph.adjacency, np.ones((graph.nodes, k), bool), colors, most_moves, state)
+    return None if conflicts else colors

@@ -8,8 +8,8 @@ from itertools import permutations, product
 
 import numpy as np
 
-from constrained_dg.compiled import compiled
 from constrained_dg.errors import check
+from constrained_dg.numba_jit import compiled
 from tasks.sudoku.codec import BOX, size_of
 
 

@@ -20,7 +20,7 @@ def _marks(puzzle: Puzzle, violations: torch.Tensor | None) -> list[bool]:
 
 
 def draw(puzzle: Puzzle, answer: torch.Tensor | None, violations: torch.Tensor | None = None) -> str:
-    """The grid with box lines. Clues are bold; violations are red and followed by `!`, so they show without colour.
+    """The grid with box lines. Clues are bold; violations are red and followed by `!`, so they show without color.
 
     Args:
         answer: (N,) tokens, or None for the puzzle alone.
@@ -56,8 +56,8 @@ def plot(axes: Any, puzzle: Puzzle, answer: torch.Tensor | None, violations: tor
         if wrong:
             axes.add_patch(Rectangle((column, row), 1, 1, color="#ff9d9d"))
         if value:
-            colour = "black" if puzzle.cells[cell] else "tab:blue"
-            axes.text(column + 0.5, row + 0.5, SYMBOLS[value - 1], color=colour, ha="center", va="center")
+            color = "black" if puzzle.cells[cell] else "tab:blue"
+            axes.text(column + 0.5, row + 0.5, SYMBOLS[value - 1], color=color, ha="center", va="center")
     for k in range(size + 1):
         width = 1.6 if k % box == 0 else 0.4
         axes.plot([0, size], [k, k], color="black", linewidth=width)

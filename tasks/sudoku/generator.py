@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from constrained_dg.compiled import compiled, next_random
 from constrained_dg.errors import InputError, check
+from constrained_dg.numba_jit import compiled, next_random
 from tasks.sudoku.codec import BOX
 from tasks.sudoku.solver import search, units
 from tasks.sudoku.symmetry import fingerprint, mix

@@ -7,8 +7,8 @@ from functools import lru_cache, partial
 
 import torch
 
+from constrained_dg.constraints.all_different import AllDifferent, listing
 from constrained_dg.constraints.base import Constraint
-from constrained_dg.constraints.different import AllDifferent, listing
 from constrained_dg.constraints.pinned import Pinned
 from constrained_dg.shapes import BoolTensor, IntTensor
 from tasks.sudoku.codec import BLANK, FIRST_SYMBOL, SYMBOLS, VOCAB_SIZE, Puzzle
@@ -51,7 +51,7 @@ def all_different(size: int, symbols_alone: bool = False) -> AllDifferent:
         names=[f"{kind} {k + 1}" for kind in ("row", "column", "box") for k in range(size)],
         tokens=(0, size) if symbols_alone else (FIRST_SYMBOL, FIRST_SYMBOL + size),
         length=size * size,
-        alphabet=size if symbols_alone else VOCAB_SIZE,
+        num_classes=size if symbols_alone else VOCAB_SIZE,
         show=partial(show_symbol, size=size) if symbols_alone else show,
         where=where,
     )
@@ -68,11 +68,11 @@ def rules(problems: Sequence[Puzzle], symbols_alone: bool = False) -> Constraint
     clues = torch.tensor([problem.cells for problem in problems])
     rule = all_different(size, symbols_alone)
     tokens = clues - 1 if symbols_alone else clues + BLANK
-    return rule & Pinned(tokens, clues > 0, rule.alphabet, show=rule.show, where=_cell_name(size))
+    return rule & Pinned(tokens, clues > 0, rule.num_classes, show=rule.show, where=_cell_name(size))
 
 
 def rules_of_tokens(canvas: IntTensor, pinned: BoolTensor) -> Constraint:
     """The same from clues in the codec's tokens: (B, N) and where they stand, (B, N) bool."""
     size = round(canvas.shape[1] ** 0.5)
     rule = all_different(size).to(canvas.device)
-    return rule & Pinned(canvas, pinned, rule.alphabet, show=rule.show, where=_cell_name(size))
+    return rule & Pinned(canvas, pinned, rule.num_classes, show=rule.show, where=_cell_name(size))

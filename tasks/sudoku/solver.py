@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from constrained_dg.compiled import compiled, next_random
+from constrained_dg.numba_jit import compiled, next_random
 from tasks.sudoku.codec import BOX, size_of
 
 

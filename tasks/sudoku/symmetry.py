@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from constrained_dg.compiled import compiled
+from constrained_dg.numba_jit import compiled
 from tasks.sudoku.codec import BOX
 
 

@@ -86,8 +86,8 @@ class Sudoku(Task):
 
     name = "sudoku"
     vocab_size = VOCAB_SIZE
-    pad_id = PAD
-    eos_id = EOS
+    blank_id = PAD
+    padding_id = EOS
     num_relations = len(RELATIONS)
 
     def __init__(
@@ -221,11 +221,11 @@ class Sudoku(Task):
         return rules(problems)
 
     def rules(self, batch: Batch) -> Constraint:
-        return rules_of_tokens(batch.canvas, batch.pinned)
+        return rules_of_tokens(batch.answer, batch.pinned)
 
     def symmetric(self, batch: Batch, seeds: IntTensor) -> Symmetric:
         """Each puzzle relabelled, permuted and perhaps transposed."""
-        size = round(batch.canvas.shape[1] ** 0.5)
+        size = round(batch.answer.shape[1] ** 0.5)
         drawn = [random_symmetry(np.random.default_rng(seed % 2**63), 1, size) for seed in seeds.tolist()]
         order, relabel = (torch.from_numpy(np.concatenate(part)).to(seeds.device) for part in zip(*drawn, strict=True))
         rename = torch.arange(VOCAB_SIZE, device=seeds.device).repeat(len(seeds), 1)
@@ -238,7 +238,7 @@ class Sudoku(Task):
             return rename.argsort(1).gather(1, answer).gather(1, order.argsort(1))
 
         pinned = batch.pinned.gather(1, order)
-        turned = replace(batch, prompt=moved(batch.prompt), canvas=moved(batch.canvas), pinned=pinned)
+        turned = replace(batch, prompt=moved(batch.prompt), answer=moved(batch.answer), pinned=pinned)
         return Symmetric(turned, self.rules(turned), undo)
 
     def read(self, path: str) -> list[Puzzle]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from constrained_dg.constraints import Alphabet
+from constrained_dg.constraints import TokenClasses
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.pinned import Pinned
 from constrained_dg.errors import check
@@ -45,13 +45,13 @@ class Layout:
         positions: (N) int64, the token that holds each cell.
         symbols: (N, size) int64, the token of each symbol in each cell.
         frame: (C) int64, the tokens between the cells and the EOS behind them; EOS at the cells, too.
-        alphabet: the tokens of each symbol.
+        classes: the tokens of each symbol.
     """
 
     positions: IntTensor
     symbols: IntTensor
     frame: IntTensor
-    alphabet: Alphabet
+    classes: TokenClasses
 
     @classmethod
     def of(cls, size: int, tokenizer: Tokenizer, canvas_length: int) -> Layout:
@@ -88,7 +88,7 @@ class Layout:
         )
         frame[positions] = tokenizer.eos_id
         whole = torch.tensor(tokenizer.fill(frame.tolist(), canvas_length))
-        return cls(positions, symbols, whole, Alphabet.of(tokenizer.vocab_size, classes))
+        return cls(positions, symbols, whole, TokenClasses.of(tokenizer.vocab_size, classes))
 
     def answer(self, cells: IntTensor) -> IntTensor:
         """Grids (B, N) of values 1 .. size as answers (B, C)."""
@@ -115,7 +115,7 @@ class TextSudoku(Task):
     def __init__(self, puzzles: Any, tokenizer: Tokenizer, canvas_length: int) -> None:
         self.puzzles, self.tokenizer = puzzles, tokenizer
         self.vocab_size, self.max_canvas = tokenizer.vocab_size, canvas_length
-        self.pad_id, self.eos_id, self.ends = tokenizer.pad_id, tokenizer.eos_id, tokenizer.ends
+        self.blank_id, self.padding_id, self.ends = tokenizer.pad_id, tokenizer.eos_id, tokenizer.ends
         self._layouts: dict[int, Layout] = {}
         for size in puzzles.sizes:
             self.layout(size)
@@ -130,7 +130,7 @@ class TextSudoku(Task):
     def train_batch(self, step: int, batch_size: int, rank: int = 0) -> Batch:
         """The puzzles of the same step of `Sudoku`."""
         batch = self.puzzles.train_batch(step, batch_size, rank)
-        return self._batch((batch.prompt - BLANK).tolist(), batch.canvas - BLANK)
+        return self._batch((batch.prompt - BLANK).tolist(), batch.answer - BLANK)
 
     def encode(self, problems: Sequence[Puzzle]) -> Batch:
         """Puzzles of one size. An unknown solution is filled with symbol 1."""
@@ -139,7 +139,7 @@ class TextSudoku(Task):
 
     def _batch(self, puzzles: Sequence[Sequence[int]], answers: IntTensor) -> Batch:
         canvas = self.layout(size_of(answers.shape[1])).answer(answers)
-        prompt, mask = pad_left([self._prompt(cells) for cells in puzzles], self.pad_id)
+        prompt, mask = pad_left([self._prompt(cells) for cells in puzzles], self.blank_id)
         return Batch(prompt, canvas, torch.zeros_like(canvas, dtype=torch.bool), None, (0, self.vocab_size), mask)
 
     def _prompt(self, cells: Sequence[int]) -> list[int]:
@@ -155,7 +155,7 @@ class TextSudoku(Task):
         mask = torch.ones(1, self.max_canvas, dtype=torch.bool)
         mask[:, layout.positions] = False
         frame = Pinned(layout.frame[None], mask, self.vocab_size, show=lambda token: repr(self._written([token])))
-        return rules(problems, symbols_alone=True).on(layout.positions, layout.alphabet, self.max_canvas) & frame
+        return rules(problems, symbols_alone=True).on(layout.positions, layout.classes, self.max_canvas) & frame
 
     def _written(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.raw.decode(list(tokens), skip_special_tokens=False)

@@ -27,7 +27,7 @@ class Reference(Constraint):
     texts: Sequence[str | None]
     tokens: IntTensor
     tokenizer: Tokenizer
-    alphabet = 1
+    num_classes = 1
 
     @classmethod
     def of(cls, texts: Sequence[str | None], tokenizer: Tokenizer, length: int) -> Reference:
@@ -75,9 +75,9 @@ class Reference(Constraint):
         same = self.is_satisfied(answer).tolist()
         return [[] if fine else [sentence] for fine, sentence in zip(same, sentences, strict=True)]
 
-    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+    def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         """Everything: a reference is no rule."""
-        return torch.ones(*answer[:, window].shape, 1, dtype=torch.bool, device=answer.device)
+        return torch.ones(*answer[:, span].shape, 1, dtype=torch.bool, device=answer.device)
 
     def select(self, rows: IntTensor) -> Reference:
         return replace(self, texts=tuple(self.texts[row] for row in rows.tolist()), tokens=self.tokens[rows])

@@ -116,7 +116,7 @@ class Text(Task):
         """The task on the tokens of this tokenizer."""
         task = copy.copy(self)
         task.tokenizer, task.canvas_length, task.needs_tokenizer = tokenizer, canvas_length, False
-        task.vocab_size, task.pad_id, task.eos_id = tokenizer.vocab_size, tokenizer.pad_id, tokenizer.eos_id
+        task.vocab_size, task.blank_id, task.padding_id = tokenizer.vocab_size, tokenizer.pad_id, tokenizer.eos_id
         task.ends = tokenizer.ends
         task.max_prompt, task.max_canvas = padded(self.prompt_length), self.canvases * canvas_length
         return task
@@ -171,13 +171,13 @@ class Text(Task):
             whole = self.tokenizer.fill(answer, count * size)
             prompts.append([*prompt, *whole[:first]])
             canvases.append(whole[first : first + size])
-        return self._batch(*pad_left(prompts, self.pad_id), torch.tensor(canvases))
+        return self._batch(*pad_left(prompts, self.blank_id), torch.tensor(canvases))
 
     def encode(self, problems: Sequence[Pair]) -> Batch:
         """Prompts that are padded to one length, and empty canvases (EOS)."""
         prompts = [self.tokenizer.chat(problem.prompt, problem.system) for problem in problems]
-        canvas = torch.full((len(problems), self.max_canvas), self.eos_id)
-        return self._batch(*pad_left(prompts, self.pad_id), canvas)
+        canvas = torch.full((len(problems), self.max_canvas), self.padding_id)
+        return self._batch(*pad_left(prompts, self.blank_id), canvas)
 
     def _batch(self, prompt: IntTensor, mask: BoolTensor, canvas: IntTensor) -> Batch:
         return Batch(prompt, canvas, torch.zeros_like(canvas, dtype=torch.bool), None, (0, self.vocab_size), mask)

@@ -26,7 +26,7 @@ def sampler_of(name: str):
 
 def unmoved(batch: Batch, seeds: torch.Tensor) -> Symmetric:
     """The least of symmetries; those of Sudoku are tested with the task."""
-    return Symmetric(batch, sudoku4() & Pinned(batch.canvas, batch.pinned, VOCAB), lambda answer: answer)
+    return Symmetric(batch, sudoku4() & Pinned(batch.answer, batch.pinned, VOCAB), lambda answer: answer)
 
 
 def run(sampler, model, batch, rules=None, seeds=0, **options):
@@ -68,12 +68,12 @@ def says_all(said: dict, part: object) -> None:
 def test_pinned_cells_never_change_and_the_free_ones_are_partitioned(sampler, model):
     batch, rules = sudoku_batch(list(range(6)), CLUES)
     result = run(sampler, model, batch, rules, 3, max_passes=9, trace=True)
-    assert (result.tokens == batch.canvas)[CLUES].all()
+    assert (result.tokens == batch.answer)[CLUES].all()
     for record in result.trace:
         prompts = record.rows // getattr(sampler, "candidates", 1)
         pinned = CLUES[prompts]
         for canvas in (record.canvas, record.best):
-            assert (canvas == batch.canvas[prompts])[pinned].all()
+            assert (canvas == batch.answer[prompts])[pinned].all()
         assert torch.equal(record.accepted ^ record.renoised, ~pinned)
         assert not (record.accepted & record.renoised).any() and not record.entropy.isnan().any()
     for before, after in zip(result.trace, result.trace[1:], strict=False):
@@ -90,10 +90,10 @@ def test_only_the_judge_says_solved(sampler, model):
 
 def test_contradictory_clues_are_unsatisfiable(sampler, model):
     batch, _ = sudoku_batch([0, 1], CLUES[:2])
-    canvas, pinned = batch.canvas.clone(), batch.pinned.clone()
+    canvas, pinned = batch.answer.clone(), batch.pinned.clone()
     canvas[0, [0, 5]], pinned[0, [0, 5]] = 2, True
     rules = sudoku_batch([0], CLUES[:1])[1].parts[0]
-    result = run(sampler, model, replace(batch, canvas=canvas, pinned=pinned), rules, max_passes=2)
+    result = run(sampler, model, replace(batch, answer=canvas, pinned=pinned), rules, max_passes=2)
     assert result.status[0] == Status.UNSATISFIABLE and result.status[1] != Status.UNSATISFIABLE
     assert (result.tokens == canvas)[pinned].all()
 

@@ -139,23 +139,23 @@ def test_what_is_held_out_never_trains_whatever_the_symbols_are_called(my_tasks:
     batches = [some.train_batch(step, 32) for step in range(20)]
     problems, squares = (
         {renamed(some.decode(None, cells)) for batch in batches for cells in getattr(batch, part)}
-        for part in ("prompt", "canvas")
+        for part in ("prompt", "answer")
     )
     held_problems, held_squares = ({renamed(held.text) for held in task.held_out(40, 0)} for task in (some, whole))
     assert len(held_problems) > 20 and len(problems) > 300 and not held_problems & problems
     assert held_squares and not held_squares & squares
     assert len(held_squares | squares) == 24  # all that have 1234 as their first row
     for batch in batches:
-        for problem, square in zip(batch.prompt, batch.canvas, strict=True):
+        for problem, square in zip(batch.prompt, batch.answer, strict=True):
             assert completes(some.decode(None, square), some.decode(None, problem), 4)
 
 
 def test_a_batch_depends_on_seed_step_and_rank_alone(my_tasks: ModuleType) -> None:
     task, again, other = (my_tasks.LatinSquares(size=4, given=[4, 9], seed=seed) for seed in (1, 1, 2))
-    first = task.train_batch(5, 8).canvas
-    assert torch.equal(first, again.train_batch(5, 8).canvas)
+    first = task.train_batch(5, 8).answer
+    assert torch.equal(first, again.train_batch(5, 8).answer)
     for batch in (task.train_batch(6, 8), task.train_batch(5, 8, rank=1), other.train_batch(5, 8)):
-        assert not torch.equal(first, batch.canvas)
+        assert not torch.equal(first, batch.answer)
 
 
 def test_relations_say_which_positions_bind_which(my_tasks: ModuleType) -> None:

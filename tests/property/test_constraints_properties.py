@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from constrained_dg.constraints import (
     All,
     AllDifferent,
-    Alphabet,
     Constraint,
     Count,
     DifferentAcross,
@@ -19,6 +18,7 @@ from constrained_dg.constraints import (
     Pinned,
     Predicate,
     Sum,
+    TokenClasses,
     Vocabulary,
     check_constraint,
     complete,
@@ -37,13 +37,13 @@ class DefaultPropagate(AllDifferent):
 
 
 @st.composite
-def all_different(draw, length: int = LENGTH, alphabet: int = ALPHABET) -> AllDifferent:
-    low = draw(st.integers(0, alphabet - 1))
-    high = draw(st.integers(low + 1, alphabet))
+def all_different(draw, length: int = LENGTH, num_classes: int = ALPHABET) -> AllDifferent:
+    low = draw(st.integers(0, num_classes - 1))
+    high = draw(st.integers(low + 1, num_classes))
     size = draw(st.integers(1, min(high - low, length)))
     groups = draw(st.lists(st.permutations(range(length)).map(lambda order: order[:size]), min_size=1, max_size=3))
     kind = draw(st.sampled_from([AllDifferent, DefaultPropagate]))
-    return kind(torch.tensor(groups), [f"group {n}" for n in range(len(groups))], (low, high), length, alphabet)
+    return kind(torch.tensor(groups), [f"group {n}" for n in range(len(groups))], (low, high), length, num_classes)
 
 
 def rows_of(values, length: int) -> st.SearchStrategy:
@@ -57,13 +57,13 @@ def placed(draw) -> On:
     positions = torch.tensor(draw(st.permutations(range(LENGTH)))[:length])
     order, ends = draw(st.permutations(range(ALPHABET))), draw(st.sets(st.integers(1, ALPHABET), min_size=1))
     bounds = [0, *sorted(ends)]
-    alphabet = Alphabet.of(ALPHABET, [order[i:j] for i, j in pairwise(bounds)])
-    tokens = draw(st.sampled_from([alphabet.named, alphabet.size]))
+    classes = TokenClasses.of(ALPHABET, [order[i:j] for i, j in pairwise(bounds)])
+    tokens = draw(st.sampled_from([classes.named, classes.size]))
     pinned = st.builds(
         Pinned, rows_of(st.integers(0, tokens - 1), length), rows_of(st.booleans(), length), st.just(tokens)
     )
     rules = st.lists(st.one_of(all_different(length, tokens), pinned), min_size=1, max_size=2)
-    return draw(rules.map(lambda parts: All(parts) if len(parts) > 1 else parts[0])).on(positions, alphabet, LENGTH)
+    return draw(rules.map(lambda parts: All(parts) if len(parts) > 1 else parts[0])).on(positions, classes, LENGTH)
 
 
 answers = rows_of(st.integers(0, ALPHABET - 1), LENGTH)
@@ -141,7 +141,7 @@ def slow_judge(constraint: Constraint, answer: list[int]) -> bool:
         return not any(list(w) == answer[at : at + len(w)] for w in constraint.words for at in range(LENGTH))
     if isinstance(constraint, On):
         own = [int(constraint.classes.table[answer[position]]) for position in constraint.positions.tolist()]
-        return max(own) < constraint.rule.alphabet and slow_judge(constraint.rule, own)
+        return max(own) < constraint.rule.num_classes and slow_judge(constraint.rule, own)
     held = [[answer[position] for position in group] for group in constraint.groups.tolist()]
     low, high = constraint.tokens
     return all(len(set(group)) == len(group) and all(low <= token < high for token in group) for group in held)
@@ -229,7 +229,7 @@ def test_the_likeliest_token_of_each_class(constraint, seed):
     scores = torch.randint(3, (2, ALPHABET), generator=torch.Generator().manual_seed(seed)).float()  # with ties
     best, tokens = constraint.likeliest(scores)
     for row, of_row in enumerate(scores.tolist()):
-        for k in range(constraint.alphabet):
+        for k in range(constraint.num_classes):
             members = [token for token in range(ALPHABET) if int(constraint.class_of(torch.tensor(token))) == k]
             winner = max(members, key=of_row.__getitem__)
             assert (best[row, k], tokens[row, k]) == (of_row[winner], winner)
@@ -254,7 +254,7 @@ def test_search_agrees_with_brute_force_and_keeps_what_it_may(constraint, answer
 @many
 @given(constraints, st.integers(0, 2**32))
 def test_propagation_is_sound_and_never_grows(constraint, seed):
-    candidates = torch.rand(1, LENGTH, constraint.alphabet, generator=torch.Generator().manual_seed(seed)) < 0.7
+    candidates = torch.rand(1, LENGTH, constraint.num_classes, generator=torch.Generator().manual_seed(seed)) < 0.7
     left = constraint.propagate(candidates)
     assert not (left & ~candidates).any()
     satisfying = EVERY[judge_of(constraint)]
@@ -273,7 +273,7 @@ def test_rows_do_not_see_each_other(constraint, rows, known):
     assert torch.equal(many.violations(batch), torch.cat([constraint.violations(row) for row in rows]))
     stacked = type(constraint).stack([constraint] * len(rows))
     assert torch.equal(stacked.violations(batch), many.violations(batch))
-    assert many.alphabet == constraint.alphabet and many.classes == constraint.classes
+    assert many.num_classes == constraint.num_classes and many.classes == constraint.classes
 
 
 @many

@@ -14,14 +14,14 @@ from constrained_dg.constraints import (
     ByRow,
     Count,
     Predicate,
+    RealSum,
     Sum,
-    Window,
     check_constraint,
     combine,
     complete,
 )
-from constrained_dg.constraints.counted import Counted, Counter, Gridded, boxes
-from constrained_dg.constraints.layered import Machine
+from constrained_dg.constraints.product import Counted, Counter, Gridded, boxes
+from constrained_dg.constraints.sweep import Machine
 from constrained_dg.errors import InputError
 from tests.property.examples import many
 
@@ -140,7 +140,7 @@ def joined(draw) -> All:
         lambda: Automaton(torch.tensor(table), 0, [0, 2], LENGTH),
         lambda: Count([draw(st.integers(0, 2))], draw(st.integers(0, 3)), None, LENGTH, ALPHABET),
         lambda: Sum(torch.tensor([0, 1, 3]), draw(st.integers(0, 6)), 9, LENGTH),
-        lambda: Window(weights, low, low + draw(st.floats(0, 3)), LENGTH),
+        lambda: RealSum(weights, low, low + draw(st.floats(0, 3)), LENGTH),
     ]
     chosen = draw(st.lists(st.sampled_from(range(4)), min_size=1, max_size=3, unique=True))
     try:
@@ -196,7 +196,7 @@ def test_narrow_windows_beside_a_pattern_are_met_by_prices_and_moves():
     weights = [torch.from_numpy(draws.normal(size=4)) for _ in range(3)]
     hidden = torch.from_numpy(draws.integers(4, size=length))
     hidden[20:22] = torch.tensor([1, 2])
-    sums = [Window(w, float(w[hidden].sum()) - 0.05, float(w[hidden].sum()) + 0.05, length) for w in weights]
+    sums = [RealSum(w, float(w[hidden].sum()) - 0.05, float(w[hidden].sum()) + 0.05, length) for w in weights]
     rule = All([Automaton(table, 0, [2], length), *sums])
     made = complete(rule, torch.zeros(length, dtype=torch.int64), torch.zeros(length, dtype=torch.bool), node_budget=0)
     assert made.answer is not None and bool(rule.is_satisfied(made.answer[None]))
@@ -208,7 +208,7 @@ def test_small_moves_keep_counts_that_are_part_of_the_table():
     weights = torch.from_numpy(draws.normal(size=4))
     hidden = torch.from_numpy(draws.integers(4, size=length))
     total, held = float(weights[hidden].sum()), int((hidden == 2).sum())
-    rule = All([Count([2], held, held, length, 4), Window(weights, total - 0.02, total + 0.02, length)])
+    rule = All([Count([2], held, held, length, 4), RealSum(weights, total - 0.02, total + 0.02, length)])
     assert len(rule._swept.others) == 1
     made = complete(rule, torch.zeros(length, dtype=torch.int64), torch.zeros(length, dtype=torch.bool), node_budget=0)
     assert made.answer is not None and int((made.answer == 2).sum()) == held

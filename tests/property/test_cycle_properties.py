@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from constrained_dg.constraints import Constraint, complete
-from tasks.graph.cycle import HamiltonianCycle, best_cycles, shrink, visited
+from tasks.graph.hamiltonian_rule import HamiltonianCycle, best_cycles, shrink, visited
 from tests.property.examples import many
 
 #: Tokens before node 1 and after the last node, so that some tokens name no node.
@@ -49,7 +49,7 @@ def every_cycle(joined: np.ndarray) -> list[list[int]]:
 
 
 def every_answer(rule: HamiltonianCycle) -> torch.Tensor:
-    return torch.tensor(list(product(range(rule.alphabet), repeat=rule.length)))
+    return torch.tensor(list(product(range(rule.num_classes), repeat=rule.length)))
 
 
 def slow_blame(joined: np.ndarray, answer: list[int]) -> list[bool]:
@@ -115,7 +115,7 @@ def test_allowed_in_plain_words(joined, data):
     rule = rule_of(joined)
     n = rule.length
     # Joined nodes mostly, so that known successors make paths.
-    token = st.integers(0, rule.alphabet - 1)
+    token = st.integers(0, rule.num_classes - 1)
     near = [[FIRST + int(other) for other in joined[node].nonzero()[0]] for node in range(n)]
     answer = [data.draw(st.sampled_from(near[node]) | token if near[node] else token) for node in range(n)]
     known = data.draw(st.lists(st.booleans(), min_size=n, max_size=n))
@@ -129,12 +129,12 @@ def test_propagation_keeps_every_cycle_and_finds_what_known_successors_say(joine
     rule, n = rule_of(joined), len(joined)
     cycles = np.array(every_cycle(joined), int).reshape(-1, n)
     generator = np.random.default_rng(seed)
-    candidates = generator.random((n, rule.alphabet)) < density
+    candidates = generator.random((n, rule.num_classes)) < density
     if len(cycles):  # nodes of one cycle decided, others open
         held = cycles[generator.integers(len(cycles))] + FIRST
         candidates[range(n), held] = True
         decided = generator.random(n) < 0.5
-        candidates[decided] = np.arange(rule.alphabet) == held[decided, None]
+        candidates[decided] = np.arange(rule.num_classes) == held[decided, None]
     left = rule.propagate(torch.from_numpy(candidates)[None])[0].numpy()
     for cycle in cycles + FIRST:
         if candidates[range(n), cycle].all():

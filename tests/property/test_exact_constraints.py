@@ -21,7 +21,7 @@ from constrained_dg.constraints import (
     check_constraint,
     complete,
 )
-from constrained_dg.constraints.counted import Counted
+from constrained_dg.constraints.product import Counted
 from constrained_dg.errors import InputError
 from tests.property.examples import many
 

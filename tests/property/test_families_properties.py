@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from constrained_dg.constraints import check_constraint, complete
 from constrained_dg.errors import InputError
-from tasks.graph.coding import FAMILIES, Coding
+from tasks.graph.distances import belongs
 from tasks.graph.families import Family, FamilyRule
 from tasks.graph.graph import Graph
 from tasks.graph.projection import (
@@ -26,7 +26,7 @@ from tasks.graph.projection import (
     sides,
     spanning_tree,
 )
-from tasks.graph.statistics import belongs
+from tasks.graph.tokens import FAMILIES, Coding
 from tests.property.examples import many
 
 seeds = st.integers(0, 2**32)
@@ -95,7 +95,7 @@ def test_every_invariant_of_a_rule(rule, seed):
 @given(rules(rows=3), seeds)
 def test_rows_of_different_families(rule, seed):
     generator = torch.Generator().manual_seed(seed % 2**31)
-    answer = torch.randint(rule.alphabet, (3, rule.length), generator=generator)
+    answer = torch.randint(rule.num_classes, (3, rule.length), generator=generator)
     known = torch.rand(answer.shape, generator=generator) < 0.5
     whole = slice(0, rule.length)
     for row in range(3):
@@ -189,9 +189,9 @@ def test_walks_agree_with_networkx(joined):
     assert all(label[one] == label[other] for one, other in shown.edges)
     found = {(one, other) for one, other in np.argwhere(bridges(joined)).tolist() if one < other}
     assert found == {(min(edge), max(edge)) for edge in nx.bridges(shown)}
-    colour, proper = sides(joined)
+    color, proper = sides(joined)
     assert proper == nx.is_bipartite(shown)
-    assert not proper or all(colour[one] != colour[other] for one, other in shown.edges)
+    assert not proper or all(color[one] != color[other] for one, other in shown.edges)
     assert is_planar(joined) == nx.check_planarity(shown)[0]
 
 

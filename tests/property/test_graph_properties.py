@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from constrained_dg.constraints import complete
 from tasks.graph import tabu
-from tasks.graph.coloring import FIRST_COLOUR, VOCAB_SIZE, ProperColouring
+from tasks.graph.coloring import FIRST_COLOR, VOCAB_SIZE, ProperColoring
 from tasks.graph.graph import Graph
 from tests.property.examples import many
 
@@ -63,12 +63,12 @@ def test_a_grown_clique_is_one_and_cannot_grow(graph):
 def test_tabu_search_counts_its_conflicts_and_keeps_what_is_pinned(graph, k, seed, moves):
     generator = np.random.default_rng(seed)
     may = generator.random((graph.nodes, k)) < 0.7
-    colours = generator.integers(k, size=graph.nodes)
-    may[np.arange(graph.nodes), colours] = True
-    before = sum(colours[a] == colours[b] for a, b in graph.edges)
-    conflicts, made = tabu.repair(graph.adjacency, may, colours, moves, np.array([seed], np.uint64))
-    assert conflicts == sum(colours[a] == colours[b] for a, b in graph.edges)
-    assert may[np.arange(graph.nodes), colours].all()
+    colors = generator.integers(k, size=graph.nodes)
+    may[np.arange(graph.nodes), colors] = True
+    before = sum(colors[a] == colors[b] for a, b in graph.edges)
+    conflicts, made = tabu.repair(graph.adjacency, may, colors, moves, np.array([seed], np.uint64))
+    assert conflicts == sum(colors[a] == colors[b] for a, b in graph.edges)
+    assert may[np.arange(graph.nodes), colors].all()
     assert made == 0 if before == 0 else made <= moves
     assert conflicts == 0 or made == moves
 
@@ -76,14 +76,14 @@ def test_tabu_search_counts_its_conflicts_and_keeps_what_is_pinned(graph, k, see
 @many
 @given(graphs(7), st.integers(1, 4), st.integers(0, 2**32))
 def test_the_completer_agrees_with_the_chromatic_number(graph, k, seed):
-    """With the repair and without it: a colouring where there is one, else a proof."""
+    """With the repair and without it: a coloring where there is one, else a proof."""
     edges = torch.tensor(graph.edges, dtype=torch.int64).reshape(-1, 2)
-    rule = ProperColouring(edges, (FIRST_COLOUR, FIRST_COLOUR + k), graph.nodes, VOCAB_SIZE)
-    draft = torch.from_numpy(np.random.default_rng(seed).integers(k, size=graph.nodes)) + FIRST_COLOUR
+    rule = ProperColoring(edges, (FIRST_COLOR, FIRST_COLOR + k), graph.nodes, VOCAB_SIZE)
+    draft = torch.from_numpy(np.random.default_rng(seed).integers(k, size=graph.nodes)) + FIRST_COLOR
     found = complete(rule, draft, torch.zeros(graph.nodes, dtype=torch.bool))
     exists = any(
-        all(colours[a] != colours[b] for a, b in graph.edges)
-        for colours in itertools.product(range(k), repeat=graph.nodes)
+        all(colors[a] != colors[b] for a, b in graph.edges)
+        for colors in itertools.product(range(k), repeat=graph.nodes)
     )
     assert (found.answer is not None) == exists and found.exhausted != exists
     if exists:

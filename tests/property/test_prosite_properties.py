@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constrained_dg.errors import InputError
-from tasks.amino_acid.alphabet import RESIDUES
 from tasks.amino_acid.prosite import (
     Pattern,
     _determinised,
@@ -21,6 +20,7 @@ from tasks.amino_acid.prosite import (
     occurrences,
     parse_pattern,
 )
+from tasks.amino_acid.residues import RESIDUES
 from tests.property.examples import many
 
 FEW = "ACDE"

@@ -20,8 +20,8 @@ from constrained_dg.sampling import (
     Violations,
 )
 from constrained_dg.sampling.distribution import Distribution, settle, settle_by_softmax
-from constrained_dg.sampling.draws import NEIGHBOURS
 from constrained_dg.sampling.noise import among
+from constrained_dg.sampling.randomness import NEIGHBOURS
 from constrained_dg.sampling.renoise import Accepted
 from tests.fakes import GRIDS, HIGH, LOW, Restless, sudoku4, sudoku_batch
 from tests.property.examples import many
@@ -186,7 +186,7 @@ def test_what_broke_a_rule_is_forgotten_by_the_next_pass(seed):
     (told, record), (kept, _) = first_told(True), first_told(False)
     uniform = Diffusion("any", Guide(True, True), accept=FixedCount(12), max_passes=2)
     taken = uniform.run(Restless(2), batch, rules, seed, trace=True).trace[0].accepted
-    even = rules.allowed(batch.canvas, clues, slice(0, 16)).float()
+    even = rules.allowed(batch.answer, clues, slice(0, 16)).float()
     even[..., :LOW], even[..., HIGH:] = 0, 0
     even = even / even.sum(-1, keepdim=True).clamp(min=1)
     assert torch.equal(told[0], torch.where((taken & ~record.accepted)[..., None], even, kept[0]))

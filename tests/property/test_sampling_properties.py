@@ -81,7 +81,7 @@ def test_the_loop_agrees_with_its_slow_twin(model, clues, seed, stop):
     batch, _ = sudoku_batch(list(range(len(clues))), clues)
     result = Diffusion(stop=stop, max_passes=6).run(model, batch, None, rng.row_seeds(seed, len(clues)))
     for row in range(len(clues)):
-        arguments = (batch.prompt[row], batch.canvas[row], clues[row], int(result.seeds[row]))
+        arguments = (batch.prompt[row], batch.answer[row], clues[row], int(result.seeds[row]))
         answer, passes = slow_plain(model, *arguments, stop, max_passes=6)
         assert passes == result.passes[row] and torch.equal(answer, result.tokens[row])
 
@@ -120,7 +120,7 @@ def test_every_pass_accepts_and_no_mask_makes_a_nan(model, clues, seed, logits, 
 def test_masked_samples_never_leave_the_allowed_sets(clues, seed):
     batch, rules = sudoku_batch(list(range(len(clues))), clues)
     result = Diffusion("masked", Guide(True, True), max_passes=4).run(Restless(), batch, rules, seed, trace=True)
-    allowed = rules.allowed(batch.canvas, clues, slice(0, 16))
+    allowed = rules.allowed(batch.answer, clues, slice(0, 16))
     for record in result.trace:
         assert allowed[record.rows].gather(-1, record.best[..., None]).all()
     for before, after in zip(result.trace, result.trace[1:], strict=False):

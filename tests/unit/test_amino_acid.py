@@ -17,12 +17,12 @@ from constrained_dg.metrics import solve, summarise
 from constrained_dg.model import Backbone, preset
 from constrained_dg.sampling import Search
 from constrained_dg.sampling.base import Status
-from constrained_dg.task import without_colours
+from constrained_dg.task import without_colors
 from tasks.amino_acid import Design, Infill, Peptides, natural, properties, rule_sets
-from tasks.amino_acid.alphabet import EOS, NOISE, OPEN, RESIDUES, VOCABULARY, sequence_of, tokens_of
 from tasks.amino_acid.files import read_fasta
 from tasks.amino_acid.prosite import parse_pattern
 from tasks.amino_acid.requirements import Requirements, parse_requirements
+from tasks.amino_acid.residues import EOS, NOISE, OPEN, RESIDUES, VOCABULARY, sequence_of, tokens_of
 from tasks.amino_acid.task import prompt_of
 
 FULL = (
@@ -205,10 +205,10 @@ def test_batches_are_natural_sequences_and_the_same_again(kind):
     assert not known & held_out
     for step in range(4):
         batch, again, other = task.train_batch(step, 6), task.train_batch(step, 6), task.train_batch(step, 6, rank=1)
-        assert torch.equal(batch.canvas, again.canvas) and torch.equal(batch.pinned, again.pinned)
-        assert not torch.equal(batch.canvas, other.canvas)
-        assert batch.canvas.shape == other.canvas.shape
-        written = [sequence_of(row) for row in batch.canvas.tolist()]
+        assert torch.equal(batch.answer, again.answer) and torch.equal(batch.pinned, again.pinned)
+        assert not torch.equal(batch.answer, other.answer)
+        assert batch.answer.shape == other.answer.shape
+        written = [sequence_of(row) for row in batch.answer.tolist()]
         assert set(written) <= known
         for row, sequence, pinned in zip(batch.prompt.tolist(), written, batch.pinned.tolist(), strict=True):
             told = prompt_of("protein", len(sequence), properties.charge(sequence), properties.hydropathy(sequence))
@@ -217,11 +217,11 @@ def test_batches_are_natural_sequences_and_the_same_again(kind):
             if row[1] != OPEN:
                 assert all(pinned[len(sequence) :])
             if kind is Infill:  # what is given stands in the prompt, joined with its place on the canvas
-                canvas = tokens_of(sequence, batch.canvas.shape[1])
+                canvas = tokens_of(sequence, batch.answer.shape[1])
                 assert row[5:] == [token if given_ else OPEN for token, given_ in zip(canvas, pinned, strict=True)]
                 joined = batch.relations[0, 0][: len(row), len(row) :].nonzero().tolist()
                 assert joined == [[5 + at, at] for at in range(len(canvas))]
-        assert bool(((batch.canvas >= NOISE[0]) & (batch.canvas < NOISE[1])).all())
+        assert bool(((batch.answer >= NOISE[0]) & (batch.answer < NOISE[1])).all())
 
 
 def test_infill_keeps_what_is_given_and_tells_recovery_beside_the_baseline():
@@ -271,7 +271,7 @@ def test_a_drawing_shows_where_patterns_match_and_what_sums_are():
     problem = task.parse("length=12 contains=K-x-K avoids=C composition=K:2..3 charge=..1")
     answer = torch.tensor(tokens_of("AKAKACAAAAAA", 32))
     text = task.draw(problem, answer, problem.requirements.rule().violations(answer[None])[0])
-    lines = without_colours(text).splitlines()
+    lines = without_colors(text).splitlines()
     assert lines[0] == "   1 AKAKACAAAAAA" and lines[1].startswith("      ^^^") and "contains=K-x-K" in lines[1]
     assert "ok contains=K-x-K: matches 2-4" in lines and "no avoids=C: matches 6-6" in lines
     assert any(line.startswith("ok K: 2, asked 2 to 3") for line in lines)
@@ -314,7 +314,7 @@ def test_held_out_rule_sets_can_be_met_and_rows_have_rules_of_their_own():
     problems = [problem for problem in task.held_out(2, 3) if problem.requirements.canvas == 32]
     rule, batch = task.constraint(problems), task.encode(problems)
     assert rule.rows == len(problems) > 1 and batch.prompt.shape == (len(problems), 5)
-    assert not contradictory(rule, batch.canvas, batch.pinned).any()
+    assert not contradictory(rule, batch.answer, batch.pinned).any()
     avoids = task.constraint([task.parse("length=9 avoids=C"), task.parse("length=9 avoids=D")])
     answer = torch.tensor([tokens_of("ACDEFGHIK", 32), tokens_of("ACEFGHIKL", 32)])
     assert avoids.is_satisfied(answer).tolist() == [False, True]

@@ -9,17 +9,17 @@ import pytest
 
 from constrained_dg.errors import InputError
 from constrained_dg.metrics import mean_interval, wilson
-from tasks.amino_acid import statistics
+from tasks.amino_acid import distances
 from tasks.amino_acid.natural import nearest, uniprot
 
 
 def test_divergence_by_hand():
     """p = (1, 0), q = (1/2, 1/2): the middle is (3/4, 1/4)."""
     expected = (log2(4 / 3) + (log2(2 / 3) + log2(2)) / 2) / 2
-    assert statistics.divergence(np.array([3, 0]), np.array([2, 2])) == pytest.approx(expected)
-    assert statistics.divergence(np.array([2, 2]), np.array([3, 0])) == pytest.approx(expected)
-    assert statistics.divergence(np.array([1, 3]), np.array([2, 6])) == 0
-    assert statistics.divergence(np.array([1, 0, 0]), np.array([0, 1, 1])) == 1
+    assert distances.divergence(np.array([3, 0]), np.array([2, 2])) == pytest.approx(expected)
+    assert distances.divergence(np.array([2, 2]), np.array([3, 0])) == pytest.approx(expected)
+    assert distances.divergence(np.array([1, 3]), np.array([2, 6])) == 0
+    assert distances.divergence(np.array([1, 0, 0]), np.array([0, 1, 1])) == 1
 
 
 def test_divergence_is_the_entropy_of_the_middle_less_the_mean_entropy():
@@ -28,48 +28,48 @@ def test_divergence_is_the_entropy_of_the_middle_less_the_mean_entropy():
 
     p, q = np.random.default_rng(0).dirichlet(np.ones(20), 2)
     expected = entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2
-    assert statistics.divergence(p, q) == pytest.approx(expected)
+    assert distances.divergence(p, q) == pytest.approx(expected)
 
 
 def test_residues_and_pairs():
-    assert statistics.residue_divergence(["AACC"], ["AC", "CA"]) == {"value": 0.0, "n": 1, "ci95": [0.0, 0.0]}
-    assert statistics.residue_divergence(["AA", "A"], ["WW"])["value"] == 1
+    assert distances.residue_divergence(["AACC"], ["AC", "CA"]) == {"value": 0.0, "n": 1, "ci95": [0.0, 0.0]}
+    assert distances.residue_divergence(["AA", "A"], ["WW"])["value"] == 1
     # AA, AC, CC against AC and CA.
-    expected = statistics.divergence(np.array([1, 1, 1, 0]), np.array([0, 1, 0, 1]))
-    assert statistics.pair_divergence(["AACC", "A"], ["AC", "CA"])["value"] == pytest.approx(expected)
+    expected = distances.divergence(np.array([1, 1, 1, 0]), np.array([0, 1, 0, 1]))
+    assert distances.pair_divergence(["AACC", "A"], ["AC", "CA"])["value"] == pytest.approx(expected)
 
 
 def test_natural_sequences_are_at_the_floor_and_others_above():
     train, few = uniprot(False)[::5], uniprot(False)[1::50]
     draws = np.random.default_rng(0)
     shuffled = ["".join(draws.permutation(list(text))) for text in few]
-    measures = (statistics.residue_divergence, statistics.pair_divergence)
+    measures = (distances.residue_divergence, distances.pair_divergence)
     for width, measure in enumerate(measures, 1):
-        floor = statistics.sampling_floor(len(few), train, width)
+        floor = distances.sampling_floor(len(few), train, width)
         found = measure(few, train)
         assert found["n"] == floor["n"] == len(few) and found["ci95"][0] <= found["value"] <= found["ci95"][1]
         assert 0 < floor["ci95"][0] < floor["value"] < floor["ci95"][1] and found["value"] < 2 * floor["value"]
-    assert statistics.residue_divergence(shuffled, train)["value"] == pytest.approx(
-        statistics.residue_divergence(few, train)["value"]
+    assert distances.residue_divergence(shuffled, train)["value"] == pytest.approx(
+        distances.residue_divergence(few, train)["value"]
     )
-    assert statistics.pair_divergence(shuffled, train)["value"] > floor["ci95"][1]
+    assert distances.pair_divergence(shuffled, train)["value"] > floor["ci95"][1]
     # Fewer sequences, a higher floor.
-    assert statistics.sampling_floor(10, train, 2)["value"] > 2 * floor["value"]
+    assert distances.sampling_floor(10, train, 2)["value"] > 2 * floor["value"]
 
 
 def test_diversity():
-    assert statistics.diversity(["ACDEF"] * 5) == {"value": 0.0, "n": 2, "ci95": [0.0, 0.0]}
-    assert statistics.diversity(["AAAA", "CCCC", "DDDD", "EEEE"])["value"] == 1
-    assert statistics.diversity(uniprot(True)[:9]) == statistics.diversity(uniprot(True)[:9])
-    assert 0.7 < statistics.diversity(uniprot(True)[:60])["value"] < 0.8
+    assert distances.diversity(["ACDEF"] * 5) == {"value": 0.0, "n": 2, "ci95": [0.0, 0.0]}
+    assert distances.diversity(["AAAA", "CCCC", "DDDD", "EEEE"])["value"] == 1
+    assert distances.diversity(uniprot(True)[:9]) == distances.diversity(uniprot(True)[:9])
+    assert 0.7 < distances.diversity(uniprot(True)[:60])["value"] < 0.8
     # Half of the longer one, whichever comes first in its pair.
-    assert statistics.diversity(["ACDE", "ACDEFGHI"] * 2, seed=1)["value"] in (0, 0.25, 0.5)
+    assert distances.diversity(["ACDE", "ACDEFGHI"] * 2, seed=1)["value"] in (0, 0.25, 0.5)
 
 
 def test_unique_and_novel():
-    assert statistics.unique(["AC", "AC", "CA"]) == {"value": 2 / 3, "n": 3, "ci95": list(wilson(2, 3))}
+    assert distances.unique(["AC", "AC", "CA"]) == {"value": 2 / 3, "n": 3, "ci95": list(wilson(2, 3))}
     made, train = [uniprot(False)[0], *uniprot(True)[:3]], uniprot(False)[:500]
-    found = statistics.novelty(made, train)
+    found = distances.novelty(made, train)
     values = [0.0, *(1 - nearest(made[1:], train))]
     assert found["value"] == pytest.approx(np.mean(values)) and found["n"] == 4
     assert found["ci95"] == pytest.approx(mean_interval(values))
@@ -78,14 +78,14 @@ def test_unique_and_novel():
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: statistics.residue_divergence(["AXA"], ["AC"]),
-        lambda: statistics.residue_divergence([], ["AC"]),
-        lambda: statistics.pair_divergence(["A", "C"], ["AC"]),
-        lambda: statistics.sampling_floor(0, ["AC"], 1),
-        lambda: statistics.diversity(["AC"] * 3),
-        lambda: statistics.diversity(["AC", "", "AC", "AC"]),
-        lambda: statistics.unique([]),
-        lambda: statistics.novelty(["ACD"], ["ACD"]),
+        lambda: distances.residue_divergence(["AXA"], ["AC"]),
+        lambda: distances.residue_divergence([], ["AC"]),
+        lambda: distances.pair_divergence(["A", "C"], ["AC"]),
+        lambda: distances.sampling_floor(0, ["AC"], 1),
+        lambda: distances.diversity(["AC"] * 3),
+        lambda: distances.diversity(["AC", "", "AC", "AC"]),
+        lambda: distances.unique([]),
+        lambda: distances.novelty(["ACD"], ["ACD"]),
     ],
 )
 def test_what_is_refused(call):

@@ -14,11 +14,11 @@ from constrained_dg.constraints import (
     Permutation,
     Pinned,
     Predicate,
+    RealSum,
     Regex,
     Required,
     Sum,
     Vocabulary,
-    Window,
     candidates_of,
     check_constraint,
 )
@@ -30,7 +30,7 @@ LENGTH, ALPHABET = 4, 3
 class Even(Constraint):
     """The tokens add up to an even number."""
 
-    length, alphabet = LENGTH, ALPHABET
+    length, num_classes = LENGTH, ALPHABET
 
     def is_satisfied(self, answer):
         return answer.sum(-1) % 2 == 0
@@ -47,36 +47,36 @@ class WrongType(Even):
 
 
 class WrongSet(Even):
-    def allowed(self, answer, known, window):
-        return super().allowed(answer, known, window).float()
+    def allowed(self, answer, known, span):
+        return super().allowed(answer, known, span).float()
 
 
 class Unsound(Even):
-    def allowed(self, answer, known, window):
+    def allowed(self, answer, known, span):
         may = super().allowed(answer, known, slice(0, LENGTH)).clone()
         may[:, 2, 1] &= known[:, 2] & (answer[:, 2] == 1)
-        return may[:, window]
+        return may[:, span]
 
 
 class Growing(Even):
     """Sound: what it rules out it also rules out knowing less, but for one position that it forgets."""
 
-    def allowed(self, answer, known, window):
+    def allowed(self, answer, known, span):
         may = candidates_of(answer, known, ALPHABET).clone()
         may[:, 3] |= known[:, :3].all(-1)[:, None]
-        return may[:, window]
+        return may[:, span]
 
 
 class Peeking(Even):
-    def allowed(self, answer, known, window):
+    def allowed(self, answer, known, span):
         may = super().allowed(answer, known, slice(0, LENGTH)).clone()
         may[:, 0] |= (answer[:, 1] == 2)[:, None]
-        return may[:, window]
+        return may[:, span]
 
 
 class WrongWindow(Even):
-    def allowed(self, answer, known, window):
-        return super().allowed(answer, known, slice(0, window.stop - window.start))
+    def allowed(self, answer, known, span):
+        return super().allowed(answer, known, slice(0, span.stop - span.start))
 
 
 class BlamesNobody(Even):
@@ -137,7 +137,7 @@ class Writing(Even):
         (Unsound, r"allowed is unsound: .* satisfies, yet position 2 may not hold 1"),
         (Growing, "allowed grows with knowledge"),
         (Peeking, "allowed reads unknown positions"),
-        (WrongWindow, "allowed of the window"),
+        (WrongWindow, "allowed of the span"),
         (BlamesNobody, "violations disagree with the judge"),
         (Silent, "explain disagrees with the judge"),
         (Neighbourly, "rows see each other"),
@@ -162,7 +162,7 @@ RULES = {
     "Permutation": Permutation(LENGTH, (0, 3), ALPHABET, torch.tensor([3, 0, 1])),
     "Predicate": Predicate(lambda answer: answer[0] != answer[3], LENGTH, ALPHABET),
     "Count": Count([1, 2], 1, 2, LENGTH, ALPHABET),
-    "Window": Window(torch.tensor([0.5, -1.25, 2.0], dtype=torch.float64), 0.5, 2.25, LENGTH),
+    "RealSum": RealSum(torch.tensor([0.5, -1.25, 2.0], dtype=torch.float64), 0.5, 2.25, LENGTH),
     "Sum beyond its tables": Sum(torch.tensor([0, 7_001, 9_000]), 7_000, 18_000, LENGTH),
     "Automaton": Automaton(torch.tensor([[0, 1, -1], [1, 0, 0]]), 0, [1], LENGTH, end=([2], 2)),
     "Regex": Regex("a+b?c*", "abc", LENGTH),
@@ -191,15 +191,15 @@ def test_rules_too_large_to_try_every_answer_of():
 class TooStrict(Constraint):
     """No token stands twice in a row; forbids 0 at the end for no reason."""
 
-    length, alphabet = 20, 4
+    length, num_classes = 20, 4
 
     def is_satisfied(self, answer):
         return (answer.diff(dim=-1) != 0).all(-1)
 
-    def allowed(self, answer, known, window):
+    def allowed(self, answer, known, span):
         may = super().allowed(answer, known, slice(0, 20)).clone()
         may[:, 19, 0] &= known[:, 19]
-        return may[:, window]
+        return may[:, span]
 
 
 VOCABULARY_SAYS = ["position 1 holds 2; it may be 0 or 1", "position 2 holds 0; it may be 1 or 2"]

@@ -1,4 +1,4 @@
-"""Colouring as a task: tokens, relations, separation, rules, verdicts and refusals."""
+"""Coloring as a task: tokens, relations, separation, rules, verdicts and refusals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from constrained_dg.errors import InputError
 from constrained_dg.metrics import solve, summarise
 from constrained_dg.sampling.base import Status
 from tasks.graph import Coloring
-from tasks.graph.coloring import FIRST_COLOUR, PAD, RELATIONS, SIZES, ColoringProblem, dsatur
+from tasks.graph.coloring import FIRST_COLOR, PAD, RELATIONS, SIZES, ColoringProblem, dsatur
 from tasks.graph.graph import Graph
 
 SHARED = ROOT.parent / "shared" / "data" / "graph" / "dimacs_col"
@@ -28,11 +28,11 @@ def test_tokens_and_relations_of_a_problem(task):
     problem = ColoringProblem.of(WHEEL, 4)
     assert len(problem.clique) == 3 and problem.text == f"4:{WHEEL.graph6}" and problem.tier == "nodes to 32"
     batch = task.encode([problem])
-    assert batch.prompt.shape == (1, 7) and batch.prompt[0, 0] == FIRST_COLOUR + 3
-    assert batch.noise == (FIRST_COLOUR, FIRST_COLOUR + 4)
+    assert batch.prompt.shape == (1, 7) and batch.prompt[0, 0] == FIRST_COLOR + 3
+    assert batch.noise == (FIRST_COLOR, FIRST_COLOR + 4)
     pinned = batch.pinned[0].nonzero().flatten().tolist()
-    assert pinned == list(problem.clique) and batch.canvas[0, pinned].tolist() == [FIRST_COLOUR + c for c in range(3)]
-    assert batch.prompt[0, 1:][pinned].tolist() == batch.canvas[0, pinned].tolist()
+    assert pinned == list(problem.clique) and batch.answer[0, pinned].tolist() == [FIRST_COLOR + c for c in range(3)]
+    assert batch.prompt[0, 1:][pinned].tolist() == batch.answer[0, pinned].tolist()
     joined, apart, same, anything = batch.relations[0]
     expected = torch.from_numpy(WHEEL.adjacency)
     for rows in (slice(1, 7), slice(7, 13)):
@@ -47,33 +47,33 @@ def test_tokens_and_relations_of_a_problem(task):
 def test_a_known_solution_stands_in_the_canvas_with_the_clique_first(task):
     for problem in task.held_out(4, 0):
         batch = task.encode([problem])
-        assert task.constraint([problem]).is_satisfied(batch.canvas).all()
-        assert batch.canvas[batch.pinned].tolist() == [FIRST_COLOUR + at for at in range(len(problem.clique))]
+        assert task.constraint([problem]).is_satisfied(batch.answer).all()
+        assert batch.answer[batch.pinned].tolist() == [FIRST_COLOR + at for at in range(len(problem.clique))]
 
 
-def test_training_batches_hold_colourings_and_say_where_no_node_is(task):
+def test_training_batches_hold_colorings_and_say_where_no_node_is(task):
     shapes = set()
     for step in range(12):
         batch = task.train_batch(step, 5)
-        shapes.add(batch.canvas.shape[1])
-        assert task.rules(batch).is_satisfied(batch.canvas).all()
-        nothing = batch.canvas == PAD
+        shapes.add(batch.answer.shape[1])
+        assert task.rules(batch).is_satisfied(batch.answer).all()
+        nothing = batch.answer == PAD
         assert batch.pinned[nothing].all() and (batch.prompt[:, 1:][nothing] == PAD).all()
         joined, apart = batch.relations[:, 0], batch.relations[:, 1]
         for part in (joined, apart):
             assert not part[:, 1:, 1:].diagonal(dim1=1, dim2=2).any()
-            size = batch.canvas.shape[1]
+            size = batch.answer.shape[1]
             assert not part[:, -size:, -size:][nothing].any()
         again = task.train_batch(step, 5)
-        assert all(torch.equal(getattr(batch, n), getattr(again, n)) for n in ("prompt", "canvas", "relations"))
+        assert all(torch.equal(getattr(batch, n), getattr(again, n)) for n in ("prompt", "answer", "relations"))
     assert shapes == {most for _, most in SIZES}
 
 
 def test_classes_of_training_graphs_never_come_in_held_out_ones(task):
     trained = set()
     for group in task.training_graphs().values():
-        for joined, colours in zip(group.joined, group.colours, strict=True):
-            real = colours >= 0
+        for joined, colors in zip(group.joined, group.colors, strict=True):
+            real = colors >= 0
             graph = Graph.of_adjacency(joined[np.ix_(real, real)])
             assert not graph.held_out
             trained.add(graph.fingerprint)
@@ -81,14 +81,14 @@ def test_classes_of_training_graphs_never_come_in_held_out_ones(task):
     assert len(held) == 20 and not trained & {problem.graph.fingerprint for problem in held}
     # One that does train, its nodes in another order, is named.
     group = next(iter(task.training_graphs().values()))
-    real = group.colours[0] >= 0
+    real = group.colors[0] >= 0
     same = Graph.of_adjacency(group.joined[0][np.ix_(real, real)]).permuted(np.arange(real.sum())[::-1])
     assert task.overlap([*held[:3], ColoringProblem.of(same, 80)]) == [3]
     assert [p.text for p in held] == [p.text for p in task.held_out(10, 0)] != [p.text for p in task.held_out(10, 1)]
 
 
 def test_search_solves_or_proves(task):
-    """The odd wheel needs four colours; three are refused by a proof, since no clique of four says so."""
+    """The odd wheel needs four colors; three are refused by a proof, since no clique of four says so."""
     outcomes = solve(
         None,
         task,
@@ -98,8 +98,8 @@ def test_search_solves_or_proves(task):
         seed=0,
     )
     assert [outcome.status for outcome in outcomes] == [Status.SOLVED, Status.UNSATISFIABLE]
-    colours = [int(word) for word in outcomes[0].answer.split()]
-    assert all(colours[a] != colours[b] for a, b in nx.Graph(WHEEL.edges).edges) and max(colours) <= 4
+    colors = [int(word) for word in outcomes[0].answer.split()]
+    assert all(colors[a] != colors[b] for a, b in nx.Graph(WHEEL.edges).edges) and max(colors) <= 4
     [*_, row] = summarise("search", outcomes, task)
     assert row["metrics"]["dsatur"]["value"] == 0.5 and row["metrics"]["dsatur"]["n"] == 2
 
@@ -109,7 +109,7 @@ def test_gap_to_dsatur(task):
     assert dsatur(queens.graph) == 9
     outcomes = solve(None, task, load_sampler("search"), [queens] * 2, batch_size=2, seed=0)
     assert all(outcome.solved for outcome in outcomes)
-    assert task.measure(outcomes)["colours_below_dsatur"]["value"] == 2
+    assert task.measure(outcomes)["colors_below_dsatur"]["value"] == 2
     assert task.measure(outcomes)["dsatur"]["value"] == 0
 
 
@@ -126,9 +126,9 @@ def _queens(size):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("2:Bw", r"k=2 colours for a clique of 3 nodes \(1, 2, 3\)"),
-        ("0:Bw", "k=0 colours"),
-        ("81:Bw", "k=81 colours"),
+        ("2:Bw", r"k=2 colors for a clique of 3 nodes \(1, 2, 3\)"),
+        ("0:Bw", "k=0 colors"),
+        ("81:Bw", "k=81 colors"),
         ("x:Bw", "begins with 'x'; write K:GRAPH6"),
         ("3:B", "'B' is no graph6"),
         ("3:", "is no graph6"),
@@ -145,11 +145,11 @@ def test_a_graph_too_large_is_refused(task, tmp_path):
         task.read(str(tmp_path / "large.col"))
 
 
-def test_how_many_colours_comes_from_the_table_or_from_dsatur(task, tmp_path):
-    (tmp_path / "a.tsv").write_text("graph6\tcolours\nEhEG\t5\n")
+def test_how_many_colors_comes_from_the_table_or_from_dsatur(task, tmp_path):
+    (tmp_path / "a.tsv").write_text("graph6\tcolors\nEhEG\t5\n")
     assert task.read(str(tmp_path / "a.tsv"))[0].k == 5
-    (tmp_path / "a.tsv").write_text("graph6\tcolours\nEhEG\tmany\n")
-    with pytest.raises(InputError, match="'many' colours"):
+    (tmp_path / "a.tsv").write_text("graph6\tcolors\nEhEG\tmany\n")
+    with pytest.raises(InputError, match="'many' colors"):
         task.read(str(tmp_path / "a.tsv"))
     (tmp_path / "a.g6").write_text("EhEG\n")
     assert task.read(str(tmp_path / "a.g6"))[0].k == 2 == task.parse("EhEG").k
@@ -164,15 +164,15 @@ def test_values_out_of_range_are_refused(values):
 def test_a_symmetry_of_a_filled_up_batch_moves_what_is_no_node_too(task):
     batch = task.train_batch(0, 4)
     moved = task.symmetric(batch, torch.arange(4))
-    assert moved.constraint.is_satisfied(moved.batch.canvas).all()
-    assert torch.equal(moved.undo(moved.batch.canvas), batch.canvas)
+    assert moved.constraint.is_satisfied(moved.batch.answer).all()
+    assert torch.equal(moved.undo(moved.batch.answer), batch.answer)
 
 
 def test_sentences_and_pictures(task, tmp_path):
     from constrained_dg.viz.pictures import figure, save
 
     problem = ColoringProblem.of(Graph.of(3, [(0, 1)]), 2)
-    answer = torch.tensor([FIRST_COLOUR, FIRST_COLOUR, FIRST_COLOUR + 1])
+    answer = torch.tensor([FIRST_COLOR, FIRST_COLOR, FIRST_COLOR + 1])
     rule = task.constraint([problem])
     told = rule.explain(answer[None])[0]
     assert "nodes 1 and 2 are joined and both hold 1" in told
@@ -203,16 +203,16 @@ def test_a_symmetry_moves_the_problem_and_is_undone(task):
         moved = task.symmetric(batch, seeds)
         rule = task.rules(batch)
         # The known solution, moved, is a solution of what was moved; both rules agree on anything; undone it is itself.
-        assert moved.constraint.is_satisfied(moved.batch.canvas).all()
-        assert torch.equal(moved.undo(moved.batch.canvas), batch.canvas)
-        noise = torch.randint(*batch.noise, batch.canvas.shape, generator=torch.Generator().manual_seed(seed))
-        noise = torch.where(moved.batch.pinned, moved.batch.canvas, noise)
+        assert moved.constraint.is_satisfied(moved.batch.answer).all()
+        assert torch.equal(moved.undo(moved.batch.answer), batch.answer)
+        noise = torch.randint(*batch.noise, batch.answer.shape, generator=torch.Generator().manual_seed(seed))
+        noise = torch.where(moved.batch.pinned, moved.batch.answer, noise)
         assert torch.equal(moved.constraint.violations(noise).sum(1), rule.violations(moved.undo(noise)).sum(1))
-        # The clique keeps its colours, and the prompt says the same of each node.
+        # The clique keeps its colors, and the prompt says the same of each node.
         assert moved.batch.prompt[:, 0].tolist() == batch.prompt[:, 0].tolist()
         assert torch.equal(moved.batch.prompt[:, 1:].sort(1).values, batch.prompt[:, 1:].sort(1).values)
         assert torch.equal(
-            moved.batch.canvas[moved.batch.pinned].sort().values, batch.canvas[batch.pinned].sort().values
+            moved.batch.answer[moved.batch.pinned].sort().values, batch.answer[batch.pinned].sort().values
         )
         again = task.encode([problem, problem])
         assert torch.equal(task.symmetric(again, seeds).batch.relations, moved.batch.relations)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constrained_dg.constraints.alphabet import Alphabet
+from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.errors import InputError
 from constrained_dg.sampling import (
     Autoregressive,
@@ -227,8 +227,8 @@ def test_rules_on_classes_of_tokens_hold_on_text():
             tokens = torch.arange(30)
             return 9.0 * torch.nn.functional.one_hot(told, 30) + 4.0 * ((tokens >= 10) & (tokens < 17))
 
-    alphabet = Alphabet.of(30, [(k, 10 + k) for k in range(VOCAB)])
-    rules = sudoku4().on(torch.arange(2, 18), alphabet, 20)
+    classes = TokenClasses.of(30, [(k, 10 + k) for k in range(VOCAB)])
+    rules = sudoku4().on(torch.arange(2, 18), classes, 20)
     canvas, pinned = torch.zeros(3, 20, dtype=torch.int64), torch.zeros(3, 20, dtype=torch.bool)
     canvas[:, 2:18], pinned[:, 2:18] = GRIDS, CLUES
     made = generate(

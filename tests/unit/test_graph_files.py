@@ -40,10 +40,10 @@ def test_every_kind_gives_the_same_path(tmp_path, name, text, packed):
 def test_a_table_in_a_folder_says_more_of_its_files(tmp_path):
     (tmp_path / "one.col").write_text("p edge 2 1\ne 1 2\n")
     (tmp_path / "two.g6").write_text("Ch\n")
-    (tmp_path / "BEST.tsv").write_text("name\tcolours\none\t2\n")
+    (tmp_path / "BEST.tsv").write_text("name\tcolors\none\t2\n")
     (tmp_path / "notes.md").write_text("nothing")
     assert [(n.name, n.columns) for n in read_graphs(tmp_path)] == [
-        ("one", {"name": "one", "colours": "2"}),
+        ("one", {"name": "one", "colors": "2"}),
         ("two:1", {}),
     ]
 

@@ -1,4 +1,4 @@
-"""Graphs of a family as a task: coding, prompts, training graphs, problems, rules in words, repair and statistics."""
+"""Graphs of a family as a task: coding, prompts, training graphs, problems, rules in words, repair and distances."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from constrained_dg.metrics import Outcome, solve
 from constrained_dg.model import Backbone, preset
 from constrained_dg.runs import build
 from constrained_dg.sampling.base import Status
-from tasks.graph import statistics
-from tasks.graph.coding import (
+from tasks.graph import distances
+from tasks.graph.families import Family
+from tasks.graph.files import read_graphs, write_graph6
+from tasks.graph.generate import GenerateGraphs, GenerateProblem, _graphs, delaunay, in_order, make_graph
+from tasks.graph.graph import Graph
+from tasks.graph.tokens import (
     FAMILIES,
     FIRST_NUMBER,
     FIRST_PATTERN,
@@ -28,10 +32,6 @@ from tasks.graph.coding import (
     relations,
     to_prompt,
 )
-from tasks.graph.families import Family
-from tasks.graph.files import read_graphs, write_graph6
-from tasks.graph.generate import GenerateGraphs, GenerateProblem, _graphs, delaunay, in_order, make_graph
-from tasks.graph.graph import Graph
 
 DATA = ROOT.parent / "shared" / "data" / "graph"
 MIX = {
@@ -132,23 +132,23 @@ def test_a_batch_and_the_rules_it_tells(task):
     for name in FAMILIES:
         batch = batch_of(task, name)
         rule = task.rules(batch)
-        assert rule.is_satisfied(batch.canvas).all() and not batch.pinned.any()
+        assert rule.is_satisfied(batch.answer).all() and not batch.pinned.any()
         problems = [GenerateProblem.of(family) for family in rule.families]
         assert torch.equal(task.encode(problems).prompt, batch.prompt)
         assert task.constraint(problems).families == rule.families
-        assert task.shape_of(problems[0]) == (batch.prompt.shape[1], batch.canvas.shape[1])
+        assert task.shape_of(problems[0]) == (batch.prompt.shape[1], batch.answer.shape[1])
         assert batch.relations.shape[1] == task.num_relations
-        assert batch.canvas.min() >= batch.noise[0] and batch.noise[1] == task.vocab_size
-        assert batch.prompt.shape[1] <= task.max_prompt and batch.canvas.shape[1] <= task.max_canvas
-        empty = task.encode(problems).canvas
+        assert batch.answer.min() >= batch.noise[0] and batch.noise[1] == task.vocab_size
+        assert batch.prompt.shape[1] <= task.max_prompt and batch.answer.shape[1] <= task.max_canvas
+        empty = task.encode(problems).answer
         assert (empty == FIRST_PATTERN).all(), "references stay hidden"
 
 
 def test_one_bit_a_token_draws_noise_of_two_patterns():
     task = GenerateGraphs({"tree": {22: 1.0}}, graphs=3, width=1)
     batch = task.train_batch(0, 2)
-    assert batch.canvas.shape == (2, 231) and batch.noise == (FIRST_PATTERN, FIRST_PATTERN + 2)
-    assert task.rules(batch).is_satisfied(batch.canvas).all()
+    assert batch.answer.shape == (2, 231) and batch.noise == (FIRST_PATTERN, FIRST_PATTERN + 2)
+    assert task.rules(batch).is_satisfied(batch.answer).all()
 
 
 # -- training graphs and problems -------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_train_batch_is_pure():
         one, other = first.train_batch(step, 8, 2), second.train_batch(step, 8, 2)
         assert all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(other), strict=True))
         elsewhere = first.train_batch(step, 8, 0)
-        assert elsewhere.canvas.shape == one.canvas.shape and not torch.equal(elsewhere.canvas, one.canvas)
+        assert elsewhere.answer.shape == one.answer.shape and not torch.equal(elsewhere.answer, one.answer)
     different = GenerateGraphs(MIX, graphs=6, seed=2)
     assert any(not torch.equal(first.train_batch(s, 8).prompt, different.train_batch(s, 8).prompt) for s in range(8))
 
@@ -171,18 +171,18 @@ def test_training_graphs_are_of_their_family_and_of_no_held_out_class(task):
         [nodes] = sizes
         pool = task.training_graphs(name, nodes)
         assert len(pool) == 12 and not any(graph.held_out for graph in pool)
-        assert all(statistics.belongs(graph, Family.like(name, graph)) for graph in pool)
+        assert all(distances.belongs(graph, Family.like(name, graph)) for graph in pool)
     assert task.training_graphs("tree", 13) == []
 
 
 def test_nodes_stand_in_a_breadth_first_order(task):
     for name in ("planar", "tree"):
         batch = batch_of(task, name)
-        for tokens in batch.canvas:
+        for tokens in batch.answer:
             [joined], _ = coding_of(12, 8).from_tokens(tokens.numpy()[None])
             parents = [int(np.flatnonzero(joined[node])[0]) for node in range(1, 12)]
             assert parents == sorted(parents) and all(parent < node for node, parent in enumerate(parents, 1))
-    orders = {tuple(row.tolist()) for row in batch_of(GenerateGraphs({"tree": {12: 1}}, graphs=1), "tree", 32).canvas}
+    orders = {tuple(row.tolist()) for row in batch_of(GenerateGraphs({"tree": {12: 1}}, graphs=1), "tree", 32).answer}
     assert len(orders) > 8, "one base graph trains in many orders"
 
 
@@ -224,7 +224,7 @@ def test_delaunay_circles_are_empty():
 def test_made_graphs_belong(name):
     draws = np.random.default_rng(3)
     made = [make_graph(name, nodes, draws) for nodes in (8, 9, 16) for _ in range(4)]
-    assert all(statistics.belongs(graph, Family.like(name, graph)) for graph in made)
+    assert all(distances.belongs(graph, Family.like(name, graph)) for graph in made)
     assert len({graph.fingerprint for graph in made}) > 6
 
 
@@ -240,7 +240,7 @@ def test_held_out_problems_and_overlap(task):
     assert held == task.held_out(2, 3) != task.held_out(2, 4)
     assert Counter(problem.tier for problem in held) == {f"{name} {n}": 2 for name, sizes in MIX.items() for n in sizes}
     assert all(problem.reference.held_out for problem in held)
-    assert all(statistics.belongs(problem.reference, problem.family) for problem in held)
+    assert all(distances.belongs(problem.reference, problem.family) for problem in held)
     turned = task.training_graphs("tree", 12)[3].permuted(np.random.default_rng(0).permutation(12))
     disguised = GenerateProblem.of(Family.parse("tree:12"), turned)
     assert task.overlap([*held, disguised, task.parse("tree:12")]) == [len(held)]
@@ -406,7 +406,7 @@ def test_untrained_and_guaranteed_is_always_of_the_family(task, text):
     made = solve(model, task, load_sampler("guaranteed"), problems, batch_size=3, seed=0, max_passes=2)
     for outcome in made:
         graph = Graph.from_graph6(outcome.answer)
-        assert outcome.solved and statistics.belongs(graph, outcome.problem.family)
+        assert outcome.solved and distances.belongs(graph, outcome.problem.family)
     alone = solve(None, task, load_sampler("search"), problems, batch_size=3, seed=0)
     assert all(outcome.solved for outcome in alone)
     if problems[0].family.nodes > 9:
@@ -452,21 +452,21 @@ def test_drawing_and_picture(task):
     assert Graph.from_graph6("Cw") == task.graph_of(problem, answer)
 
 
-# -- statistics -------------------------------------------------------------------------------------------------------
+# -- distances -------------------------------------------------------------------------------------------------------
 
 
 def test_histograms_agree_with_networkx():
     for graph in (make_graph("planar", 15, np.random.default_rng(1)), Graph.of(5, [(0, 1)])):
         shown = graph.networkx
         degrees = nx.degree_histogram(shown)
-        assert np.allclose(statistics.degree_histogram(graph)[: len(degrees)] * graph.nodes, degrees)
+        assert np.allclose(distances.degree_histogram(graph)[: len(degrees)] * graph.nodes, degrees)
         clustering = np.histogram(list(nx.clustering(shown).values()), bins=100, range=(0, 1))[0] / graph.nodes
-        assert np.allclose(statistics.clustering_histogram(graph), clustering)
+        assert np.allclose(distances.clustering_histogram(graph), clustering)
         values = np.linalg.eigvalsh(nx.normalized_laplacian_matrix(shown).todense()) if _has_scipy() else None
         if values is not None:
             expected = np.histogram(np.clip(values, 0, 2), bins=200, range=(-1e-5, 2))[0] / graph.nodes
-            assert np.abs(statistics.spectrum_histogram(graph) - expected).sum() < 0.2
-        assert abs(statistics.spectrum_histogram(graph).sum() - 1) < 1e-9
+            assert np.abs(distances.spectrum_histogram(graph) - expected).sum() < 0.2
+        assert abs(distances.spectrum_histogram(graph).sum() - 1) < 1e-9
 
 
 def _has_scipy() -> bool:
@@ -479,14 +479,14 @@ def _has_scipy() -> bool:
 
 def test_the_spectrum_of_a_complete_graph():
     """One 0, and n - 1 times n / (n - 1)."""
-    histogram = statistics.spectrum_histogram(Graph.of(5, [(i, j) for i in range(5) for j in range(i)]))
+    histogram = distances.spectrum_histogram(Graph.of(5, [(i, j) for i in range(5) for j in range(i)]))
     assert histogram[0] == 0.2 and histogram[124:126].sum() == 0.8
 
 
 def test_distance_is_the_mean_over_pairs():
     draws = np.random.default_rng(0)
     ours, theirs = ([make_graph(name, 12, draws) for _ in range(5)] for name in ("planar", "tree"))
-    for name, (histogram, width) in statistics.STATISTICS.items():
+    for name, (histogram, width) in distances.STATISTICS.items():
 
         def alike(one, other, histogram=histogram, width=width):
             apart = np.abs(histogram(one) - histogram(other)).sum() / 2
@@ -495,13 +495,13 @@ def test_distance_is_the_mean_over_pairs():
         def mean(first, second, alike=alike):
             return np.mean([alike(one, other) for one in first for other in second])
 
-        found = statistics.distance(ours, theirs, name)
+        found = distances.distance(ours, theirs, name)
         expected = mean(ours, ours) + mean(theirs, theirs) - 2 * mean(ours, theirs)
         assert abs(found["value"] - expected) < 1e-12 and found["n"] == 5
-        assert found["ci95"][0] <= found["value"] <= found["ci95"][1] and found == statistics.distance(
+        assert found["ci95"][0] <= found["value"] <= found["ci95"][1] and found == distances.distance(
             ours, theirs, name
         )
-        assert statistics.distance(ours, ours, name)["value"] < 1e-12
+        assert distances.distance(ours, ours, name)["value"] < 1e-12
 
 
 def test_valid_unique_and_novel():
@@ -512,12 +512,12 @@ def test_valid_unique_and_novel():
     order = np.random.default_rng(1).permutation(12)
     broken = Graph.of(12, one.edges[1:])
     made = [one, one.permuted(order), two, three, broken]
-    found = statistics.measure([family] * 5, made, [two.permuted(order)], [three])
+    found = distances.measure([family] * 5, made, [two.permuted(order)], [three])
     shares = {name: (metric["value"], metric["n"]) for name, metric in found.items() if metric["n"] and "_" not in name}
     assert shares == {"valid": (0.8, 5), "unique": (0.75, 4), "novel": (1 / 3, 3)}
     assert found["valid_unique_novel"]["value"] == 0.2
-    assert {f"{name}_{kind}" for name in statistics.STATISTICS for kind in ("distance", "floor")} <= set(found)
-    alone = statistics.measure([family], [broken], [], [])
+    assert {f"{name}_{kind}" for name in distances.STATISTICS for kind in ("distance", "floor")} <= set(found)
+    alone = distances.measure([family], [broken], [], [])
     assert set(alone) == {"valid", "valid_unique_novel"} and alone["valid"]["value"] == 0
 
 
@@ -527,7 +527,7 @@ def test_equal_fingerprints_are_told_apart():
     steps = [(1, 0), (0, 1), (1, 1)]
     shrikhande = [(4 * x + y, 4 * ((x + a) % 4) + (y + b) % 4) for x in range(4) for y in range(4) for a, b in steps]
     first, second = Graph.of(16, rook.edges), Graph.of(16, shrikhande)
-    classes = statistics.Classes([first])
+    classes = distances.Classes([first])
     assert first.fingerprint == second.fingerprint and second not in classes
     assert classes.add(second) and not classes.add(first.permuted(np.arange(16)[::-1]))
 
@@ -557,19 +557,19 @@ def test_the_evaluator_on_samples_of_a_peer():
     references, training = (
         [each.graph for each in read_graphs(_fetched(f"planar_{part}.g6.gz"))] for part in ("val", "train")
     )
-    found = statistics.measure([Family.parse("planar:64")] * len(samples), samples, references, training)
+    found = distances.measure([Family.parse("planar:64")] * len(samples), samples, references, training)
     assert found["valid"]["value"] == found["valid_unique_novel"]["value"] == 0.85
     assert found["clustering_distance"]["value"] > found["clustering_floor"]["value"]
 
 
 @pytest.mark.parametrize("name", ["planar", "tree"])
 def test_our_training_graphs_are_like_the_benchmark(name):
-    """Their statistics are as near to its validation set as its own training set is, up to chance."""
+    """Their distances are as near to its validation set as its own training set is, up to chance."""
     references, training = (
         [each.graph for each in read_graphs(_fetched(f"{name}_{part}.g6.gz"))] for part in ("val", "train")
     )
     draws = np.random.default_rng(0)
     made = [make_graph(name, 64, draws) for _ in range(len(training))]
-    for statistic in statistics.STATISTICS:
-        ours, theirs = (statistics.distance(set_, references, statistic)["value"] for set_ in (made, training))
+    for statistic in distances.STATISTICS:
+        ours, theirs = (distances.distance(set_, references, statistic)["value"] for set_ in (made, training))
         assert ours <= 1.5 * theirs + 1e-3, statistic

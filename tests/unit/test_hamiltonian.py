@@ -17,9 +17,9 @@ from constrained_dg.constraints import check_constraint, complete
 from constrained_dg.errors import InputError
 from constrained_dg.metrics import Outcome
 from constrained_dg.sampling.base import Status
-from tasks.graph.cycle import EXACT, HamiltonianCycle, best_cycles
 from tasks.graph.graph import Graph
 from tasks.graph.hamiltonian import FIRST_NODE, RELATIONS, Hamiltonian, HamiltonianProblem, of_short_steps, threshold
+from tasks.graph.hamiltonian_rule import EXACT, HamiltonianCycle, best_cycles
 
 DEV = ROOT.parent / "shared" / "data" / "graph" / "hcp14_dev.tsv.gz"
 SQUARE = Graph.of(4, [(0, 1), (1, 2), (2, 3), (0, 3)])
@@ -64,7 +64,7 @@ def task():
 def test_tokens_and_relations(task):
     problem = task.parse(SQUARE.graph6)
     batch = task.encode([problem])
-    assert batch.prompt.tolist() == [[2, 3, 4, 5]] and batch.canvas.shape == (1, 4) == (1, task.shape_of(problem)[1])
+    assert batch.prompt.tolist() == [[2, 3, 4, 5]] and batch.answer.shape == (1, 4) == (1, task.shape_of(problem)[1])
     assert batch.noise == (2, 6) and not batch.pinned.any()
     assert batch.relations.shape == (1, task.num_relations, 8, 8) and len(RELATIONS) == task.num_relations
     for a in range(8):
@@ -77,13 +77,13 @@ def test_tokens_and_relations(task):
 def test_training_examples_are_cycles_and_rules_follow_from_the_batch(task):
     for step in range(6):
         batch = task.train_batch(step, 16)
-        n = batch.canvas.shape[1]
+        n = batch.answer.shape[1]
         for row in range(16):
             graph = nx.from_numpy_array(batch.relations[row, 1, :n, :n].numpy())
-            assert is_cycle(graph, (batch.canvas[row] - FIRST_NODE).tolist())
+            assert is_cycle(graph, (batch.answer[row] - FIRST_NODE).tolist())
             assert threshold(n) <= graph.number_of_edges() <= 1.75 * threshold(n)
         rule = task.rules(batch)
-        assert rule.is_satisfied(batch.canvas).all() and not rule.is_satisfied(batch.canvas.roll(1, 0)).all()
+        assert rule.is_satisfied(batch.answer).all() and not rule.is_satisfied(batch.answer.roll(1, 0)).all()
 
 
 def test_train_batch_is_pure():
@@ -97,15 +97,15 @@ def test_train_batch_is_pure():
             a, b = getattr(one, field.name), getattr(other, field.name)
             assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
         # Ranks agree on the size and on nothing else.
-        assert elsewhere.canvas.shape == one.canvas.shape and not torch.equal(elsewhere.canvas, one.canvas)
+        assert elsewhere.answer.shape == one.answer.shape and not torch.equal(elsewhere.answer, one.answer)
     assert not torch.equal(
-        Hamiltonian({8: 1}, graphs=20, seed=2).train_batch(0, 8).canvas, first.train_batch(0, 8).canvas
+        Hamiltonian({8: 1}, graphs=20, seed=2).train_batch(0, 8).answer, first.train_batch(0, 8).answer
     )
 
 
 def test_the_shares_of_sizes_are_kept_and_nodes_come_in_any_order():
     task = Hamiltonian({"8": 1, 9: 3}, graphs=4)
-    sizes = Counter(task.train_batch(step, 1).canvas.shape[1] for step in range(400))
+    sizes = Counter(task.train_batch(step, 1).answer.shape[1] for step in range(400))
     assert 260 < sizes[9] < 340 and set(sizes) == {8, 9}
     one_graph = Hamiltonian({8: 1.0}, graphs=1)
     batch = one_graph.train_batch(0, 64)
@@ -229,7 +229,7 @@ def test_sentences():
 
 
 @pytest.mark.parametrize(
-    ("joined", "first", "alphabet", "words"),
+    ("joined", "first", "num_classes", "words"),
     [
         (torch.zeros(1, 2, 2, dtype=torch.bool), 0, 9, "a graph of 2 nodes"),
         (torch.zeros(1, 65, 65, dtype=torch.bool), 0, 99, "a graph of 65 nodes"),
@@ -241,16 +241,16 @@ def test_sentences():
         (torch.zeros(1, 4, 4, dtype=torch.bool), -1, 9, "tokens -1"),
     ],
 )
-def test_rules_that_cannot_be_are_refused(joined, first, alphabet, words):
+def test_rules_that_cannot_be_are_refused(joined, first, num_classes, words):
     with pytest.raises(InputError, match=words):
-        HamiltonianCycle(joined, first, alphabet)
+        HamiltonianCycle(joined, first, num_classes)
 
 
 @pytest.mark.parametrize("kind", ["exact", "branching"])
 def test_every_invariant_of_a_constraint(kind, monkeypatch):
     """Against brute force, on small graphs with and without a cycle, and on a batch of two."""
     if kind == "branching":
-        monkeypatch.setattr("tasks.graph.cycle.EXACT", 2)
+        monkeypatch.setattr("tasks.graph.hamiltonian_rule.EXACT", 2)
     graphs = [nx.complete_graph(4), nx.cycle_graph(4), nx.path_graph(4), nx.diamond_graph()]
     rule = HamiltonianCycle(torch.stack([torch.from_numpy(graph_of(each).adjacency) for each in graphs]), 1, 6)
     assert rule.has_most_likely == (kind == "exact")
@@ -287,17 +287,17 @@ def test_the_best_cycle_of_14_nodes_takes_far_less_than_50_ms():
 
 def test_symmetric_problems_are_the_same_graphs(task):
     batch = task.train_batch(0, 8)
-    n = batch.canvas.shape[1]
+    n = batch.answer.shape[1]
     moved = task.symmetric(batch, torch.arange(8))
-    assert moved.constraint.is_satisfied(moved.batch.canvas).all()
-    assert torch.equal(moved.undo(moved.batch.canvas), batch.canvas)
-    assert not torch.equal(moved.batch.canvas, batch.canvas) and torch.equal(moved.batch.prompt, batch.prompt)
+    assert moved.constraint.is_satisfied(moved.batch.answer).all()
+    assert torch.equal(moved.undo(moved.batch.answer), batch.answer)
+    assert not torch.equal(moved.batch.answer, batch.answer) and torch.equal(moved.batch.prompt, batch.prompt)
     for old, new in zip(batch.relations, moved.batch.relations, strict=True):
         graphs = [Graph.of_adjacency(each[1, :n, :n].numpy()).networkx for each in (old, new)]
         assert nx.is_isomorphic(*graphs)
         assert torch.equal(new[:, n:, :n], new[:, :n, :n]) and torch.equal(new[[0, 2]], old[[0, 2]])
     alone = task.symmetric(task.encode([task.parse(SQUARE.graph6)]), torch.tensor([5]))
-    answer = complete(alone.constraint, alone.batch.canvas[0], alone.batch.pinned[0]).answer
+    answer = complete(alone.constraint, alone.batch.answer[0], alone.batch.pinned[0]).answer
     assert is_cycle(SQUARE.networkx, (alone.undo(answer[None])[0] - FIRST_NODE).tolist())
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from constrained_dg.errors import InputError
-from tasks.amino_acid.alphabet import RESIDUES
 from tasks.amino_acid.kmer import Context, Kmer, mask_singles, mask_stretch, measure
 from tasks.amino_acid.natural import uniprot
+from tasks.amino_acid.residues import RESIDUES
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ GRID = (1, 2, 3, 4, 3, 4, 1, 2, 2, 1, 4, 3, 4, 3, 2, 1)
 class TinyTask:
     """4x4 puzzles on the tokens of the fakes; the first prompt token names the grid the fakes know. Two shapes."""
 
-    pad_id, ends, compares = 0, (), False
+    blank_id, ends, compares = 0, (), False
 
     def shape_of(self, problem):
         return (3 if problem.tier == "long" else 2), 16

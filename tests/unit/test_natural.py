@@ -11,8 +11,8 @@ import pytest
 from constrained_dg.cli import ROOT
 from constrained_dg.errors import InputError
 from experiments.amino_acid.make_data import build
-from tasks.amino_acid.alphabet import RESIDUES
 from tasks.amino_acid.natural import DATA, Similar, clusters, identical, nearest, peptides, uniprot
+from tasks.amino_acid.residues import RESIDUES
 
 SOURCES = ROOT.parent / "shared" / "data" / "protein"
 

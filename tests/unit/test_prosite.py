@@ -10,8 +10,8 @@ import pytest
 
 from constrained_dg.cli import ROOT
 from constrained_dg.errors import InputError
-from tasks.amino_acid.alphabet import RESIDUES
 from tasks.amino_acid.prosite import accepts, at, avoids, contains, occurrences, parse_pattern, read_prosite
+from tasks.amino_acid.residues import RESIDUES
 
 SHARED = ROOT.parent / "shared" / "data" / "protein" / "biopython_tests"
 RECORD = "ID   ONE; PATTERN.\nAC   PS00001;\nPA   [AC]-x-\nPA   V.\n//\n"

@@ -25,7 +25,7 @@ def ask(rule: Constraint, **options):
 class Ascending(Constraint):
     """Tokens never fall."""
 
-    length, alphabet = LENGTH, VOCAB
+    length, num_classes = LENGTH, VOCAB
 
     def is_satisfied(self, answer):
         return (answer.diff(dim=-1) >= 0).all(-1)
@@ -60,7 +60,7 @@ class RaisesLater(Constraint):
     """Raises from the third call on."""
 
     length: int = LENGTH
-    alphabet: int = VOCAB
+    num_classes: int = VOCAB
     calls: int = 0
 
     def is_satisfied(self, answer):
@@ -82,7 +82,7 @@ def test_a_judge_that_raises_later_is_a_status_and_a_warning(caplog):
 class Wrong(Ascending):
     """Allows too little of the wrong type."""
 
-    def allowed(self, answer, known, window):
+    def allowed(self, answer, known, span):
         return torch.zeros(len(answer), 2, VOCAB)
 
 
@@ -94,10 +94,10 @@ def test_a_rule_of_the_wrong_shape_is_refused_before_the_first_pass():
 class Nothing(Ascending):
     """Excludes everything at the second position."""
 
-    def allowed(self, answer, known, window):
+    def allowed(self, answer, known, span):
         may = super().allowed(answer, known, slice(0, LENGTH)).clone()
         may[:, 1] = False
-        return may[:, window]
+        return may[:, span]
 
 
 def test_an_empty_set_is_a_proof_before_any_pass():
@@ -126,7 +126,7 @@ def test_two_rules_that_contradict_each_other_are_unsatisfiable_before_any_pass(
         (lambda: Count([9], 0, 1, LENGTH, VOCAB), r"tokens \[9\] do not fit"),
         (lambda: Count([1], 0, 1, LENGTH, VOCAB, positions=[0, 6]), r"positions \[6\] are none"),
         (lambda: Sum(torch.arange(VOCAB), 99, 100, LENGTH), "sums run from 0 to 36"),
-        (lambda: Sum(torch.arange(VOCAB).float(), 1, 2, LENGTH), "see Window for real numbers"),
+        (lambda: Sum(torch.arange(VOCAB).float(), 1, 2, LENGTH), "see RealSum for real numbers"),
         (lambda: Sum(torch.tensor([0, 10]), 3, 7, LENGTH), "the weights leave gaps there"),
     ],
 )
@@ -142,7 +142,7 @@ def test_a_pattern_over_a_vocabulary_of_262144_tokens_and_several_canvases():
     picks = torch.randint(len(letters), (262_140, 3), generator=draws).tolist()
     texts = ["".join(letters[k] for k in pick[: 1 + at % 3]) for at, pick in enumerate(picks)] + [None] * 4
     rule = Regex.over_text('\\{"a":[0-9]{1,3}(,"b":[0-9]+)?\\}', texts, 16, end=([262_140], 262_141))
-    assert rule.vocab_size == 262_144 and rule.alphabet < 3000
+    assert rule.vocab_size == 262_144 and rule.num_classes < 3000
 
     class Text(Fake):
         vocab_size = 262_144

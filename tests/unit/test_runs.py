@@ -191,7 +191,7 @@ def test_missing_extra_and_misshapen_tensors(folder, tmp_path):
         ({"num_hidden_layers": 6}, r"lacks tensors \['layers\.3\."),
         ({"num_hidden_layers": 2}, r"has unknown tensors \['layers\.1\.self_attn\.v_proj"),
         ({"hidden_size": 0}, r"model\.hidden_size is 0"),
-        ({"colour": "red"}, r"unknown model keys \['colour'\]"),
+        ({"color": "red"}, r"unknown model keys \['color'\]"),
     ],
 )
 def test_description_of_another_model(folder, model_changes, message):
@@ -273,9 +273,9 @@ def test_a_description_of_something_else(folder, part, value):
     refused(folder, rf"run\.json: {part} describes ")
 
 
-@pytest.mark.parametrize("arguments", [{}, {"name": "x", "colour": "red"}])
+@pytest.mark.parametrize("arguments", [{}, {"name": "x", "color": "red"}])
 def test_wrong_arguments_name_the_target(arguments):
-    with pytest.raises(InputError, match=r"test_runs\.Sampler.*(name|colour)"):
+    with pytest.raises(InputError, match=r"test_runs\.Sampler.*(name|color)"):
         build({"_target_": f"{__name__}.Sampler"} | arguments)
 
 

@@ -125,7 +125,7 @@ def test_a_liar_is_overruled_by_the_masks_and_found_out_by_the_judge():
 
 def test_contradictory_clues_are_refused_without_a_pass():
     batch, _ = sudoku_batch([0, 1], torch.zeros(2, 16, dtype=torch.bool))
-    canvas, pinned = batch.canvas.clone(), batch.pinned.clone()
+    canvas, pinned = batch.answer.clone(), batch.pinned.clone()
     canvas[0, :2], pinned[0, :2] = 2, True
     batch = Batch(batch.prompt, canvas, pinned, None, batch.noise)
     result = Diffusion().run(Oracle(), batch, sudoku4())

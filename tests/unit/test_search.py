@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constrained_dg.constraints import Alphabet, Constraint, Pinned, Vocabulary, complete
+from constrained_dg.constraints import Constraint, Pinned, TokenClasses, Vocabulary, complete
 from constrained_dg.errors import InputError
 from tests.fakes import GRIDS, HIGH, LOW, VOCAB, sudoku4
 
@@ -90,7 +90,7 @@ def test_bad_input_is_named():
 class Guessing(Constraint):
     """Five equal tokens; its repair returns what it is told to."""
 
-    length, alphabet = 5, 4
+    length, num_classes = 5, 4
 
     def __init__(self, guess, moves=7):
         self.guess, self.moves = guess, moves
@@ -118,7 +118,7 @@ def test_a_repair_that_fails_or_lies_or_moves_a_known_token_is_passed_over(guess
 
 
 def test_the_repair_of_a_rule_on_a_part_leaves_the_rest():
-    rule = Guessing([1] * 5).on(torch.tensor([1, 2, 4, 5, 6]), Alphabet.of(5, [[0], [1], [2], [3]]), 7)
+    rule = Guessing([1] * 5).on(torch.tensor([1, 2, 4, 5, 6]), TokenClasses.of(5, [[0], [1], [2], [3]]), 7)
     answer = torch.tensor([4, 0, 1, 4, 2, 3, 0])
     found = complete(rule, answer, torch.zeros(7, dtype=torch.bool))
     assert found.answer.tolist() == [4, 1, 1, 4, 1, 1, 1] and found.nodes == 7

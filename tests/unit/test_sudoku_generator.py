@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from constrained_dg import compiled
+from constrained_dg import numba_jit
 from constrained_dg.errors import InputError
 from tasks.sudoku import solve
 from tasks.sudoku.codec import BOX, from_text
@@ -162,4 +162,4 @@ def test_what_cannot_be_generated_is_refused(size, clues, seed, words):
 
 def test_a_read_only_installation_still_compiles(monkeypatch):
     monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
-    assert compiled.compiled(lambda x: x + 1)(2) == 3
+    assert numba_jit.compiled(lambda x: x + 1)(2) == 3

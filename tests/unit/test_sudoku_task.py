@@ -43,11 +43,11 @@ def batch_of(task, size):
 def test_tokens_of_a_puzzle(task):
     batch = task.encode([task.parse(SMALL)])
     assert batch.prompt[0, :6].tolist() == [3, 4, 2, 2, 5, 6]
-    assert batch.canvas[0, :6].tolist() == [3, 4, 3, 3, 5, 6]
+    assert batch.answer[0, :6].tolist() == [3, 4, 3, 3, 5, 6]
     assert torch.equal(batch.pinned, batch.prompt != 2)
-    assert batch.noise == (3, 7) and batch.canvas.dtype == batch.prompt.dtype == torch.int64
+    assert batch.noise == (3, 7) and batch.answer.dtype == batch.prompt.dtype == torch.int64
     assert batch.relations.shape == (1, task.num_relations, 32, 32)
-    assert task.decode(task.parse(SMALL), batch.canvas[0]) == SMALL.replace(".", "1")
+    assert task.decode(task.parse(SMALL), batch.answer[0]) == SMALL.replace(".", "1")
     sixteen = task.parse("G" + "." * 255)
     assert task.encode([sixteen]).prompt[0, 0] == 18 == task.vocab_size - 1
     assert task.shape_of(sixteen) == (256, 256) == (task.max_prompt, task.max_canvas)
@@ -55,7 +55,7 @@ def test_tokens_of_a_puzzle(task):
 
 def test_a_known_solution_stands_in_the_canvas(task):
     puzzle = task.held_out(1, 0)[1]
-    assert task.decode(puzzle, task.encode([puzzle]).canvas[0]) == Puzzle.of(puzzle.solution).text
+    assert task.decode(puzzle, task.encode([puzzle]).answer[0]) == Puzzle.of(puzzle.solution).text
 
 
 @pytest.mark.parametrize("size", sorted(BOX))
@@ -76,8 +76,8 @@ def test_training_examples_are_solved_puzzles(task, size):
     batch = batch_of(task, size)
     clues = [(row - 2).tolist() for row in batch.prompt]
     puzzles = [Puzzle.of(cells) for cells in clues]
-    assert task.constraint(puzzles).is_satisfied(batch.canvas).all()
-    assert torch.equal(batch.canvas[batch.pinned], batch.prompt[batch.pinned])
+    assert task.constraint(puzzles).is_satisfied(batch.answer).all()
+    assert torch.equal(batch.answer[batch.pinned], batch.prompt[batch.pinned])
     assert torch.equal(batch.pinned, batch.prompt != 2)
     assert all(solve(cells)[1] == 1 for cells in clues)
 
@@ -91,14 +91,14 @@ def test_train_batch_is_pure():
         # Ranks agree on the size and on nothing else.
         elsewhere = first.train_batch(step, 8, 0)
         assert elsewhere.prompt.shape == one.prompt.shape and not torch.equal(elsewhere.prompt, one.prompt)
-    steps = [first.train_batch(step, 8).canvas for step in range(8)]
+    steps = [first.train_batch(step, 8).answer for step in range(8)]
     assert len({tuple(canvas.flatten().tolist()) for canvas in steps}) == 8
 
 
 def test_every_setting_changes_the_batches():
     def canvas(**settings):
         batch = Sudoku(puzzles=20, **settings).train_batch(0, 64)
-        return batch.prompt, batch.canvas
+        return batch.prompt, batch.answer
 
     base = canvas()
     for change in ({"seed": 1}, {"minimal": 0.0}, {"added": 5}, {"augment": False}, {"sizes": {4: 1}}):
@@ -144,7 +144,7 @@ def test_held_out_and_training_lie_on_different_sides(task):
     assert all(reserved(puzzle.cells, puzzle.solution) for puzzle in task.held_out(20, 0))
     for size in BOX:
         batch = batch_of(task, size)
-        for prompt, canvas in zip((batch.prompt - 2).tolist(), (batch.canvas - 2).tolist(), strict=True):
+        for prompt, canvas in zip((batch.prompt - 2).tolist(), (batch.answer - 2).tolist(), strict=True):
             assert not reserved(prompt, canvas)
 
 
@@ -209,7 +209,7 @@ def test_held_out_refuses_nothing_to_make(task):
 
 def test_judge_reads_rules_and_clues_and_no_solution(task):
     puzzle = next(p for p in task.held_out(1, 0) if p.tier == "36-46")
-    answer = task.encode([puzzle]).canvas
+    answer = task.encode([puzzle]).answer
     lying = Puzzle.of(puzzle.cells, solution=[1] * 81)
     assert task.constraint([lying]).is_satisfied(answer).item()
     # A valid grid of other clues: the rules hold, the clues do not.
@@ -242,7 +242,7 @@ def test_explanations_name_rows_columns_and_symbols(task):
     assert "row 1 holds blank at column 1, which is not permitted there" in task.constraint([puzzle]).explain(blank)[0]
 
 
-def test_drawing_shows_boxes_and_marks_without_colour(task):
+def test_drawing_shows_boxes_and_marks_without_color(task):
     puzzle = task.parse(SMALL)
     answer = torch.tensor(from_text("1234341221434322")) + 2
     violations = task.constraint([puzzle]).violations(answer[None])[0]
@@ -254,7 +254,7 @@ def test_drawing_shows_boxes_and_marks_without_colour(task):
     assert "| 1 2 | . . |" in task.draw(puzzle, None).replace("\x1b[1m", "").replace("\x1b[0m", "")
 
 
-def test_picture_colours_clues_answers_and_violations(task):
+def test_picture_colors_clues_answers_and_violations(task):
     import matplotlib
 
     matplotlib.use("Agg")
@@ -294,23 +294,23 @@ def test_text_prompts_and_answers_are_those_of_the_recipe(written):
     assert text.startswith("<bos><|turn>system\n") and text.endswith(
         f"<turn|>\n<|turn>user\n{given}<turn|>\n<|turn>model\n"
     )
-    assert written.tokenizer.decode(batch.canvas[0]) == " ".join(str(cell) for cell in puzzle.solution)
-    assert (batch.canvas[0, 161:] == written.eos_id).all() and batch.canvas.shape == (1, 176)
+    assert written.tokenizer.decode(batch.answer[0]) == " ".join(str(cell) for cell in puzzle.solution)
+    assert (batch.answer[0, 161:] == written.padding_id).all() and batch.answer.shape == (1, 176)
     assert not batch.pinned.any() and batch.noise == (0, written.vocab_size) and batch.relations is None
     assert written.shape_of(puzzle) == (batch.prompt.shape[1], 176)
     assert written.max_prompt == batch.prompt.shape[1]
-    assert written.decode(puzzle, batch.canvas[0]) == Puzzle.of(puzzle.solution).text
+    assert written.decode(puzzle, batch.answer[0]) == Puzzle.of(puzzle.solution).text
 
 
 def test_text_trains_on_the_same_puzzles(written):
     for step in range(6):
         ours, theirs = written.train_batch(step, 4, 1), written.puzzles.train_batch(step, 4, 1)
         size = round(theirs.prompt.shape[1] ** 0.5)
-        cells = [written.layout(size).cells(answer) for answer in ours.canvas]
-        assert cells == (theirs.canvas - 2).tolist()
+        cells = [written.layout(size).cells(answer) for answer in ours.answer]
+        assert cells == (theirs.answer - 2).tolist()
         puzzles = [Puzzle.of(row) for row in (theirs.prompt - 2).tolist()]
         assert torch.equal(ours.prompt, written.encode(puzzles).prompt)
-        assert written.constraint(puzzles).is_satisfied(ours.canvas).all()
+        assert written.constraint(puzzles).is_satisfied(ours.answer).all()
 
 
 def test_rules_hold_on_text_as_on_symbols(written, task):
@@ -327,7 +327,7 @@ def test_rules_hold_on_text_as_on_symbols(written, task):
             expected = task.constraint([puzzle]).violations(cells + 2)
             assert torch.equal(rule.violations(answer)[:, layout.positions], expected)
     right = layout.answer(solution)
-    for at, token in ((1, 9), (40, 9), (int(layout.positions[3]), 9), (175, written.pad_id)):
+    for at, token in ((1, 9), (40, 9), (int(layout.positions[3]), 9), (175, written.blank_id)):
         wrong = right.clone()
         wrong[0, at] = token
         assert rule.violations(wrong).nonzero().tolist() == [[0, at]] and len(rule.explain(wrong)[0]) == 1
@@ -346,7 +346,7 @@ def test_an_unreadable_answer_is_shown_as_such(written):
     assert written.decode(puzzle, garbage).startswith("unreadable: ")
     drawn = written.draw(puzzle, garbage, torch.ones(176, dtype=torch.bool))
     assert "unreadable: " in drawn and "!" in drawn
-    assert "unreadable" not in written.draw(puzzle, written.encode([puzzle]).canvas[0])
+    assert "unreadable" not in written.draw(puzzle, written.encode([puzzle]).answer[0])
     assert "| 1" in written.draw(puzzle, None).replace("\x1b[1m", "").replace("\x1b[0m", "")
     from matplotlib.figure import Figure
 
@@ -372,20 +372,20 @@ def test_the_rules_of_a_pass_cost_less_than_a_tenth_of_it() -> None:
     """Masks, violations among accepted tokens and the judge, at batch 256 beside a canvas pass of the shipped model."""
     run = load(ROOT / "experiments" / "sudoku" / "small")
     batch = run.task.encode([p for p in run.task.held_out(86, 0) if p.size == 9][:256])
-    rules, window, mask = run.task.rules(batch), slice(0, 81), ~batch.pinned
-    told = Accepted(mask, batch.canvas, batch.pinned, window, rules, torch.arange(len(batch)), 0, 8)
-    logits = torch.zeros(*batch.canvas.shape, run.task.vocab_size)
+    rules, span, mask = run.task.rules(batch), slice(0, 81), ~batch.pinned
+    told = Accepted(mask, batch.answer, batch.pinned, span, rules, torch.arange(len(batch)), 0, 8)
+    logits = torch.zeros(*batch.answer.shape, run.task.vocab_size)
 
     def of_rules() -> None:
         guide = Guide(True, True)
-        guide(logits, guide.forbidden(batch.canvas, batch.pinned, window, rules)[0], rules)
+        guide(logits, guide.forbidden(batch.answer, batch.pinned, span, rules)[0], rules)
         Violations()(told)
-        rules.is_satisfied(batch.canvas)
+        rules.is_satisfied(batch.answer)
 
     with torch.no_grad():
         cache = run.model.prefill(batch.prompt, None, batch.relations)
         seconds = {}
-        for call in (of_rules, lambda: run.model.denoise(batch.canvas, cache, None, batch.relations)):
+        for call in (of_rules, lambda: run.model.denoise(batch.answer, cache, None, batch.relations)):
             tries = []
             for _ in range(3):
                 begun = time.perf_counter()

@@ -182,8 +182,8 @@ def test_every_canvas_of_an_answer_is_learned_behind_the_clean_ones(task: Text) 
     for step in range(40):
         batch = task.train_batch(step, 8)
         assert batch.prompt.shape[1] % MULTIPLE == 0 and not batch.pinned.any() and batch.noise == (0, VOCAB)
-        for prompt, mask, canvas in zip(batch.prompt, batch.mask, batch.canvas.tolist(), strict=True):
-            assert (prompt[~mask] == task.pad_id).all() and (mask == mask.sort().values).all()
+        for prompt, mask, canvas in zip(batch.prompt, batch.mask, batch.answer.tolist(), strict=True):
+            assert (prompt[~mask] == task.blank_id).all() and (mask == mask.sort().values).all()
             tokens = prompt[mask].tolist()
             (start,) = [known_prompt for known_prompt in known if tuple(tokens[: len(known_prompt)]) == known_prompt]
             written = [*tokens[len(start) :], *canvas]
@@ -198,7 +198,7 @@ def test_an_answer_that_fills_its_canvas_gets_another_for_its_end(tmp_path: Path
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"p{n}", "answer": "7" * CANVAS}) + "\n" for n in range(50)))
     task = Text(str(path), canvases=2).in_text(letters, CANVAS)
-    rows = torch.cat([task.train_batch(step, 8).canvas for step in range(4)]).tolist()
+    rows = torch.cat([task.train_batch(step, 8).answer for step in range(4)]).tolist()
     assert {tuple(row) for row in rows} == {tuple(letters.encode("7" * CANVAS)), (letters.eos_id,) * CANVAS}
 
 
@@ -212,10 +212,10 @@ def test_what_a_row_is_given_does_not_depend_on_the_rows_beside_it(task: Text) -
     for row, pair in enumerate(pairs):
         alone = task.encode([pair])
         assert torch.equal(alone.prompt[0], together.prompt[row]) and torch.equal(alone.mask[0], together.mask[row])
-        assert alone.prompt.shape[1:] + alone.canvas.shape[1:] == task.shape_of(pair)
+        assert alone.prompt.shape[1:] + alone.answer.shape[1:] == task.shape_of(pair)
     assert len(pairs) > 3 and task.shape_of(long) != task.shape_of(short)
     # The reference is nowhere in what a sampler sees.
-    assert (together.canvas == task.eos_id).all() and together.canvas.shape[1] == 4 * CANVAS == task.max_canvas
+    assert (together.answer == task.padding_id).all() and together.answer.shape[1] == 4 * CANVAS == task.max_canvas
 
 
 def test_the_judge_compares_text_up_to_its_end(task: Text) -> None:

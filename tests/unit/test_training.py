@@ -15,10 +15,10 @@ from constrained_dg.model.lora import adapt
 from constrained_dg.sampling import AllowedToken, Diffusion, Guide, Violations
 from constrained_dg.task import Batch
 from constrained_dg.training.callbacks import WeightAverage
-from constrained_dg.training.carry import Carried, advance, refill
 from constrained_dg.training.fit import trainer_arguments
 from constrained_dg.training.module import DiffusionModule, learning_rate_share, step_generator
 from constrained_dg.training.optimiser import new_optimiser
+from constrained_dg.training.own_canvas import Carried, advance, refill
 from constrained_dg.training.settings import Objective, Optimisation, from_dict
 from tests.fakes import VOCAB, sudoku_batch
 
@@ -129,11 +129,11 @@ def test_rows_that_are_told_nothing_may_be_pure_noise(monkeypatch) -> None:
     batch = example(rows=64, canvas=32)
     made.training_step(batch, 0)
     told, free = seen["told"], ~batch.pinned
-    kept = ((seen["noisy"] == batch.canvas) & free).sum(1) / free.sum(1)
+    kept = ((seen["noisy"] == batch.answer) & free).sum(1) / free.sum(1)
     assert told.sum() == 32
     # One of six kinds of noise is the true token; what is told something has half of its tokens left besides.
     assert kept[~told].mean() < 0.2 < 0.5 < kept[told].mean()
-    assert torch.equal(seen["noisy"][batch.pinned], batch.canvas[batch.pinned])
+    assert torch.equal(seen["noisy"][batch.pinned], batch.answer[batch.pinned])
 
 
 def test_each_part_of_the_objective_changes_the_loss() -> None:
@@ -161,15 +161,15 @@ def test_utilisation_is_reported_and_even_use_is_one() -> None:
 def test_carried_rows_are_advanced_like_the_sampler_and_replaced_when_solved() -> None:
     batch = example(4)
     zeros = torch.zeros(4, dtype=torch.int64)
-    start = Carried(batch, batch.canvas.flip(0), torch.zeros(4, 6, 64), zeros, zeros > 0)
-    right = torch.nn.functional.one_hot(batch.canvas, 64) * 50.0
-    wrong = torch.nn.functional.one_hot((batch.canvas - 2) % 6 + 3, 64) * 50.0
+    start = Carried(batch, batch.answer.flip(0), torch.zeros(4, 6, 64), zeros, zeros > 0)
+    right = torch.nn.functional.one_hot(batch.answer, 64) * 50.0
+    wrong = torch.nn.functional.one_hot((batch.answer - 2) % 6 + 3, 64) * 50.0
     logits = torch.where(torch.arange(4)[:, None, None] < 2, right, wrong)
     after = advance(start, logits, 16, torch.Generator().manual_seed(0), Diffusion())
     free = ~batch.pinned
-    assert (after.canvas[batch.pinned] == batch.canvas[batch.pinned]).all()
+    assert (after.canvas[batch.pinned] == batch.answer[batch.pinned]).all()
     # Certain positions are accepted, so a sure and right row is done and a sure and wrong one goes on.
-    assert (after.canvas[:2] == batch.canvas[:2]).all() and (after.canvas[2:] != batch.canvas[2:])[free[2:]].all()
+    assert (after.canvas[:2] == batch.answer[:2]).all() and (after.canvas[2:] != batch.answer[2:])[free[2:]].all()
     assert after.live.tolist() == [False, False, True, True] and after.age.tolist() == [1] * 4
     old = advance(
         Carried(batch, start.canvas, start.logits, zeros + 15, start.live), logits, 16, torch.Generator(), Diffusion()
@@ -265,10 +265,10 @@ def test_the_weight_average_follows_its_formula_and_swaps_back() -> None:
 def padded_example(rows: int = 4, pads: int = 5) -> tuple[Batch, Batch]:
     """The same rows without padding, and with some on the left."""
     plain = example(rows, seed=3)
-    plain = Batch(plain.prompt, plain.canvas, torch.zeros_like(plain.pinned), None, plain.noise)
+    plain = Batch(plain.prompt, plain.answer, torch.zeros_like(plain.pinned), None, plain.noise)
     prompt = torch.cat([torch.full((rows, pads), 7), plain.prompt], dim=1)
     mask = torch.arange(prompt.shape[1]).expand(rows, -1) >= pads
-    return plain, Batch(prompt, plain.canvas, plain.pinned, None, plain.noise, mask)
+    return plain, Batch(prompt, plain.answer, plain.pinned, None, plain.noise, mask)
 
 
 def test_padding_changes_no_loss() -> None:
@@ -280,7 +280,7 @@ def test_padding_changes_no_loss() -> None:
         made.training_step(batch, 0)
         parts.append({name: value.item() for name, value in made.logged.items()})
     assert parts[0] == pytest.approx(parts[1], abs=2e-5)
-    other = Batch(padded.prompt.clone(), padded.canvas, padded.pinned, None, padded.noise, padded.mask)
+    other = Batch(padded.prompt.clone(), padded.answer, padded.pinned, None, padded.noise, padded.mask)
     other.prompt[:, :5] = 11
     made = module(objective)
     made.training_step(other, 0)
@@ -349,8 +349,8 @@ def test_canvases_are_advanced_and_corrupted_as_the_sampler_does_it() -> None:
     """With rules: a token that the clues forbid is never sampled, and noise is what they allow."""
     batch, rules = sudoku_batch([0, 1, 2], torch.rand(3, 16, generator=torch.Generator().manual_seed(2)) < 0.4)
     zeros = torch.zeros(3, dtype=torch.int64)
-    start = Carried(batch, batch.canvas, torch.zeros(3, 16, VOCAB), zeros, zeros > 0)
-    allowed = rules.allowed(batch.canvas, batch.pinned, slice(0, 16))
+    start = Carried(batch, batch.answer, torch.zeros(3, 16, VOCAB), zeros, zeros > 0)
+    allowed = rules.allowed(batch.answer, batch.pinned, slice(0, 16))
     sampler = Diffusion("any", Guide(True, True), renoise=Violations(), noise=AllowedToken())
     logits = torch.randn(3, 16, VOCAB, generator=torch.Generator().manual_seed(3))
     ruled = advance(start, logits, 8, torch.Generator().manual_seed(0), sampler, rules)
@@ -359,5 +359,5 @@ def test_canvases_are_advanced_and_corrupted_as_the_sampler_does_it() -> None:
     free = advance(start, logits, 8, torch.Generator().manual_seed(0), Diffusion())
     assert not allowed.gather(-1, free.canvas[..., None]).all() and free.logits.isfinite().all()
     # What rules forbid is told as minus infinity: a row that is replaced must not make NaN of it.
-    filled, _ = refill(ruled, batch, batch.canvas)
+    filled, _ = refill(ruled, batch, batch.answer)
     assert not filled.logits.isnan().any()

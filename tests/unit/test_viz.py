@@ -32,7 +32,7 @@ def test_frames_agree_with_the_records_and_the_outcome(settled):
         for frame in frames:
             pinned = batch.pinned[row]
             assert torch.equal(frame.accepted ^ frame.renoised, ~pinned)
-            assert torch.equal(frame.shown[pinned], batch.canvas[row][pinned])
+            assert torch.equal(frame.shown[pinned], batch.answer[row][pinned])
             hidden = frame.shown == 0
             assert torch.equal(frame.shown[~hidden], frame.best[~hidden])
             assert not bool((hidden & (frame.accepted | pinned)).any()) and frame.entropy >= 0
@@ -67,10 +67,10 @@ def test_pictures_and_text(tmp_path):
 
     records = []
     made = solve(Zero(), task, Diffusion(max_passes=2), problems[:1], batch_size=1, seed=0, on_step=records.append)
-    frames = trace.frames_of(records, task.encode(problems[:1]), task.constraint(problems[:1]), 0, task.pad_id)
-    text = trace.draw_frame(task, problems[0], frames[0], colour=False)
+    frames = trace.frames_of(records, task.encode(problems[:1]), task.constraint(problems[:1]), 0, task.blank_id)
+    text = trace.draw_frame(task, problems[0], frames[0], color=False)
     assert "\x1b" not in text and text.startswith("pass 1: ") and "accepted" in text
-    assert "\x1b" in trace.draw_frame(task, problems[0], frames[0], colour=True)
+    assert "\x1b" in trace.draw_frame(task, problems[0], frames[0], color=True)
 
     trace.plot_frames(tmp_path / "settling.png", task, problems[0], frames)
     outcomes = {"plain": made, "again": made}

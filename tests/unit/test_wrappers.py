@@ -103,12 +103,12 @@ def test_moved_puzzles_are_the_same_puzzles():
         batch = task.encode(problems)
         seeds = torch.arange(len(problems))
         moved = task.symmetric(batch, seeds)
-        assert moved.constraint.is_satisfied(moved.batch.canvas).all()  # the solutions are known
-        assert torch.equal(moved.undo(moved.batch.canvas), batch.canvas)
-        assert not torch.equal(moved.batch.canvas, batch.canvas)
+        assert moved.constraint.is_satisfied(moved.batch.answer).all()  # the solutions are known
+        assert torch.equal(moved.undo(moved.batch.answer), batch.answer)
+        assert not torch.equal(moved.batch.answer, batch.answer)
         assert torch.equal(moved.batch.pinned.sum(1), batch.pinned.sum(1))
         alone = task.symmetric(task.encode(problems[1:2]), seeds[1:2])
-        assert torch.equal(alone.batch.canvas[0], moved.batch.canvas[1])
+        assert torch.equal(alone.batch.answer[0], moved.batch.answer[1])
 
 
 def test_symmetry_solves_puzzles_as_they_were_given():

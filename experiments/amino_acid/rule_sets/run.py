@@ -25,8 +25,8 @@ from constrained_dg.report import new_header, progress
 from constrained_dg.runs import load
 from constrained_dg.sampling.base import Status
 from tasks.amino_acid import rule_sets
-from tasks.amino_acid.alphabet import RESIDUES
 from tasks.amino_acid.prosite import Pattern, read_prosite
+from tasks.amino_acid.residues import RESIDUES
 from tasks.amino_acid.task import SequenceProblem
 
 ROOT = Path(__file__).parents[3]

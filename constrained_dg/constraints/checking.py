@@ -37,8 +37,8 @@ def probe(constraint: Constraint, answer: IntTensor) -> None:
     token = strict.set(True)
     try:
         _check_blame(constraint, answer, _judge(constraint, answer))
-        window = slice(0, min(constraint.length, 4))
-        _allowed(constraint, answer, torch.zeros_like(answer, dtype=torch.bool), window)
+        span = slice(0, min(constraint.length, 4))
+        _allowed(constraint, answer, torch.zeros_like(answer, dtype=torch.bool), span)
     finally:
         strict.reset(token)
 
@@ -126,9 +126,9 @@ def _blame(rule: Constraint, answer: IntTensor) -> BoolTensor:
     return _shaped("violations", _call(rule, "violations", answer), tuple(answer.shape), "(B, T)")
 
 
-def _allowed(rule: Constraint, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
-    shape = (len(answer), len(range(rule.length)[window]), rule.alphabet)
-    return _shaped("allowed", _call(rule, "allowed", answer, known, window), shape, "(B, C, A)")
+def _allowed(rule: Constraint, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
+    shape = (len(answer), len(range(rule.length)[span]), rule.num_classes)
+    return _shaped("allowed", _call(rule, "allowed", answer, known, span), shape, "(B, C, A)")
 
 
 def _propagate(rule: Constraint, candidates: BoolTensor) -> BoolTensor:
@@ -146,7 +146,7 @@ def _when(answer: IntTensor, known: BoolTensor) -> str:
 
 
 def _check_attributes(rule: Constraint) -> None:
-    for name in ("length", "alphabet", "rows"):
+    for name in ("length", "num_classes", "rows"):
         value = getattr(rule, name, None)
         check(isinstance(value, int) and value > 0, f"{name} is {value!r}", "give a whole number of 1 or more")
     check(isinstance(rule.strength, str) and rule.strength, f"strength is {rule.strength!r}", "give one sentence")
@@ -165,7 +165,7 @@ def _pool(rule: Constraint, answers: IntTensor | None, examples: int, draws: tor
     pool = torch.randint(vocab, (examples, length), generator=draws)
     found = [] if answers is None else [answers]
     for draft in pool[:8]:
-        scores = torch.rand(length, rule.alphabet, generator=draws)
+        scores = torch.rand(length, rule.num_classes, generator=draws)
         nothing = torch.zeros(length, dtype=torch.bool)
         answer = complete(rule, draft, nothing, log_probs=scores, node_budget=500, time_limit=2).answer
         found += [] if answer is None else [answer[None]]
@@ -249,7 +249,7 @@ def _check_unbound(rule: Constraint, pool: IntTensor, verdict: BoolTensor) -> No
 
 def _check_allowed(rule: Constraint, pool: IntTensor, good: IntTensor, examples: int, draws: torch.Generator) -> None:
     length, whole = rule.length, slice(0, rule.length)
-    count = max(4, min(examples, _ENTRIES // (length * rule.alphabet)))
+    count = max(4, min(examples, _ENTRIES // (length * rule.num_classes)))
     answer = _some(pool, count, draws)
     if len(good):  # half of them satisfy: else most known sets would agree with nothing
         answer[::2] = _some(good, len(answer[::2]), draws)
@@ -296,27 +296,27 @@ def _check_allowed(rule: Constraint, pool: IntTensor, good: IntTensor, examples:
         )
         check(
             torch.equal(_allowed(rule, answer, known, slice(start, stop)), may[:, start:stop]),
-            f"allowed of the window {start}:{stop} is not that part of the whole",
+            f"allowed of the span {start}:{stop} is not that part of the whole",
             "cut what you would give for the whole answer",
         )
 
 
 def _check_propagate(rule: Constraint, pool: IntTensor, good: IntTensor, examples: int, draws: torch.Generator) -> None:
-    length, alphabet = rule.length, rule.alphabet
-    count = max(4, min(examples, _ENTRIES // (length * alphabet)))
+    length, num_classes = rule.length, rule.num_classes
+    count = max(4, min(examples, _ENTRIES // (length * num_classes)))
     density = torch.rand(count, 1, 1, generator=draws)
-    candidates = torch.rand(count, length, alphabet, generator=draws) < density
+    candidates = torch.rand(count, length, num_classes, generator=draws) < density
     if len(good):  # half of them hold a satisfying answer, some with positions decided as search decides them
         inside = rule.class_of(_some(good, len(candidates[::2]), draws))
-        candidates[::2] |= one_hot(inside, alphabet)
+        candidates[::2] |= one_hot(inside, num_classes)
         known = torch.rand(inside.shape, generator=draws) < torch.rand(len(inside), 1, generator=draws)
-        candidates[::4] = candidates_of(inside, known, alphabet)[::2]
+        candidates[::4] = candidates_of(inside, known, num_classes)[::2]
     left = _propagate(rule, candidates)
     grown = left & ~candidates
     if grown.any():
         at, position, token = _first(grown)
         raise InputError(f"propagate grows: position {position} gains {token}", "give a part of the candidates")
-    own = one_hot(rule.class_of(good), alphabet)
+    own = one_hot(rule.class_of(good), num_classes)
     for at in range(count):
         held = own[~(own & ~candidates[at]).flatten(1).any(-1)]
         lost = (held & ~left[at]).any(-1)
@@ -336,8 +336,8 @@ def _check_propagate(rule: Constraint, pool: IntTensor, good: IntTensor, example
 
 
 def _check_most_likely(rule: Constraint, good: IntTensor, every: bool, examples: int, draws: torch.Generator) -> None:
-    count = max(4, min(examples, _ENTRIES // (rule.length * rule.alphabet)))
-    log_probs = torch.randn(count, rule.length, rule.alphabet, generator=draws).log_softmax(-1)
+    count = max(4, min(examples, _ENTRIES // (rule.length * rule.num_classes)))
+    log_probs = torch.randn(count, rule.length, rule.num_classes, generator=draws).log_softmax(-1)
     log_probs[::2] = log_probs[::2].masked_fill(torch.rand(log_probs[::2].shape, generator=draws) < 0.2, -torch.inf)
     classes, found = _call(rule, "most_likely", log_probs)
     _shaped("found of most_likely", found, (count,), "(B)")

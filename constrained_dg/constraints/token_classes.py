@@ -11,12 +11,12 @@ import torch
 from constrained_dg.errors import check
 from constrained_dg.shapes import FloatTensor, IntTensor
 
-#: Log-probabilities that `Alphabet.likeliest` works on at a time: scratch stays at a few times 16 MiB.
+#: Log-probabilities that `TokenClasses.likeliest` works on at a time: scratch stays at a few times 16 MiB.
 _AT_ONCE = 2**22
 
 
 @dataclass(frozen=True, eq=False)
-class Alphabet:
+class TokenClasses:
     """A map from the tokens of a vocabulary to classes, none of them empty. Equal maps are equal alphabets.
 
     Args:
@@ -28,7 +28,7 @@ class Alphabet:
     named: int
 
     @classmethod
-    def of(cls, vocab_size: int, classes: Sequence[Sequence[int]]) -> Alphabet:
+    def of(cls, vocab_size: int, classes: Sequence[Sequence[int]]) -> TokenClasses:
         """Class k holds the tokens classes[k]; tokens in no class form one more class, `other`.
 
         Raises:
@@ -47,7 +47,7 @@ class Alphabet:
         return cls(table, len(classes))
 
     @classmethod
-    def refining(cls, labels: Sequence[IntTensor]) -> Alphabet:
+    def refining(cls, labels: Sequence[IntTensor]) -> TokenClasses:
         """The coarsest alphabet in which tokens share a class only if they share every label (V) int64."""
         table = labels[0].unique(return_inverse=True)[1]
         for label in labels[1:]:
@@ -55,7 +55,7 @@ class Alphabet:
         return cls(table, int(table.max()) + 1)
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, Alphabet) and (self.vocab_size, self.named) == (other.vocab_size, other.named)
+        same = isinstance(other, TokenClasses) and (self.vocab_size, self.named) == (other.vocab_size, other.named)
         return same and (self.table is other.table or torch.equal(self.table, other.table))
 
     def __hash__(self) -> int:
@@ -94,5 +94,5 @@ class Alphabet:
     def device(self) -> torch.device:
         return self.table.device
 
-    def to(self, device: torch.device | str) -> Alphabet:
-        return self if self.table.device == torch.device(device) else Alphabet(self.table.to(device), self.named)
+    def to(self, device: torch.device | str) -> TokenClasses:
+        return self if self.table.device == torch.device(device) else TokenClasses(self.table.to(device), self.named)

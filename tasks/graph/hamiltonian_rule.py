@@ -13,10 +13,10 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from constrained_dg.compiled import compiled
+from constrained_dg.constraints.all_different import listing
 from constrained_dg.constraints.base import Constraint, candidates_of
-from constrained_dg.constraints.different import listing
 from constrained_dg.errors import check
+from constrained_dg.numba_jit import compiled
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 #: Nodes up to which `best_cycles` is used: 4 MB and milliseconds a graph.
@@ -219,7 +219,7 @@ class HamiltonianCycle(Constraint):
     Args:
         joined: (1 or B, n, n) bool, symmetric, which nodes an edge joins; n = T from 3 to 64.
         first: the token of node 1; the others follow it.
-        alphabet: A.
+        num_classes: A.
 
     Raises:
         InputError: wrong shape or type, a graph too small or too large, or tokens that do not fit the alphabet.
@@ -227,7 +227,7 @@ class HamiltonianCycle(Constraint):
 
     joined: BoolTensor
     first: int
-    alphabet: int
+    num_classes: int
     strength = (
         "edges that propagation leaves of the graph, no node named twice, no known path closed before all nodes are on "
         f"it; most_likely is exact up to {EXACT} nodes"
@@ -246,8 +246,8 @@ class HamiltonianCycle(Constraint):
         check(simple, "joined is not the matrix of a simple graph", "make it symmetric, with a diagonal of False")
         check(3 <= self.length <= 64, f"a graph of {self.length} nodes", "a cycle is searched for on 3 to 64 nodes")
         check(
-            0 <= self.first <= self.alphabet - self.length,
-            f"tokens {self.first} .. {self.first + self.length - 1} do not fit the alphabet of {self.alphabet}",
+            0 <= self.first <= self.num_classes - self.length,
+            f"tokens {self.first} .. {self.first + self.length - 1} do not fit the alphabet of {self.num_classes}",
             "make the alphabet larger",
         )
 
@@ -332,13 +332,13 @@ class HamiltonianCycle(Constraint):
             told.append(sentences)
         return told
 
-    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+    def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         n, nodes = self.length, slice(self.first, self.first + self.length)
         after = self._next(answer)
         after = torch.where(torch.nn.functional.pad(known, (0, 1)), after, n)
-        may = torch.zeros(len(answer), n, self.alphabet, dtype=torch.bool, device=answer.device)
+        may = torch.zeros(len(answer), n, self.num_classes, dtype=torch.bool, device=answer.device)
         may[..., nodes] = self._possible
-        may &= candidates_of(answer, known, self.alphabet)
+        may &= candidates_of(answer, known, self.num_classes)
         times = torch.zeros_like(after).scatter_add_(1, after, torch.ones_like(after))
         named_by_another = times[:, None, :-1] > (after[:, :-1, None] == torch.arange(n, device=answer.device)).long()
         # Where a node comes to along known successors, it is not the next, unless all nodes are on the way.
@@ -348,7 +348,7 @@ class HamiltonianCycle(Constraint):
             closing.scatter_(1, at[:, None, :-1], True)
             at = after.gather(1, at)
         may[..., nodes] &= ~(named_by_another | closing[:, :-1])
-        return may[:, window]
+        return may[:, span]
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         nodes = slice(self.first, self.first + self.length)

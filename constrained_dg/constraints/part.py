@@ -8,8 +8,8 @@ from functools import cached_property
 
 import torch
 
-from constrained_dg.constraints.alphabet import Alphabet
 from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -34,7 +34,7 @@ class On(Constraint):
 
     rule: Constraint
     positions: IntTensor
-    classes: Alphabet = field()  # required, though the base class has None
+    classes: TokenClasses = field()  # required, though the base class has None
     length: int = field()
 
     def __post_init__(self) -> None:
@@ -57,13 +57,13 @@ class On(Constraint):
         )
         check(len(positions.unique()) == len(positions), "a position stands twice", "give each of the rule its own")
         check(
-            rule.alphabet in (classes.named, classes.size),
-            f"an alphabet of {classes.named} classes does not fit a rule of {rule.alphabet} tokens",
-            f"give {rule.alphabet} classes, one for each token",
+            rule.num_classes in (classes.named, classes.size),
+            f"an alphabet of {classes.named} classes does not fit a rule of {rule.num_classes} tokens",
+            f"give {rule.num_classes} classes, one for each token",
         )
 
     @property
-    def alphabet(self) -> int:
+    def num_classes(self) -> int:
         return self.classes.size
 
     @property
@@ -74,7 +74,7 @@ class On(Constraint):
     def bound(self) -> BoolTensor:
         bound = torch.zeros(self.length, dtype=torch.bool, device=self.positions.device)
         # A position the rule leaves open is bound all the same where the rule has no `other`.
-        bound[self.positions] = self.rule.bound if self.rule.alphabet == self.alphabet else True
+        bound[self.positions] = self.rule.bound if self.rule.num_classes == self.num_classes else True
         return bound
 
     @cached_property
@@ -88,7 +88,7 @@ class On(Constraint):
         """(B, R) twice: what the rule's positions hold, in its tokens, and where none of them is (0 stands there)."""
         self.check_answer(answer)
         own = self.class_of(answer[:, self.positions])
-        foreign = own >= self.rule.alphabet
+        foreign = own >= self.rule.num_classes
         return own.masked_fill(foreign, 0), foreign
 
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
@@ -97,7 +97,7 @@ class On(Constraint):
 
     def violations(self, answer: IntTensor) -> BoolTensor:
         own, foreign = self._read(answer)
-        blamed = self.rule.violations(own) & self.rule.violations(own.masked_fill(foreign, self.rule.alphabet - 1))
+        blamed = self.rule.violations(own) & self.rule.violations(own.masked_fill(foreign, self.rule.num_classes - 1))
         whole = torch.zeros_like(answer, dtype=torch.bool)
         whole[:, self.positions] = foreign | blamed
         return whole
@@ -106,24 +106,24 @@ class On(Constraint):
         own, foreign = self._read(answer)
         positions = self.positions.tolist()
         rule = self.rule.renamed(positions)
-        told = zip(rule.explain(own), rule.explain(own.masked_fill(foreign, rule.alphabet - 1)), strict=True)
+        told = zip(rule.explain(own), rule.explain(own.masked_fill(foreign, rule.num_classes - 1)), strict=True)
         sentences = [[sentence for sentence in one if sentence in other] for one, other in told]
         for row, at in foreign.nonzero().tolist():
             token = int(answer[row, positions[at]])
             sentences[row].append(f"position {positions[at] + 1} holds token {token}, which the rule does not know")
         return sentences
 
-    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+    def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         own, foreign = self._read(answer)
         known = known[:, self.positions]
         may = self.rule.allowed(own, known & ~foreign, slice(0, self.rule.length))
         may = self._with_other(may & ~(known & foreign)[..., None])
-        elsewhere = may.new_ones(len(may), 1, self.alphabet)
-        return torch.cat([may, elsewhere], 1)[:, self._slot[window]]
+        elsewhere = may.new_ones(len(may), 1, self.num_classes)
+        return torch.cat([may, elsewhere], 1)[:, self._slot[span]]
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         smaller = candidates.clone()
-        own = candidates[:, self.positions, : self.rule.alphabet]
+        own = candidates[:, self.positions, : self.rule.num_classes]
         smaller[:, self.positions] = self._with_other(self.rule.propagate(own))
         return smaller
 
@@ -136,13 +136,13 @@ class On(Constraint):
     def most_likely(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
         best, classes = log_probs.max(-1)
         best[:, self.positions] = 0
-        classes[:, self.positions], found = self.rule.most_likely(log_probs[:, self.positions, : self.rule.alphabet])
+        classes[:, self.positions], found = self.rule.most_likely(log_probs[:, self.positions, : self.rule.num_classes])
         return classes, found & best.isfinite().all(-1)
 
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
-        at, own = self.positions, slice(0, self.rule.alphabet)
+        at, own = self.positions, slice(0, self.rule.num_classes)
         found, moves = self.rule.repair(
-            draft[at].clamp(max=self.rule.alphabet - 1), candidates[at, own], log_probs[at, own]
+            draft[at].clamp(max=self.rule.num_classes - 1), candidates[at, own], log_probs[at, own]
         )
         return None if found is None else draft.index_copy(0, at, found), moves
 
@@ -160,7 +160,7 @@ class On(Constraint):
 
     def _with_other(self, own: BoolTensor) -> BoolTensor:
         """(B, R, tokens of the rule) -> (B, R, A): never `other`, unless the rule has it."""
-        return torch.nn.functional.pad(own, (0, self.alphabet - self.rule.alphabet), value=False)
+        return torch.nn.functional.pad(own, (0, self.num_classes - self.rule.num_classes), value=False)
 
     def renamed(self, positions: Sequence[int]) -> On:
         return replace(self, rule=self.rule.renamed([positions[at] for at in self.positions.tolist()]))

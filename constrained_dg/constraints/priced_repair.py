@@ -13,7 +13,7 @@ from math import isfinite
 
 import numpy as np
 
-from constrained_dg.constraints.counted import Counted, Counter
+from constrained_dg.constraints.product import Counted, Counter
 
 #: Best answers sought, and rounds of small moves with their proposals.
 _SWEEPS, _ROUNDS, _PROPOSALS, _JUDGED = 24, 400, 512, 16
@@ -82,7 +82,7 @@ def _attempted(
     nearest, least = None, np.inf
     for sweep in range(1, _SWEEPS + 1):
         scores = log_probs - np.tensordot(price / unit, weights, 1)
-        windows = [each.window(rest, rest) for each, rest in zip(counted.sums, gap, strict=True)]
+        windows = [each.interval(rest, rest) for each, rest in zip(counted.sums, gap, strict=True)]
         classes, found = counted.best(scores, windows)
         if not found:
             classes, found = counted.best(scores, [each.widened for each in counted.sums])

@@ -36,7 +36,7 @@ class AllDifferent(Constraint):
         names: G names, such as "row 3".
         tokens: (low, high), the half-open range of permitted tokens.
         length: T.
-        alphabet: A.
+        num_classes: A.
         show: a token as people write it.
         where: (group, members of it) -> where they are, such as "columns 2 and 8".
 
@@ -49,7 +49,7 @@ class AllDifferent(Constraint):
     names: Sequence[str]
     tokens: tuple[int, int]
     length: int
-    alphabet: int
+    num_classes: int
     show: Callable[[int], str] = str
     where: Callable[[int, list[int]], str] = _places
     strength = "one step of elimination: no token of a known member, and permitted tokens alone"
@@ -67,9 +67,9 @@ class AllDifferent(Constraint):
             f"an answer of length {self.length} has positions 0 to {self.length - 1}",
         )
         check(
-            0 <= low < high <= self.alphabet,
-            f"permitted tokens [{low}, {high}) do not fit the alphabet of {self.alphabet}",
-            f"give 0 <= low < high <= {self.alphabet}",
+            0 <= low < high <= self.num_classes,
+            f"permitted tokens [{low}, {high}) do not fit the alphabet of {self.num_classes}",
+            f"give 0 <= low < high <= {self.num_classes}",
         )
         check(
             groups.shape[1] <= high - low,
@@ -93,7 +93,7 @@ class AllDifferent(Constraint):
     @cached_property
     def _permitted(self) -> BoolTensor:
         """(T, A) what a position may be by the range alone."""
-        ids = torch.arange(self.alphabet, device=self.groups.device)
+        ids = torch.arange(self.num_classes, device=self.groups.device)
         return ((ids >= self.tokens[0]) & (ids < self.tokens[1])) | ~self.bound[:, None]
 
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
@@ -133,24 +133,24 @@ class AllDifferent(Constraint):
                     sentences.append(f"{what} {times}, at {self.where(group, members)}")
         return sentences
 
-    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+    def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         self.check_answer(answer)
         low, high = self.tokens
         ids = torch.arange(low, high, device=answer.device)
         decided = ((answer[..., None] == ids) & known[..., None]).to(self._membership.dtype)
-        free = self._eliminate(decided, window)
-        may = candidates_of(answer[:, window], known[:, window], self.alphabet) & self._permitted[window]
+        free = self._eliminate(decided, span)
+        may = candidates_of(answer[:, span], known[:, span], self.num_classes) & self._permitted[span]
         may[..., low:high] &= free
         return may
 
-    def _eliminate(self, decided: FloatTensor, window: slice = slice(None)) -> BoolTensor:
+    def _eliminate(self, decided: FloatTensor, span: slice = slice(None)) -> BoolTensor:
         """(B, T, K) one-hot decided tokens -> (B, C, K), False where another member of a group has the token.
 
         A member counts once for each group it is in, so that many counts of a position are its own.
         """
         member = self._membership
-        counts = member[:, window].T @ (member @ decided)
-        return counts <= member.sum(0)[window, None] * decided[:, window]
+        counts = member[:, span].T @ (member @ decided)
+        return counts <= member.sum(0)[span, None] * decided[:, span]
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         low, high = self.tokens

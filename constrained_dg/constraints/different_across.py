@@ -1,4 +1,4 @@
-"""The two ends of every edge hold different tokens: colourings of graphs."""
+"""The two ends of every edge hold different tokens: colorings of graphs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class DifferentAcross(Constraint):
             edges. (E, 2) stands for one row.
         tokens: (low, high), the half-open range of permitted tokens.
         length: T.
-        alphabet: A.
+        num_classes: A.
         show: a token as people write it.
         where: a node as people write it.
 
@@ -40,7 +40,7 @@ class DifferentAcross(Constraint):
     edges: IntTensor
     tokens: tuple[int, int]
     length: int
-    alphabet: int
+    num_classes: int
     show: Callable[[int], str] = str
     where: Callable[[int], str] = _number
     strength = "one step of elimination: no token of a known neighbour, and permitted tokens alone"
@@ -65,9 +65,9 @@ class DifferentAcross(Constraint):
         loops = edges[(edges[..., 0] == edges[..., 1]) & real].tolist()
         check(not loops, f"edges {loops[:5]} join a node to itself", "no node differs from itself: leave them out")
         check(
-            0 <= low < high <= self.alphabet,
-            f"permitted tokens [{low}, {high}) do not fit the alphabet of {self.alphabet}",
-            f"give 0 <= low < high <= {self.alphabet}",
+            0 <= low < high <= self.num_classes,
+            f"permitted tokens [{low}, {high}) do not fit the alphabet of {self.num_classes}",
+            f"give 0 <= low < high <= {self.num_classes}",
         )
 
     @property
@@ -100,7 +100,7 @@ class DifferentAcross(Constraint):
     @cached_property
     def _permitted(self) -> BoolTensor:
         """(B, T, A) what a node may be by the range alone."""
-        ids = torch.arange(self.alphabet, device=self.edges.device)
+        ids = torch.arange(self.num_classes, device=self.edges.device)
         return ((ids >= self.tokens[0]) & (ids < self.tokens[1])) | ~self._has_edge[..., None]
 
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
@@ -138,13 +138,13 @@ class DifferentAcross(Constraint):
             )
         return told
 
-    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+    def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         self.check_answer(answer)
         low, high = self.tokens
         ids = torch.arange(low, high, device=answer.device)
         decided = ((answer[..., None] == ids) & known[..., None]).to(self._joined.dtype)
-        may = candidates_of(answer[:, window], known[:, window], self.alphabet) & self._permitted[:, window]
-        may[..., low:high] &= self._joined[:, window] @ decided == 0
+        may = candidates_of(answer[:, span], known[:, span], self.num_classes) & self._permitted[:, span]
+        may[..., low:high] &= self._joined[:, span] @ decided == 0
         return may
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:

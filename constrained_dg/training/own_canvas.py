@@ -39,7 +39,7 @@ class Carried:
         """Tensors and plain values, for a checkpoint."""
         return {
             "prompt": self.batch.prompt,
-            "clean": self.batch.canvas,
+            "clean": self.batch.answer,
             "pinned": self.batch.pinned,
             "relations": self.batch.relations,
             "noise": self.batch.noise,
@@ -76,7 +76,7 @@ def refill(carried: Carried, fresh: Batch, noisy: IntTensor) -> tuple[Carried, B
     def mixed(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
         return torch.where(live.reshape(-1, *[1] * (old.dim() - 1)), old, new[:rows])
 
-    whole = {name: mixed(getattr(carried.batch, name), getattr(fresh, name)) for name in ("prompt", "canvas", "pinned")}
+    whole = {name: mixed(getattr(carried.batch, name), getattr(fresh, name)) for name in ("prompt", "answer", "pinned")}
     relations = fresh.relations
     if relations is not None and len(relations) > 1:
         whole["relations"] = mixed(carried.batch.relations, relations)
@@ -94,7 +94,7 @@ def refill(carried: Carried, fresh: Batch, noisy: IntTensor) -> tuple[Carried, B
 
 def fresh_noise(batch: Batch, sampler: Diffusion, rules: Constraint | None, generator: torch.Generator) -> IntTensor:
     """(B, C) noise of the kind that the sampler uses, drawn on the CPU so that a seed gives one run on every device."""
-    canvas = batch.canvas
+    canvas = batch.answer
     if rules is None or not sampler.noise.reads_rules:
         return torch.randint(*batch.noise, canvas.shape, generator=generator).to(canvas.device)
     may = rules.of_tokens(rules.allowed(canvas, batch.pinned, slice(0, canvas.shape[1])))
@@ -118,24 +118,24 @@ def advance(
         rules: of the rows, for a sampler that reads them. What is solved is said by the example, not by them.
     """
     batch, shape = carried.batch, carried.canvas.shape
-    window, free = slice(0, shape[1]), ~batch.pinned
+    span, free = slice(0, shape[1]), ~batch.pinned
     heat = torch.tensor([sampler.temperature(age, passes) for age in range(passes)], device=logits.device)
     heat = heat[carried.age.clamp(max=passes - 1)][:, None, None]
     seen = told = logits.float().clone()
     conflict = torch.zeros_like(free)
     if rules is not None and sampler.guide.masks:
-        forbidden, conflict = sampler.guide.forbidden(batch.canvas, batch.pinned, window, rules)
+        forbidden, conflict = sampler.guide.forbidden(batch.answer, batch.pinned, span, rules)
         seen, told = sampler.guide(seen, forbidden, rules)
     told = told / heat
     uniform = torch.rand(shape, generator=generator).to(logits.device)
     settled = settle(seen / heat, 1.0, uniform, sampler.accept.needs_margin)
-    best, sample = (torch.where(free, tokens, batch.canvas) for tokens in (settled.best, settled.sample))
+    best, sample = (torch.where(free, tokens, batch.answer) for tokens in (settled.best, settled.sample))
     accepted = sampler.accept(settled, free) & ~conflict
     seeds = torch.randint(2**62, (len(free),), generator=generator).to(logits.device)
     ages = int(carried.age.float().mean()) if len(carried.age) else 0
-    accepted = sampler.renoise(Accepted(accepted, sample, batch.pinned, window, rules, seeds, ages, passes))
+    accepted = sampler.renoise(Accepted(accepted, sample, batch.pinned, span, rules, seeds, ages, passes))
     noise = fresh_noise(batch, sampler, rules, generator)
     canvas = torch.where(accepted | batch.pinned, sample, noise)
     age = carried.age + 1
-    live = (age < passes) & (best != batch.canvas).any(1)
+    live = (age < passes) & (best != batch.answer).any(1)
     return Carried(batch, canvas, told, age, live)

@@ -13,8 +13,8 @@ import numpy as np
 
 from constrained_dg.errors import check
 from constrained_dg.metrics import mean_interval, wilson
-from tasks.amino_acid.alphabet import RESIDUES
 from tasks.amino_acid.natural import identical, nearest
+from tasks.amino_acid.residues import RESIDUES
 
 #: Resamples of a bootstrap, and draws of a floor.
 _RESAMPLES = 200

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from constrained_dg.constraints.base import Constraint, candidates_of
-from constrained_dg.constraints.counted import Counter
-from constrained_dg.constraints.layered import Layered, Machine, places
+from constrained_dg.constraints.product import Counter
+from constrained_dg.constraints.sweep import Layered, Machine, places
 from constrained_dg.errors import check, is_count
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -37,7 +37,7 @@ class Count(Layered):
         tokens: the tokens that count.
         low, high: bounds, both inclusive; high None means no upper bound.
         length: T.
-        alphabet: A.
+        num_classes: A.
         positions: where it counts; None means the whole answer.
         show: a token as people write it.
 
@@ -51,14 +51,16 @@ class Count(Layered):
         low: int,
         high: int | None,
         length: int,
-        alphabet: int,
+        num_classes: int,
         positions: Sequence[int] | None = None,
         show: Callable[[int], str] = str,
     ) -> None:
         self.mask, chosen = _positions(positions, length), sorted({int(token) for token in tokens})
-        outside = [token for token in chosen if not 0 <= token < alphabet]
+        outside = [token for token in chosen if not 0 <= token < num_classes]
         check(
-            bool(chosen) and not outside, f"tokens {outside or chosen} do not fit", f"give some of 0 to {alphabet - 1}"
+            bool(chosen) and not outside,
+            f"tokens {outside or chosen} do not fit",
+            f"give some of 0 to {num_classes - 1}",
         )
         places_ = int(self.mask.sum())
         high = places_ if high is None else high
@@ -66,17 +68,17 @@ class Count(Layered):
         check(low <= places_, f"at least {low} are asked of {places_} positions", f"ask for at most {places_}")
         check(low <= high, f"low {low} lies above high {high}", "give low <= high")
         check(
-            len(chosen) < alphabet or high >= places_,
+            len(chosen) < num_classes or high >= places_,
             f"every token counts, so that {places_} are held and not at most {high}",
             f"raise high to {places_}, or count fewer tokens",
         )
         self.tokens, self.low, self.high = torch.tensor(chosen), low, high
-        self.length, self.alphabet, self.show = length, alphabet, show
+        self.length, self.num_classes, self.show = length, num_classes, show
         # Counts beyond low are alike where nothing bounds them above.
         states = (low if high >= places_ else high) + 1
         held = torch.arange(states)
         more = torch.where(held + 1 < states, held + 1, held if high >= places_ else -1)
-        tables = held[:, None].expand(-1, alphabet).repeat(2, 1, 1)
+        tables = held[:, None].expand(-1, num_classes).repeat(2, 1, 1)
         tables[1][:, chosen] = more[:, None]
         self.machine = Machine.of(tables, self.mask.long(), 0, held >= low)
 
@@ -107,11 +109,11 @@ class Count(Layered):
 
     @property
     def counter(self) -> Counter:
-        held = torch.isin(torch.arange(self.alphabet), self.tokens.cpu())
+        held = torch.isin(torch.arange(self.num_classes), self.tokens.cpu())
         return Counter((held & self.mask[:, None].cpu()).double(), self.low, self.high)
 
 
-class Window(Constraint):
+class RealSum(Constraint):
     """The weights of the tokens, real numbers, add up to a number between `low` and `high`.
 
     `allowed` and `propagate` bound the rest of the sum by its smallest and largest value: sound. Beside automata they
@@ -166,7 +168,7 @@ class Window(Constraint):
         )
         check(low <= high, f"low {low} lies above high {high}", "give low <= high")
         self.weights = weights.expand(length, -1) * self.mask[:, None]
-        self.low, self.high, self.length, self.alphabet = low, high, length, weights.shape[-1]
+        self.low, self.high, self.length, self.num_classes = low, high, length, weights.shape[-1]
         least, most = self.weights.amin(-1).sum().item(), self.weights.amax(-1).sum().item()
         check(
             least <= high + self.reach and most >= low - self.reach,
@@ -206,9 +208,9 @@ class Window(Constraint):
             told.append([] if right else [f"{self.what} is {total:.8g}, {side}"])
         return told
 
-    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+    def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         self.check_answer(answer)
-        return self._bounded(candidates_of(answer, known, self.alphabet))[:, window]
+        return self._bounded(candidates_of(answer, known, self.num_classes))[:, span]
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         while True:
@@ -231,14 +233,14 @@ class Window(Constraint):
         return (self.bound[:, None] & self.bound)[None]
 
 
-class Sum(Window, Layered):
+class Sum(RealSum, Layered):
     """The weights of the tokens, whole numbers, add up to a number between `low` and `high`.
 
     Exact where at most 2**14 partial sums matter. Beyond, `allowed` and `propagate` bound the rest of the sum by its
     smallest and largest value: sound.
 
     Args:
-        weights: (A) or (T, A) int64; see `Window` for numbers that are not whole.
+        weights: (A) or (T, A) int64; see `RealSum` for numbers that are not whole.
         low, high: bounds, both inclusive.
         length: T.
         positions: where it adds up; None means the whole answer.
@@ -261,7 +263,7 @@ class Sum(Window, Layered):
         show: Callable[[int], str] = str,
     ) -> None:
         whole = weights.dtype == torch.int64
-        self._take(weights, low, high, length, positions, whole, "torch.int64; see Window for real numbers")
+        self._take(weights, low, high, length, positions, whole, "torch.int64; see RealSum for real numbers")
         self.show = show
         kinds, kind = self.weights.unique(dim=0, return_inverse=True)
         # Before any position the sum is 0; every partial sum lies between the sums of what is negative and positive.
@@ -275,12 +277,12 @@ class Sum(Window, Layered):
             tables = torch.where((after >= 0) & (after < states), after, -1)
             total = held + lowest
             self.machine = Machine.of(tables, kind, -lowest, (total >= low) & (total <= high))
-            possible = bool(self.machine.best(torch.zeros(1, length, self.alphabet))[1])
+            possible = bool(self.machine.best(torch.zeros(1, length, self.num_classes))[1])
             check(possible, f"no sum lies between {low} and {high}", "change the bounds: the weights leave gaps there")
 
     @property
     def strength(self) -> str:
-        return Window.strength if self.machine is None else "exact"
+        return RealSum.strength if self.machine is None else "exact"
 
     @property
     def rows(self) -> int:
@@ -293,11 +295,11 @@ class Sum(Window, Layered):
     def most_likely(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
         return Layered.most_likely(self, log_probs) if self.has_most_likely else Constraint.most_likely(self, log_probs)
 
-    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
-        return (Window if self.machine is None else Layered).allowed(self, answer, known, window)
+    def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
+        return (RealSum if self.machine is None else Layered).allowed(self, answer, known, span)
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
-        return (Window if self.machine is None else Layered).propagate(self, candidates)
+        return (RealSum if self.machine is None else Layered).propagate(self, candidates)
 
     def to(self, device: torch.device | str) -> Sum:
         moved = Constraint.to(self, device)

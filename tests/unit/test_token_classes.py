@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from constrained_dg.constraints import AllDifferent, Alphabet, Constraint, Pinned, complete, contradictory
+from constrained_dg.constraints import AllDifferent, Constraint, Pinned, TokenClasses, complete, contradictory
 from constrained_dg.errors import InputError
 from tests.fakes import GRIDS, VOCAB, sudoku4
 
-DIGITS = Alphabet.of(12, [[5, 10], [6], [7, 11, 2]])
+DIGITS = TokenClasses.of(12, [[5, 10], [6], [7, 11, 2]])
 THREE = AllDifferent(torch.tensor([[0, 1, 2]]), ["the line"], (0, 3), 3, 3)
 LINE = THREE.on(torch.tensor([4, 0, 2]), DIGITS, 6)
 #: A line that satisfies, with token 9 (of no class) between.
@@ -20,8 +20,8 @@ def frame(token: int = 9, length: int = 6, vocab: int = 12) -> Pinned:
 def test_classes_are_a_partition():
     assert DIGITS.table.tolist() == [3, 3, 2, 3, 3, 0, 1, 2, 3, 3, 0, 2]
     assert (DIGITS.size, DIGITS.named, DIGITS.vocab_size, DIGITS.first.tolist()) == (4, 3, 12, [5, 6, 2, 0])
-    assert Alphabet.of(2, [[1], [0]]).size == 2  # no token is left for `other`
-    assert Alphabet.of(12, [[10, 5], [6], [2, 7, 11]]) == DIGITS.to("cpu") != Alphabet.of(12, [[5]])
+    assert TokenClasses.of(2, [[1], [0]]).size == 2  # no token is left for `other`
+    assert TokenClasses.of(12, [[10, 5], [6], [2, 7, 11]]) == DIGITS.to("cpu") != TokenClasses.of(12, [[5]])
 
 
 def test_both_spellings_of_a_token_count_and_a_foreign_one_does_not():
@@ -42,7 +42,7 @@ def test_sentences_name_positions_of_the_whole_answer():
     assert told == ["the line holds 1 twice, at positions 1 and 3", "position 3 must stay 2 but holds 1"]
     # A rule that names its places keeps its own names, as a board does.
     board = torch.arange(VOCAB, VOCAB + 16)
-    whole = sudoku4().on(board, Alphabet.of(VOCAB, [[token] for token in range(VOCAB)]), VOCAB + 16)
+    whole = sudoku4().on(board, TokenClasses.of(VOCAB, [[token] for token in range(VOCAB)]), VOCAB + 16)
     answer = torch.cat([torch.zeros(1, VOCAB, dtype=torch.int64), GRIDS[:1]], 1)
     answer[0, VOCAB] = 3
     assert whole.explain(answer)[0][0] == "row 1 holds 3 twice, at columns 1 and 3"
@@ -68,19 +68,19 @@ def test_a_rule_with_other_may_ask_for_it():
 
 def test_rules_on_text_join_with_given_tokens_in_few_classes():
     both = LINE & frame()
-    assert (both.alphabet, both.vocab_size) == (5, 12)  # three digits, the pinned 9, and all others
+    assert (both.num_classes, both.vocab_size) == (5, 12)  # three digits, the pinned 9, and all others
     assert both.is_satisfied(GOOD).all() and not both.is_satisfied(GOOD.where(GOOD != 9, 8)).any()
     nothing = torch.zeros(1, 6, dtype=torch.bool)
     allowed = both.of_tokens(both.allowed(GOOD, nothing, slice(0, 6)))[0]
     assert [at.nonzero().flatten().tolist() for at in allowed[1::2]] == [[9]] * 3
     same = LINE & LINE
-    assert same.classes == DIGITS and same.alphabet == 4
+    assert same.classes == DIGITS and same.num_classes == 4
 
 
 def test_classes_stay_when_rows_are_selected():
     pins = Pinned(torch.tensor([[9, 0, 0, 0, 0, 0], [0, 8, 0, 0, 0, 0]]), torch.eye(6, dtype=torch.bool)[:2], 12)
     both = LINE & pins
-    assert both.alphabet == 6 and both.select(torch.tensor([1])).classes is both.classes
+    assert both.num_classes == 6 and both.select(torch.tensor([1])).classes is both.classes
     assert type(both).stack([both, both]).rows == 4
 
 
@@ -97,11 +97,11 @@ def test_search_writes_tokens_and_keeps_what_already_fits():
 
 def test_a_large_vocabulary_costs_little():
     vocab, length, rows = 262_144, 256, 2
-    symbols = Alphabet.of(vocab, [[1000 + k, 200_000 + k] for k in range(VOCAB)])
+    symbols = TokenClasses.of(vocab, [[1000 + k, 200_000 + k] for k in range(VOCAB)])
     text = frame(235_248, length, vocab)
     even = torch.arange(16) * 2
     rule = sudoku4().on(even, symbols, length) & text
-    assert rule.alphabet == VOCAB + 2
+    assert rule.num_classes == VOCAB + 2
     answer = torch.full((rows, length), 7)
     answer[:, even] = 1000 + GRIDS[:rows]
     answer[:, 1::2] = 235_248
@@ -117,7 +117,7 @@ def test_a_large_vocabulary_costs_little():
 class Refuses(Constraint):
     """Looks up every token it is shown: a rule that must never see a foreign one."""
 
-    length, alphabet, rows = 3, 3, 1
+    length, num_classes, rows = 3, 3, 1
 
     def violations(self, answer):
         return torch.tensor([False, True, False])[answer]
@@ -128,10 +128,8 @@ class Refuses(Constraint):
     def explain(self, answer):
         return [["bad"] * int(row.any()) for row in self.violations(answer)]
 
-    def allowed(self, answer, known, window):
-        return torch.tensor([True, False, True])[answer[:, window]][..., None] | ~known[:, window, None].expand(
-            -1, -1, 3
-        )
+    def allowed(self, answer, known, span):
+        return torch.tensor([True, False, True])[answer[:, span]][..., None] | ~known[:, span, None].expand(-1, -1, 3)
 
     def select(self, rows):
         return self
@@ -158,15 +156,15 @@ ONE = torch.ones(1, 1, dtype=torch.bool)
 @pytest.mark.parametrize(
     "build, words",
     [
-        (lambda: Alphabet.of(9, []), "empty"),
-        (lambda: Alphabet.of(9, [[1], []]), r"classes \[1\] of 2 are empty"),
-        (lambda: Alphabet.of(9, [[1, 2], [2]]), r"tokens \[2\] stand"),
-        (lambda: Alphabet.of(9, [[1], [-1, 9]]), r"tokens \[-1, 9\] are none"),
+        (lambda: TokenClasses.of(9, []), "empty"),
+        (lambda: TokenClasses.of(9, [[1], []]), r"classes \[1\] of 2 are empty"),
+        (lambda: TokenClasses.of(9, [[1, 2], [2]]), r"tokens \[2\] stand"),
+        (lambda: TokenClasses.of(9, [[1], [-1, 9]]), r"tokens \[-1, 9\] are none"),
         (lambda: THREE.on(torch.tensor([0, 1]), DIGITS, 6), "3 positions"),
         (lambda: THREE.on(torch.tensor([0, 1, 1]), DIGITS, 6), "twice"),
         (lambda: THREE.on(torch.tensor([0, 1, 6]), DIGITS, 6), "from 0 to 6"),
-        (lambda: THREE.on(torch.tensor([0, 1, 2]), Alphabet.of(9, [[1]]), 6), "1 classes does not fit"),
-        (lambda: LINE.on(torch.arange(6), Alphabet.of(12, [[k] for k in range(12)]), 6), "already speaks"),
+        (lambda: THREE.on(torch.tensor([0, 1, 2]), TokenClasses.of(9, [[1]]), 6), "1 classes does not fit"),
+        (lambda: LINE.on(torch.arange(6), TokenClasses.of(12, [[k] for k in range(12)]), 6), "already speaks"),
         (lambda: LINE & frame(vocab=13), r"vocabulary \[12, 13\]"),
         (lambda: type(LINE).stack([LINE, THREE.on(torch.tensor([0, 1, 2]), DIGITS, 6)]), "cannot stack"),
         (lambda: Pinned(torch.tensor([[5]]), ONE, 4, classes=DIGITS), "shares its class"),

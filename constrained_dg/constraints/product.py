@@ -19,7 +19,7 @@ from math import ceil, floor, prod
 import numpy as np
 import torch
 
-from constrained_dg.compiled import compiled
+from constrained_dg.numba_jit import compiled
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 #: Entries of all layers together up to which a product is swept; 4 bytes each while the best answer is sought.
@@ -91,7 +91,7 @@ class Gridded:
         least, most = (0.0, 0.0) if exact else (float(rest.min(1).sum()), float(rest.max(1).sum()))
         return cls(counter, steps, grain, float(smallest.sum()), least, most)
 
-    def window(self, least: float, most: float, rounding: float = 0.0) -> tuple[int, int]:
+    def interval(self, least: float, most: float, rounding: float = 0.0) -> tuple[int, int]:
         """Grid sums (low, high) whose true sum lies within the bounds if it is `least` to `most` more than on the
         grid; wider by `rounding` steps."""
         top = int(self.steps.max(1).sum())
@@ -101,11 +101,11 @@ class Gridded:
 
     @property
     def widened(self) -> tuple[int, int]:
-        return self.window(self.most, self.least, 0.0 if self.exact else _ROUNDING)
+        return self.interval(self.most, self.least, 0.0 if self.exact else _ROUNDING)
 
     @property
     def narrowed(self) -> tuple[int, int]:
-        return self.window(self.least, self.most, 0.0 if self.exact else -_ROUNDING)
+        return self.interval(self.least, self.most, 0.0 if self.exact else -_ROUNDING)
 
     @property
     def exact(self) -> bool:
@@ -115,7 +115,7 @@ class Gridded:
 def boxes(steps: np.ndarray, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
     """The partial sums that matter before each position and at the end: first and number, (T + 1) each.
 
-    Zero where none does: then no answer has a sum in the window.
+    Zero where none does: then no answer has a sum in the span.
     """
     least = np.concatenate([[0], steps.min(1).cumsum()])
     most = np.concatenate([[0], steps.max(1).cumsum()])
@@ -289,8 +289,8 @@ class Counted:
     def _layout(self, windows: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """First partial sums (T + 1, 3), their numbers, and where each layer begins (T + 2); None if one is empty."""
         first, size = np.zeros((self.length + 1, 3), np.int64), np.ones((self.length + 1, 3), np.int64)
-        for at, (each, window) in enumerate(zip(self.sums, windows, strict=True), 3 - len(self.sums)):
-            first[:, at], size[:, at] = boxes(each.steps, *window)
+        for at, (each, interval) in enumerate(zip(self.sums, windows, strict=True), 3 - len(self.sums)):
+            first[:, at], size[:, at] = boxes(each.steps, *interval)
         layers = size.prod(1) * self.machine.states
         return None if (layers == 0).any() else (first, size, np.concatenate([[0], layers.cumsum()]))
 

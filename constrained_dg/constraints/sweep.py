@@ -13,9 +13,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from constrained_dg.constraints.all_different import listing
 from constrained_dg.constraints.base import Constraint, candidates_of, one_hot
-from constrained_dg.constraints.counted import Counted
-from constrained_dg.constraints.different import listing
+from constrained_dg.constraints.product import Counted
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -94,10 +94,10 @@ class Machine:
         return Machine(self.step, self.effect[..., to_own], self.kind, self.start, self.accepting)
 
     @classmethod
-    def anything(cls, length: int, alphabet: int) -> Machine:
+    def anything(cls, length: int, num_classes: int) -> Machine:
         """The machine of one state that accepts every answer."""
         zero = torch.zeros(length, dtype=torch.int64)
-        return cls.of(torch.zeros(1, 1, alphabet, dtype=torch.int64), zero, 0, torch.ones(1, dtype=torch.bool))
+        return cls.of(torch.zeros(1, 1, num_classes, dtype=torch.int64), zero, 0, torch.ones(1, dtype=torch.bool))
 
     def with_(self, other: Machine, limit: int = TABLE) -> Machine | None:
         """The product, or None where its tables have more entries than the limit."""
@@ -272,9 +272,9 @@ class Layered(Constraint):
         self.check_answer(answer)
         return self.machine.accepts(self.class_of(answer))
 
-    def allowed(self, answer: IntTensor, known: BoolTensor, window: slice) -> BoolTensor:
+    def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         self.check_answer(answer)
-        return self.machine.shrink(candidates_of(self.class_of(answer), known, self.alphabet))[:, window]
+        return self.machine.shrink(candidates_of(self.class_of(answer), known, self.num_classes))[:, span]
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         return self.machine.shrink(candidates)
@@ -289,7 +289,7 @@ class Layered(Constraint):
     def nearest(self, answer: IntTensor) -> IntTensor:
         """(B, T) -> (B, T), a satisfying answer that differs at the fewest positions; tokens that fit stay."""
         own = self.class_of(answer)
-        classes, _ = self.most_likely(one_hot(own, self.alphabet).float() - 1)
+        classes, _ = self.most_likely(one_hot(own, self.num_classes).float() - 1)
         return torch.where(classes == own, answer, self.tokens_of(classes))
 
     def violations(self, answer: IntTensor) -> BoolTensor:
@@ -314,7 +314,7 @@ class Layered(Constraint):
         """Rows of this kind with a machine each; equal ones stay one row."""
         first = constraints[0]
         check(
-            len({(c.length, c.alphabet, c.classes) for c in constraints}) == 1,
+            len({(c.length, c.num_classes, c.classes) for c in constraints}) == 1,
             "cannot stack rules of other lengths or alphabets",
             "stack rows of one layout only",
         )
@@ -340,7 +340,7 @@ class RowsOf(Layered):
             own for part in parts for own in (part.parts_of_rows if isinstance(part, RowsOf) else [part])
         ]
         first = self.parts_of_rows[0]
-        self.length, self.alphabet, self.classes = first.length, first.alphabet, first.classes
+        self.length, self.num_classes, self.classes = first.length, first.num_classes, first.classes
         self.machine = Machine.stack([part.machine for part in self.parts_of_rows]) if machine is None else machine
 
     def violations(self, answer: IntTensor) -> BoolTensor:

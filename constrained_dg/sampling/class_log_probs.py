@@ -12,7 +12,7 @@ from constrained_dg.shapes import FloatTensor, IntTensor
 
 
 @dataclass(frozen=True)
-class ByClass:
+class ClassLogProbs:
     """What the completer needs of the distribution: each class of tokens through its likeliest token.
 
     Attributes:
@@ -24,21 +24,21 @@ class ByClass:
     tokens: IntTensor
 
     @classmethod
-    def before_any_pass(cls, constraint: Constraint, rows: int, device: torch.device) -> ByClass:
+    def before_any_pass(cls, constraint: Constraint, rows: int, device: torch.device) -> ClassLogProbs:
         """All tokens equal."""
-        shape = (rows, constraint.length, constraint.alphabet)
-        tokens = constraint.tokens_of(torch.arange(constraint.alphabet, device=device))
+        shape = (rows, constraint.length, constraint.num_classes)
+        tokens = constraint.tokens_of(torch.arange(constraint.num_classes, device=device))
         return cls(torch.zeros(shape, device=device), tokens.expand(shape).clone())
 
-    def write(self, rows: IntTensor, window: slice, probabilities: FloatTensor, constraint: Constraint) -> None:
+    def write(self, rows: IntTensor, span: slice, probabilities: FloatTensor, constraint: Constraint) -> None:
         """Take over the distribution (N, C, V) of these rows (N)."""
-        highest, self.tokens[rows, window] = constraint.likeliest(probabilities)
-        self.log_probs[rows, window] = highest.log()
+        highest, self.tokens[rows, span] = constraint.likeliest(probabilities)
+        self.log_probs[rows, span] = highest.log()
 
-    def averaged(self, other: ByClass, rows: IntTensor, before: int) -> ByClass:
+    def averaged(self, other: ClassLogProbs, rows: IntTensor, before: int) -> ClassLogProbs:
         """The mean over one more than `before` of them at these rows; each class through its likelier token."""
         log_probs, tokens = self.log_probs.clone(), self.tokens.clone()
         mean = torch.logaddexp(log_probs[rows] + math.log(before), other.log_probs) - math.log(before + 1)
         tokens[rows] = torch.where(other.log_probs > log_probs[rows], other.tokens, tokens[rows])
         log_probs[rows] = mean
-        return ByClass(log_probs, tokens)
+        return ClassLogProbs(log_probs, tokens)
