@@ -1,29 +1,62 @@
-"""Reading text that people hand in."""
+"""Reading text that people hand in, and writing files that are complete as soon as they have their name."""
 
 from __future__ import annotations
 
 import gzip
 import io
+import os
 import zlib
 from pathlib import Path
 
 from constrained_dg.errors import InputError, check
 
+#: Bytes that a text file may hold, unpacked: far above any data set here, far below a laptop's memory.
+MOST_BYTES = 2**30
+
 
 def read_text(path: Path | str, hint: str) -> str:
-    """What a text file holds, optionally .gz, with line ends as \\n.
+    """What a text file holds, optionally .gz, without a byte-order mark and with line ends as \\n.
 
     Args:
-        hint: what to give instead of a file that is not there.
+        hint: what to give instead of a file that is missing.
 
     Raises:
-        InputError: no such file, or one that is cut short or no text.
+        InputError: no such file, a folder or a device, more than MOST_BYTES, or a file that is cut short or not text.
     """
     path = Path(path)
-    check(path.exists(), f"no file {str(path)!r}", hint)
     try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error})", "it may be cut short, or of another kind") from None
+        check(path.exists(), f"no file {str(path)!r}", hint)
+        check(path.is_file(), f"{str(path)!r} cannot be read: it is not a regular file", hint)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        check(len(data) <= MOST_BYTES, f"{path} holds more than {MOST_BYTES >> 20} MiB", "split it into smaller files")
+        text = data.decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{str(path)[:200]} cannot be read ({error})"[:400], "it may be cut short, or not be a text file"
+        ) from None
     return io.StringIO(text, newline=None).read()
+
+
+def write_whole(path: Path | str, data: str | bytes) -> None:
+    """Write a file that appears under its name only when it is complete, and survives a loss of power from then on.
+
+    The partial file lies beside it, since a move across file systems is a copy. A name that already exists is replaced.
+
+    Raises:
+        OSError: naming `path`, not the partial file.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -13,41 +12,13 @@ import torch
 
 from constrained_dg import rng
 from constrained_dg.errors import check
+from constrained_dg.intervals import mean_interval, wilson
 from constrained_dg.sampling.base import Denoiser, Sampler, Status, StepRecord
 from constrained_dg.shapes import IntTensor
 from constrained_dg.task import Problem, Task
 
 #: The metrics that every row has; a task may add others (`Task.measure`).
 METRICS = ("violations", "passes", "passes_of_solved", "search_nodes", "unsatisfiable")
-#: Two-sided 95 % point of the normal distribution.
-_Z = 1.959963984540054
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a share (1927); honest near 0 and 1, where the usual one has no width.
-
-    Raises:
-        InputError: not 0 <= successes <= n with n of at least 1.
-    """
-    check(n >= 1 and 0 <= successes <= n, f"{successes} of {n}", "a share needs 0 <= successes <= n and n >= 1")
-    share, weight = successes / n, _Z**2 / n
-    middle = (share + weight / 2) / (1 + weight)
-    half = math.sqrt(share * (1 - share) * weight + weight**2 / 4) / (1 + weight)
-    # At the ends the bound is exact; rounding would leave it a little off.
-    return (middle - half if successes else 0.0), (middle + half if successes < n else 1.0)
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Normal 95 % interval of the mean of values that are not negative: mean -+ 1.96 s / sqrt(n), cut at 0.
-
-    Raises:
-        InputError: fewer than two values, which have no spread.
-    """
-    check(len(values) >= 2, f"{len(values)} values", "an interval of a mean needs two or more")
-    mean = sum(values) / len(values)
-    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    half = _Z * spread / math.sqrt(len(values))
-    return max(0.0, mean - half), mean + half
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,6 +58,18 @@ class Batch:
     def __len__(self) -> int:
         return self.prompt.shape[0]
 
+    def select(self, rows: IntTensor) -> Batch:
+        """The examples of these rows (N) int64, in this order; one row of relations serves them all."""
+        shared = self.relations is None or len(self.relations) == 1
+        return replace(
+            self,
+            prompt=self.prompt[rows],
+            answer=self.answer[rows],
+            pinned=self.pinned[rows],
+            relations=self.relations if shared else self.relations[rows],
+            mask=None if self.mask is None else self.mask[rows],
+        )
+
 
 @dataclass(frozen=True)
 class Symmetric:
@@ -114,6 +126,7 @@ class Task(ABC):
         ends: tokens that end an answer; what follows them becomes `padding_id`.
         needs_tokenizer: the task exists as text alone, so that it needs `in_text` first.
         compares: `constraint` holds reference answers to compare with, not rules that a sampler may read.
+        samplers: what evaluate.py compares unless the user names samplers; the first also solves single problems.
     """
 
     name: str
@@ -127,6 +140,7 @@ class Task(ABC):
     ends: tuple[int, ...] = ()
     needs_tokenizer: bool = False
     compares: bool = False
+    samplers: tuple[str, ...] = ("restarts", "plain")
 
     @abstractmethod
     def train_batch(self, step: int, batch_size: int, rank: int = 0) -> Batch:
@@ -149,6 +163,10 @@ class Task(ABC):
     @abstractmethod
     def constraint(self, problems: Sequence[Problem]) -> Constraint:
         """The rules of these problems, one row each, judged over the answer (T = C for one canvas)."""
+
+    def overlap(self, problems: Sequence[Problem]) -> list[int] | None:
+        """Indices of the problems that could equal a training problem up to symmetry; None where a task cannot say."""
+        return None
 
     def rules(self, batch: Batch) -> Constraint | None:
         """The rules of a batch from its prompt and pinned tokens alone, a row each, without any problem at hand.

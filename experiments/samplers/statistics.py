@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from constrained_dg.metrics import wilson
+from constrained_dg.intervals import wilson
 
 RESAMPLES = 2000
 

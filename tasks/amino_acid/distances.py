@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from constrained_dg.errors import check
-from constrained_dg.metrics import mean_interval, wilson
+from constrained_dg.intervals import mean_interval, wilson
 from tasks.amino_acid.natural import identical, nearest
 from tasks.amino_acid.residues import RESIDUES
 

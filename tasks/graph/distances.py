@@ -11,7 +11,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from constrained_dg.metrics import wilson
+from constrained_dg.intervals import wilson
 from tasks.graph.families import Family
 from tasks.graph.graph import Graph
 

@@ -17,7 +17,7 @@ import torch
 import evaluate
 from constrained_dg.cli import ROOT, load_config
 from constrained_dg.errors import InputError
-from constrained_dg.metrics import wilson
+from constrained_dg.intervals import wilson
 from constrained_dg.model import Backbone, preset
 from constrained_dg.runs import save_run
 

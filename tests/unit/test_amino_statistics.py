@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from constrained_dg.errors import InputError
-from constrained_dg.metrics import mean_interval, wilson
+from constrained_dg.intervals import mean_interval, wilson
 from tasks.amino_acid import distances
 from tasks.amino_acid.natural import nearest, uniprot
 

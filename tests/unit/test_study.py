@@ -10,7 +10,7 @@ import pytest
 
 from constrained_dg.cli import ROOT
 from constrained_dg.errors import InputError
-from constrained_dg.metrics import wilson
+from constrained_dg.intervals import wilson
 from experiments.samplers import study
 from experiments.samplers.statistics import difference, resampled, share
 
