@@ -2,9 +2,9 @@
 
     python -m experiments.samplers.passes run=RUN data=FILE out=FOLDER
 
-Further keys: passes=4096 limit=150 (puzzles of each tier), untrained=25 untrained_passes=1024 (of the control). One run
-gives the whole curve: a puzzle counts as solved within p passes if the judge accepted an answer of its first p passes. A
-tier is saved when it is done, and the same command goes on where it stopped.
+Further keys: passes=4096 limit=150 (puzzles of each tier), untrained=25 untrained_passes=1024 (of the control).
+One run gives the whole curve: a puzzle counts as solved within p passes if the judge accepted an answer of its first p
+passes. A tier is saved when it is done, and the same command goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def test_what_cannot_be_made_says_why(name, problem):
 def test_fetched_files_are_found_in_the_folder_that_is_given(tmp_path):
     (tmp_path / "graph/dimacs_col").mkdir(parents=True)
     assert f"data={tmp_path / 'graph/dimacs_col'}" in reproduce.command_of("graph/coloring/cold", str(tmp_path), OUT)
-    with pytest.raises(InputError, match="no .*pkg_16x16"):
+    with pytest.raises(InputError, match=r"no .*pkg_16x16"):
         reproduce.command_of("sudoku/small/pkg_16x16", str(tmp_path), OUT)
 
 
@@ -52,9 +52,9 @@ def test_arguments_have_the_type_of_their_default():
     given = ["run=a", "limit=12", "fast=true"]
     assert parse(given, defaults) == {"run": "a", "limit": 12, "fast": True, "name": "x"}
     for bad, problem in (
-        (["limit=4"], "run missing"),
-        (["run=a", "limit=x"], "limit='x'"),
-        (["run=a", "o=1"], "unknown"),
+        ("limit=4", "run missing"),
+        ("run=a limit=x", "limit='x'"),
+        ("run=a o=1", "unknown"),
     ):
         with pytest.raises(InputError, match=problem):
-            parse(bad, defaults)
+            parse(bad.split(), defaults)
