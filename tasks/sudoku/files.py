@@ -10,7 +10,8 @@ import zlib
 from pathlib import Path
 
 from constrained_dg.errors import InputError, check
-from tasks.sudoku.codec import LENGTHS, Puzzle, from_text
+
+from .codec import LENGTHS, Puzzle, from_text
 
 _TIERS = ("source", "level")
 
