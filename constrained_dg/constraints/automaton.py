@@ -9,8 +9,10 @@ from functools import partial
 import numpy as np
 import torch
 
-from constrained_dg.constraints.sweep import Layered, Machine, places
+from constrained_dg.constraints.machine import Machine
+from constrained_dg.constraints.sweep import Swept
 from constrained_dg.constraints.token_classes import TokenClasses
+from constrained_dg.constraints.words import places
 from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, IntTensor
 
@@ -18,7 +20,7 @@ from constrained_dg.shapes import BoolTensor, IntTensor
 End = tuple[Sequence[int], int]
 
 
-class Automaton(Layered):
+class Automaton(Swept):
     """The answer, read from left to right, leads from the start state to an accepting one.
 
     Args:
@@ -58,7 +60,7 @@ class Automaton(Layered):
         check(low >= -1 and high < states, f"transitions lead to states {low} to {high}", f"give -1 to {states - 1}")
         named = [start, *accepting]
         outside = [state for state in named if not 0 <= state < states]
-        check(not outside, f"states {outside} are none", f"they run from 0 to {states - 1}")
+        check(not outside, f"states {outside} are out of range", f"they run from 0 to {states - 1}")
         check(
             classes is None or classes.size == num_classes,
             f"{num_classes} columns for {classes and classes.size} classes",
@@ -74,11 +76,6 @@ class Automaton(Layered):
             f"{what} fits no answer of {length} tokens",
             "change the rule or the length",
         )
-
-    def neighbours(self) -> BoolTensor:
-        """Two positions on either side: what stands next to each other is read together."""
-        at = torch.arange(self.length, device=self.machine.kind.device)
-        return ((at[:, None] - at).abs() <= 2)[None]
 
 
 def _with_end(
