@@ -24,7 +24,8 @@ from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Task
 from constrained_dg.text import Tokenizer, pad_left, padded
-from tasks.text.reference import Reference
+
+from .reference import Reference
 
 #: One prompt in this many is held out.
 HELD_OUT = 10
@@ -105,6 +106,7 @@ class Text(Task):
     num_relations = 0
     needs_tokenizer = True
     compares = True
+    samplers = ("plain",)
 
     def __init__(self, data: str | None = None, prompt_length: int = 1024, canvases: int = 4, seed: int = 0) -> None:
         for key, value in (("prompt_length", prompt_length), ("canvases", canvases)):
