@@ -14,7 +14,8 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from constrained_dg.metrics import solve, wilson
+from constrained_dg.evaluation import solve
+from constrained_dg.intervals import wilson
 from constrained_dg.sampling import Diffusion
 from constrained_dg.task import Problem, Task
 

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.distributed.fsdp import FSDPModule
 
 from constrained_dg.errors import InputError, check, is_count
-from constrained_dg.metrics import check_sampler, solve, summarise
+from constrained_dg.evaluation import check_sampler, solve, summarise
 from constrained_dg.model import Backbone, load_pretrained, preset
 from constrained_dg.model.lora import adapt, freeze_routers, merge
 from constrained_dg.report import new_header, print_table
