@@ -1,5 +1,5 @@
 """Amino-acid sequences: designing them under rules, restoring stretches of them, peptides of a kind."""
 
-from tasks.amino_acid.task import Design, Infill, Peptides
+from .task import Design, Infill, Peptides
 
 __all__ = ["Design", "Infill", "Peptides"]

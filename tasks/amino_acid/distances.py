@@ -13,8 +13,9 @@ import numpy as np
 
 from constrained_dg.errors import check
 from constrained_dg.intervals import mean_interval, wilson
-from tasks.amino_acid.natural import identical, nearest
-from tasks.amino_acid.residues import RESIDUES
+
+from .natural import identical, nearest
+from .residues import RESIDUES
 
 #: Resamples of a bootstrap, and draws of a floor.
 _RESAMPLES = 200

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from constrained_dg.errors import InputError, check
 from constrained_dg.files import read_text
-from tasks.amino_acid.residues import RESIDUES
+
+from .residues import RESIDUES
 
 #: What a sequence may hold: residues in either case, and ? for one that is to be found.
 LETTERS = frozenset(RESIDUES + RESIDUES.lower() + "?")

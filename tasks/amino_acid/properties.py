@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.amino_acid.residues import RESIDUES
+from .residues import RESIDUES
 
 #: Kyte and Doolittle, in tenths: whole numbers add up exactly.
 HYDROPATHY_TENTHS = {

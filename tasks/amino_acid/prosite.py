@@ -14,7 +14,8 @@ import numpy as np
 
 from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.files import read_text
-from tasks.amino_acid.residues import RESIDUES
+
+from .residues import RESIDUES
 
 #: The most residues a pattern may span, and the most states of an automaton before it is minimised.
 LONGEST, MOST_STATES = 1_000, 4_096

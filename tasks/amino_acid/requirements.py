@@ -19,9 +19,10 @@ import torch
 from constrained_dg.constraints import All, Automaton, Constraint, Count, Pinned, RealSum, Vocabulary
 from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, IntTensor
-from tasks.amino_acid import properties, prosite
-from tasks.amino_acid.prosite import Pattern, parse_pattern
-from tasks.amino_acid.residues import (
+
+from . import properties, prosite
+from .prosite import Pattern, parse_pattern
+from .residues import (
     EOS,
     FIRST_KIND,
     FIRST_RESIDUE,

@@ -24,10 +24,11 @@ from constrained_dg.evaluation import Outcome
 from constrained_dg.files import read_text
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Task
-from tasks.amino_acid import distances, kmer, natural, properties, prosite
-from tasks.amino_acid.files import read_fasta, write_fasta
-from tasks.amino_acid.requirements import Requirements, parse_requirements
-from tasks.amino_acid.residues import (
+
+from . import distances, kmer, natural, properties, prosite
+from .files import read_fasta, write_fasta
+from .requirements import Requirements, parse_requirements
+from .residues import (
     EOS,
     FIRST_KIND,
     FIRST_NUMBER,
@@ -44,7 +45,7 @@ from tasks.amino_acid.residues import (
     sequence_of,
     tokens_of,
 )
-from tasks.amino_acid.rule_sets import RULES, planted
+from .rule_sets import RULES, planted
 
 _RED, _GREEN, _OFF = "\x1b[31m", "\x1b[32m", "\x1b[0m"
 _LINE = 60

@@ -1,5 +1,5 @@
 """A user's own prompts and answers."""
 
-from tasks.text.task import Pair, Text
+from .task import Pair, Text
 
 __all__ = ["Pair", "Text"]
