@@ -148,6 +148,11 @@ def choices(group: str) -> list[str]:
     return usage.choices(group, [CONF])
 
 
+def keys_of(config_name: str) -> list[str]:
+    """The top-level keys of conf/<config_name>.yaml."""
+    return [str(key) for key in OmegaConf.to_container(OmegaConf.load(CONF / f"{config_name}.yaml"))]
+
+
 def check_tasks() -> None:
     """Raise InputError unless `tasks` is the folder in our checkout: another installed package may bear the name."""
     spec = importlib.util.find_spec("tasks")

@@ -196,7 +196,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu", packages: Colle
     """
     folder = Path(folder)
     hint = "a run folder holds run.json and model.safetensors; train.py makes one"
-    check((folder / DESCRIPTION).is_file(), f"no {DESCRIPTION} in {str(folder)!r}", hint)
+    check(os.path.isfile(folder / DESCRIPTION), f"no {DESCRIPTION} in {str(folder)!r}", hint)
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
         parts = {key: description[key] for key in ("model", "task", "sampler")}
