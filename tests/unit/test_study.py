@@ -10,9 +10,9 @@ import pytest
 
 from constrained_dg.cli import ROOT
 from constrained_dg.errors import InputError
-from constrained_dg.intervals import wilson
+from constrained_dg.intervals import percentile_mean, wilson
 from experiments.samplers import study
-from experiments.samplers.statistics import difference, resampled, share
+from experiments.samplers.statistics import difference, share
 
 RUN = str(ROOT / "experiments" / "sudoku" / "small")
 
@@ -30,7 +30,7 @@ def test_the_bootstrap_is_that_of_a_slow_twin():
     values = np.random.default_rng(3).random(30)
     draws = np.random.default_rng(0).integers(30, size=(2000, 30))
     means = sorted(sum(values[at] for at in row) / 30 for row in draws)
-    low, high = resampled(values)
+    low, high = percentile_mean(values)
     assert means[48] <= low <= means[51] and means[1948] <= high <= means[1951]
 
 
