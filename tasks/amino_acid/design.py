@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from constrained_dg.errors import check
-from tasks.amino_acid import natural
-from tasks.amino_acid.rule_sets import RULES, planted
-from tasks.amino_acid.task import SequenceProblem, Sequences
+
+from . import natural
+from .rule_sets import RULES, planted
+from .task import SequenceProblem, Sequences
 
 
 class Design(Sequences):

@@ -13,8 +13,9 @@ import numpy as np
 
 from constrained_dg.errors import check
 from constrained_dg.intervals import mean, metric, resampled
-from tasks.amino_acid.natural import identical
-from tasks.amino_acid.residues import RESIDUES
+
+from .natural import identical
+from .residues import RESIDUES
 
 #: Resamples of a bootstrap, and draws of a floor.
 _RESAMPLES = 200

@@ -6,9 +6,10 @@ import textwrap
 from typing import Any
 
 from constrained_dg.shapes import BoolTensor, IntTensor
-from tasks.amino_acid import properties, prosite
-from tasks.amino_acid.requirements import SUMS, Requirements
-from tasks.amino_acid.residues import FIRST_KIND, FIRST_RESIDUE, RESIDUES, sequence_of
+
+from . import properties, prosite
+from .requirements import SUMS, Requirements
+from .residues import FIRST_KIND, FIRST_RESIDUE, RESIDUES, sequence_of
 
 _RED, _GREEN, _OFF = "\x1b[31m", "\x1b[32m", "\x1b[0m"
 _LINE = 60

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from constrained_dg.errors import InputError, check
 from constrained_dg.files import read_text
-from tasks.amino_acid.residues import RESIDUES
+
+from .residues import RESIDUES
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,13 @@ import torch
 
 from constrained_dg.errors import check
 from constrained_dg.metrics import Outcome
-from tasks.amino_acid import kmer, natural
-from tasks.amino_acid.files import read_fasta
-from tasks.amino_acid.masking import mask_half, mask_stretches
-from tasks.amino_acid.requirements import Requirements
-from tasks.amino_acid.residues import FIRST_KIND, FIRST_RESIDUE, LONGEST, NOISE, RESIDUES
-from tasks.amino_acid.task import SequenceProblem, Sequences
+
+from . import kmer, natural
+from .files import read_fasta
+from .masking import mask_half, mask_stretches
+from .requirements import Requirements
+from .residues import FIRST_KIND, FIRST_RESIDUE, LONGEST, NOISE, RESIDUES
+from .task import SequenceProblem, Sequences
 
 #: Canvases of noise whose predictions the model's perplexity averages.
 _DRAWS = 4

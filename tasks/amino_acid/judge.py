@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tasks.amino_acid.requirements import Requirements
-from tasks.amino_acid.residues import RESIDUES
+from .requirements import Requirements
+from .residues import RESIDUES
 
 #: Rounding of other sums than ours.
 _NEAR = 1e-7

@@ -9,8 +9,9 @@ import numpy as np
 
 from constrained_dg.errors import check
 from constrained_dg.intervals import resampled
-from tasks.amino_acid.natural import clusters
-from tasks.amino_acid.residues import RESIDUES
+
+from .natural import clusters
+from .residues import RESIDUES
 
 MASK = "?"
 #: Symbols besides the 20 residues: what stands before and after a sequence, and a masked residue.

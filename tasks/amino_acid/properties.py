@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from tasks.amino_acid.residues import RESIDUES
+from .residues import RESIDUES
 
 #: Kyte and Doolittle, in tenths: whole numbers add up exactly.
 HYDROPATHY_TENTHS = {

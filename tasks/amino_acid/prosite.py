@@ -16,7 +16,8 @@ import numpy as np
 
 from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.files import read_text
-from tasks.amino_acid.residues import RESIDUES
+
+from .residues import RESIDUES
 
 #: The most residues a pattern may span, but for those of *, and the most states of an automaton before it is minimised:
 #: more than PS00028 needs (31,440). Sweeping as many over 250 residues takes seconds.

@@ -14,9 +14,10 @@ from math import ceil, floor, inf, isfinite
 from typing import Any
 
 from constrained_dg.errors import check
-from tasks.amino_acid import prosite
-from tasks.amino_acid.prosite import Pattern, parse_pattern
-from tasks.amino_acid.residues import EOS, FIRST_RESIDUE, KINDS, LONGEST, RESIDUES, canvas_length
+
+from . import prosite
+from .prosite import Pattern, parse_pattern
+from .residues import EOS, FIRST_RESIDUE, KINDS, LONGEST, RESIDUES, canvas_length
 
 Bounds = tuple[float, float]
 #: Requirements that are two bounds.

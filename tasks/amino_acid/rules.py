@@ -11,10 +11,11 @@ import torch
 from constrained_dg.constraints import All, Automaton, Constraint, Count, Pinned, RealSum, Vocabulary
 from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, IntTensor
-from tasks.amino_acid import properties, prosite
-from tasks.amino_acid.prosite import Pattern
-from tasks.amino_acid.requirements import Bounds, Requirements, is_placed, range_text
-from tasks.amino_acid.residues import EOS, FIRST_KIND, FIRST_RESIDUE, RESIDUES, VOCABULARY, sequence_of, show
+
+from . import properties, prosite
+from .prosite import Pattern
+from .requirements import Bounds, Requirements, is_placed, range_text
+from .residues import EOS, FIRST_KIND, FIRST_RESIDUE, RESIDUES, VOCABULARY, sequence_of, show
 
 
 @lru_cache(maxsize=128)  # a rule keeps what its sweeps have worked out

@@ -24,13 +24,14 @@ from constrained_dg.intervals import mean, share
 from constrained_dg.metrics import Outcome
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Task
-from tasks.amino_acid import distances, drawing, natural, properties
-from tasks.amino_acid.files import write_fasta
-from tasks.amino_acid.judge import broken
-from tasks.amino_acid.masking import mask_for_training
-from tasks.amino_acid.prompts import PROMPT, prompt_for, prompt_of
-from tasks.amino_acid.requirements import Requirements, parse_requirements
-from tasks.amino_acid.residues import (
+
+from . import distances, drawing, natural, properties
+from .files import write_fasta
+from .judge import broken
+from .masking import mask_for_training
+from .prompts import PROMPT, prompt_for, prompt_of
+from .requirements import Requirements, parse_requirements
+from .residues import (
     EOS,
     KINDS,
     LONGEST,
@@ -42,7 +43,7 @@ from tasks.amino_acid.residues import (
     sequence_of,
     tokens_of,
 )
-from tasks.amino_acid.rules import rule_of
+from .rules import rule_of
 
 #: Sequences whose nearest training sequence is looked for: aligning takes 40 ms each.
 _ALIGNED = 100

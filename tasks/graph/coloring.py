@@ -22,9 +22,10 @@ from constrained_dg.errors import check, is_count
 from constrained_dg.metrics import Outcome, mean_interval, wilson
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Symmetric, Task
-from tasks.graph import drawing, tabu
-from tasks.graph.files import read_graphs
-from tasks.graph.graph import Graph, random_graph, reordered
+
+from . import drawing, tabu
+from .files import read_graphs
+from .graph import Graph, random_graph, reordered
 
 PAD, EOS = 0, 1
 #: Prompt tokens of a node, by its degree over the number of colors: below 1 it can always be colored last.

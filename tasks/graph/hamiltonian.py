@@ -32,10 +32,11 @@ from constrained_dg.metrics import Outcome, wilson
 from constrained_dg.sampling.base import Status
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Symmetric, Task, normalised
-from tasks.graph import drawing
-from tasks.graph.files import Named, read_graphs
-from tasks.graph.graph import Graph, reordered
-from tasks.graph.hamiltonian_rule import EXACT, HamiltonianCycle, best_cycles, shrink, visited
+
+from . import drawing
+from .files import Named, read_graphs
+from .graph import Graph, reordered
+from .hamiltonian_rule import EXACT, HamiltonianCycle, best_cycles, shrink, visited
 
 PAD, EOS, FIRST_NODE = 0, 1, 2
 MOST_NODES = 64

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from constrained_dg.errors import InputError, check
 from constrained_dg.files import read_text
-from tasks.sudoku.codec import LENGTHS, SYMBOLS, Puzzle, from_text, zero_is_symbol
+
+from .codec import LENGTHS, SYMBOLS, Puzzle, from_text, zero_is_symbol
 
 #: Columns that hold puzzles, by the names in use, and those that hold a tier.
 _COLUMNS = ("puzzle", "puzzles", "quiz", "quizzes", "question", "sudoku")

@@ -18,9 +18,10 @@ import numpy as np
 
 from constrained_dg.errors import InputError, check
 from constrained_dg.numba_jit import compiled, next_random
-from tasks.sudoku.codec import BOX
-from tasks.sudoku.solver import search, units
-from tasks.sudoku.symmetry import fingerprint, mix
+
+from .codec import BOX
+from .solver import search, units
+from .symmetry import fingerprint, mix
 
 #: Clue count that asks for a minimal puzzle: one whose every clue is needed.
 MINIMAL = 0

@@ -12,9 +12,9 @@ import time
 
 import numpy as np
 
-from tasks.sudoku.canonical import canonical
-from tasks.sudoku.generator import HELD_OUT, MINIMAL, RESERVED, TRAINING, Generated, generate_puzzles
-from tasks.sudoku.symmetry import mix
+from .canonical import canonical
+from .generator import HELD_OUT, MINIMAL, RESERVED, TRAINING, Generated, generate_puzzles
+from .symmetry import mix
 
 log = logging.getLogger(__name__)
 

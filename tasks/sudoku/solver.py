@@ -8,7 +8,8 @@ from functools import lru_cache
 import numpy as np
 
 from constrained_dg.numba_jit import compiled, next_random
-from tasks.sudoku.codec import BOX, size_of
+
+from .codec import BOX, size_of
 
 
 @lru_cache

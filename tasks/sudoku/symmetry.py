@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from constrained_dg.numba_jit import compiled
-from tasks.sudoku.codec import BOX
+
+from .codec import BOX
 
 
 def random_symmetry(generator: np.random.Generator, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,9 +15,10 @@ from constrained_dg.errors import check, is_count
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Symmetric, Task, normalised
 from constrained_dg.text import Tokenizer
-from tasks.sudoku import drawing, files
-from tasks.sudoku.canonical import canonical
-from tasks.sudoku.codec import (
+
+from . import drawing, files
+from .canonical import canonical
+from .codec import (
     BLANK,
     BOX,
     EOS,
@@ -30,11 +31,11 @@ from tasks.sudoku.codec import (
     to_text,
     to_tokens,
 )
-from tasks.sudoku.generator import HELD_OUT, MINIMAL, Generated, generate_puzzles
-from tasks.sudoku.pool import make_4x4, training_pool
-from tasks.sudoku.rules import rules, rules_of_tokens
-from tasks.sudoku.solver import solve, units
-from tasks.sudoku.symmetry import apply_symmetry, fingerprint, random_symmetry
+from .generator import HELD_OUT, MINIMAL, Generated, generate_puzzles
+from .pool import make_4x4, training_pool
+from .rules import rules, rules_of_tokens
+from .solver import solve, units
+from .symmetry import apply_symmetry, fingerprint, random_symmetry
 
 #: The relations, in this order. Each binds positions by their cells, prompt and canvas alike.
 RELATIONS = ("row", "column", "box", "cell", "any")
@@ -212,7 +213,7 @@ class Sudoku(Task):
 
     def in_text(self, tokenizer: Tokenizer, canvas_length: int) -> Task:
         """The same puzzles as text; see `tasks.sudoku.text`."""
-        from tasks.sudoku.text import TextSudoku
+        from .text import TextSudoku
 
         return TextSudoku(self, tokenizer, canvas_length)
 

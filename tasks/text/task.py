@@ -24,7 +24,8 @@ from constrained_dg.files import read_text
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Task
 from constrained_dg.text import Tokenizer, pad_left, padded
-from tasks.text.reference import Reference
+
+from .reference import Reference
 
 #: One prompt in this many is held out.
 HELD_OUT = 10
