@@ -22,11 +22,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from constrained_dg.errors import InputError
+from constrained_dg.places import CONF, ROOT, choices, module_name
 from constrained_dg.runs import build
 
-#: The checkout: scripts, conf/ and tasks/ lie here.
-ROOT = Path(__file__).resolve().parent.parent
-CONF = ROOT / "conf"
 #: The working folder stays, nothing is written beside what the script itself writes, and logging is ours.
 _HYDRA = (
     "hydra.run.dir=.",
@@ -41,7 +39,7 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, err
 
 def entry(
     config_name: str, text: Sequence[str] = (), implied: Callable[[list[str]], list[str]] = lambda given: []
-) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[], Any]]:
+) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[..., Any]]:
     """Turn `body(cfg)` into the main function of a script, configured by conf/<config_name>.yaml and `key=value`.
 
     `cfg` holds plain values, and `overridden`: the top-level keys that were given on the command line. Exit code 2 and
@@ -54,10 +52,11 @@ def entry(
             InputError.
     """
 
-    def decorate(body: Callable[[dict[str, Any]], Any]) -> Callable[[], Any]:
+    def decorate(body: Callable[[dict[str, Any]], Any]) -> Callable[..., Any]:
         @functools.wraps(body)
-        def main() -> Any:
+        def main(arguments: Sequence[str] | None = None) -> Any:
             given = list(sys.argv)
+            words = given[1:] if arguments is None else list(arguments)
 
             def job(config: Any) -> Any:
                 # Lightning starts further processes with sys.argv: give it what the user wrote.
@@ -67,8 +66,8 @@ def entry(
             _use_our_logging()
             # Hydra would print an error its own way and exit; with this it lets it pass.
             os.environ["HYDRA_FULL_ERROR"] = "1"
-            added = _reporting(lambda: implied(given[1:]))
-            sys.argv[1:] = _arguments([*given[1:], *added], text)
+            added = _reporting(lambda: implied(words))
+            sys.argv[1:] = _arguments([*words, *added], text)
             try:
                 # Errors of the body are told inside the job, before Hydra adds a line of its own.
                 _reporting(check_tasks)
@@ -108,15 +107,9 @@ def load_sampler(name: str, overrides: Sequence[str] = ()) -> Any:
     return build(load_config("sampler", name, overrides))
 
 
-def choices(group: str) -> list[str]:
-    """The names of conf/<group>, those in folders of it with their folder: graph/coloring."""
-    folder = CONF / group
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
-
-
 def check_tasks() -> None:
-    """Raise InputError unless `tasks` is the folder in our checkout: another installed package may bear the name."""
-    spec = importlib.util.find_spec("tasks")
+    """Raise InputError unless `tasks` is our folder: another installed package may have the same name."""
+    spec = importlib.util.find_spec(module_name("tasks"))
     found = Path(spec.origin).parent if spec and spec.origin else None
     if found is None or found.resolve() != ROOT / "tasks":
         raise InputError(f"the package 'tasks' comes from {found}", f"it should be {ROOT / 'tasks'}: check PYTHONPATH")
