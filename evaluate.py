@@ -66,9 +66,7 @@ def evaluate(cfg: dict[str, Any]) -> dict[str, Any]:
     check_values(cfg)
     torch.set_num_threads(cfg["threads"] or os.cpu_count() or 1)
     run = load(cfg["run"], cfg["device"], cfg.get("packages") or ())
-    # The default names a sampler that reads rules; where a task has none, it is not what the user asked for.
-    given = "samplers" in cfg.get("overridden", ()) or not run.task.compares
-    contenders = [contender(name, run, cfg) for name in (cfg["samplers"] if given else ["plain"])]
+    contenders = [contender(name, run, cfg) for name in cfg["samplers"] or run.task.samplers]
     if cfg["puzzle"] is not None:
         return show(cfg, run, contenders[0], [run.task.parse(str(cfg["puzzle"]))])
     if cfg["show"] is not None:
@@ -95,8 +93,8 @@ def check_values(cfg: dict[str, Any]) -> None:
     texts = isinstance(packages, list) and all(isinstance(name, str) for name in packages)
     check(texts, f"packages is {packages!r}", "give the names of packages, such as [my_tasks]")
     names = cfg["samplers"]
-    fine = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
-    check(bool(fine) and len(set(names)) == len(names), f"samplers is {names!r}", "give names, each once")
+    fine = names is None or (isinstance(names, list) and names and all(isinstance(name, str) for name in names))
+    check(bool(fine) and len(set(names or ())) == len(names or ()), f"samplers is {names!r}", "give names, each once")
     given = [key for key in ("data", "puzzle", "show") if cfg[key] is not None]
     check(len(given) <= 1, f"{' and '.join(given)} were given together", "give one of them")
     try:
@@ -156,7 +154,8 @@ def write_report(
     cfg: dict[str, Any], run: Run, contenders: Sequence[Contender], problems: Sequence[Problem], folder: Path
 ) -> dict[str, Any]:
     """Solve with every sampler; each is saved when it is finished, so that an interruption loses one at most."""
-    options = {key: cfg[key] for key in ("batch_size", "threads", "run", "data", "limit", "max_passes", "samplers")}
+    options = {key: cfg[key] for key in ("batch_size", "threads", "run", "data", "limit", "max_passes")}
+    options["samplers"] = [one.name for one in contenders]
     overlap = None
     if cfg["data"] is not None and cfg["check_overlap"] and hasattr(run.task, "overlap"):
         log.info("comparing %d problems with the training problems", len(problems))

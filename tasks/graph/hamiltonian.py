@@ -65,9 +65,8 @@ class HamiltonianProblem(Problem):
         """The tier is the number of nodes, and what is known: "14 hamiltonian"; else how many edges there are.
 
         Raises:
-            InputError: fewer than 3 nodes, or more than the task has tokens for.
+            InputError: more nodes than the task has tokens for.
         """
-        check(graph.nodes >= 3, f"a graph of {graph.nodes} nodes", "a Hamiltonian cycle needs 3 nodes or more")
         check(graph.nodes <= MOST_NODES, f"a graph of {graph.nodes} nodes", f"the model takes {MOST_NODES} at most")
         share = len(graph.edges) / threshold(graph.nodes)
         density = "sparse" if share < 1 else "medium" if share < HELD_OUT else "dense"
@@ -79,7 +78,7 @@ class HamiltonianProblem(Problem):
         """Whether there is a cycle: by exact search up to `EXACT` nodes, else as it was given."""
         if self.graph.nodes > EXACT:
             return self.hamiltonian
-        return bool(of_short_steps(self.graph.adjacency[None])[1][0])
+        return self.graph.nodes >= 3 and bool(of_short_steps(self.graph.adjacency[None])[1][0])
 
     def is_cycle(self, successors: Sequence[int]) -> bool:
         """Whether these successors, nodes from 0, are a Hamiltonian cycle: in plain steps, for reports."""
@@ -90,11 +89,14 @@ class HamiltonianProblem(Problem):
             if (min(at, after), max(at, after)) not in edges:
                 return False
             at = after
-        return at == 0 and len(passed) == self.graph.nodes
+        return at == 0 and len(passed) == self.graph.nodes >= 3
 
 
 def threshold(nodes: int) -> float:
-    """Edges about which random graphs become Hamiltonian: n (ln n + ln ln n) / 2 (Komlós and Szemerédi, 1983)."""
+    """Edges about which random graphs become Hamiltonian: n (ln n + ln ln n) / 2 (Komlós and Szemerédi, 1983).
+
+    Below 3 nodes, where there is no cycle, that of 3."""
+    nodes = max(3, nodes)
     return nodes * (log(nodes) + log(log(nodes))) / 2
 
 
@@ -161,7 +163,7 @@ def _generate(
 
 
 class Hamiltonian(Task):
-    """Graphs of 3 to 64 nodes; trained on random ones about the density at which half of them are Hamiltonian.
+    """Graphs of 1 to 64 nodes; trained on random ones about the density at which half of them are Hamiltonian.
 
     Training graphs are made at the first `train_batch` of their size; every example has its nodes in a random order,
     and its cycle of the shortest steps.

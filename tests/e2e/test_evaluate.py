@@ -138,6 +138,14 @@ def test_generated_problems_and_limit(cfg, tmp_path):
     assert len({tuple(puzzles) for puzzles in drawn}) > 1
 
 
+def test_samplers_are_those_of_the_task_unless_named(cfg, monkeypatch, capsys):
+    monkeypatch.setattr("tasks.sudoku.Sudoku.samplers", ("search", "plain"))
+    rows = evaluate.evaluate({**cfg, "check_overlap": False})["rows"]
+    assert list(dict.fromkeys(row["sampler"] for row in rows)) == ["search", "plain"]
+    evaluate.evaluate({**cfg, "data": None, "out": None, "puzzle": PUZZLES[0]})
+    assert "search on " in capsys.readouterr().out
+
+
 def test_an_interruption_keeps_what_is_finished(cfg, monkeypatch):
     solve, calls = evaluate.solve, []
 
@@ -151,7 +159,7 @@ def test_an_interruption_keeps_what_is_finished(cfg, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         evaluate.evaluate(cfg)
     saved = json.loads((Path(cfg["out"]) / "metrics.json").read_text())
-    assert {row["sampler"] for row in saved["rows"]} == {cfg["samplers"][0]} and saved["header"]["complete"] is False
+    assert {row["sampler"] for row in saved["rows"]} == {"restarts"} and saved["header"]["complete"] is False
     assert sorted(os.listdir(cfg["out"])) == ["answers.csv", "metrics.json"]
 
 
