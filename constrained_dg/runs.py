@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from constrained_dg.errors import InputError, check
 from constrained_dg.model import Backbone, ModelConfig, load_pretrained, save_pretrained
+from constrained_dg.model.weights import load_weights
 from constrained_dg.task import Task
 from constrained_dg.text import Tokenizer
 
@@ -210,33 +210,9 @@ def load(folder: Path | str, device: torch.device | str = "cpu", packages: Colle
         check(isinstance(parts["model"], dict), f"{folder / DESCRIPTION}: model is {parts['model']!r}", hint)
         with torch.device("meta"):
             model = Backbone(ModelConfig.from_dict(parts["model"]))
-        load_weights(model, folder / WEIGHTS, device)
+        load_weights(model, folder / WEIGHTS, device, DESCRIPTION)
     task, sampler = (build(parts[key], {*OUR_PACKAGES, *packages}) for key in ("task", "sampler"))
     for key, value, fits in (("task", task, isinstance(task, Task)), ("sampler", sampler, hasattr(sampler, "run"))):
         check(fits, f"{folder / DESCRIPTION}: {key} describes {value!r}", hint)
     task = task_in_text(task, folder, model.config) if released else task
     return Run(folder, model.eval(), task, sampler, description)
-
-
-def load_weights(model: Backbone, path: Path, device: torch.device | str) -> None:
-    """Fill a model (which may be on the meta device) from a safetensors file.
-
-    Raises:
-        InputError: naming the tensors that are missing, extra or misshapen, or the file that is cut short.
-    """
-    expected = model.state_dict()
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            found = set(file.keys())
-            for problem, names in (("lacks", set(expected) - found), ("has unknown", found - set(expected))):
-                check(not names, f"{path} {problem} tensors {sorted(names)[:4]}", "use the weights of this very model")
-            weights = {name: file.get_tensor(name) for name in expected}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read ({error})", "it may be cut short: copy or export it again") from None
-    for name, tensor in weights.items():
-        check(
-            tensor.shape == expected[name].shape,
-            f"{path}: {name} has shape {tuple(tensor.shape)}",
-            f"the model takes {tuple(expected[name].shape)}",
-        )
-    model.load_state_dict(weights, assign=True)
