@@ -115,6 +115,10 @@ class ModelConfig:
             self.sliding_layers_per_full
         )
 
+    def window(self, layer: int) -> int | None:
+        """Tokens that a sliding layer sees, itself included; None where a layer sees every committed token."""
+        return None if self.is_full(layer) else self.sliding_window
+
     @property
     def num_parameters(self) -> int:
         """How many numbers are learned, without building anything."""

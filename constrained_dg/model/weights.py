@@ -44,7 +44,9 @@ def headers(path: Path) -> dict[str, Stored]:
         return {name: Stored(path, e.get_dtype(), tuple(e.get_shape())) for name, e in entries.items()}
 
 
-def check_tensors(stored: Mapping[str, Stored], expected: Mapping[str, torch.Tensor], where: Path, promise: str) -> None:
+def check_tensors(
+    stored: Mapping[str, Stored], expected: Mapping[str, torch.Tensor], where: Path, promise: str
+) -> None:
     """Compare what files hold with what a model takes.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.base import Constraint, permitted
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 
@@ -39,7 +39,7 @@ class Guide:
             (N, C, A) forbidden classes, and (N, C) conflicts: positions that would have nothing left, where the mask is
             lifted.
         """
-        allowed = constraint.allowed(answer, known, span)
+        allowed = permitted(constraint, answer, known, span)
         conflict = ~allowed.any(-1)
         return ~(allowed | conflict[..., None]), conflict
 

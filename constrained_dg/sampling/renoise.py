@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from constrained_dg import rng
-from constrained_dg.constraints.base import Constraint, blamed
+from constrained_dg.constraints.base import Constraint, blamed, permitted
 from constrained_dg.errors import check
 from constrained_dg.sampling.randomness import NEIGHBOURS
 from constrained_dg.shapes import BoolTensor, IntTensor
@@ -42,7 +42,7 @@ class Accepted:
         """
         decided = self.known.clone()
         decided[:, self.span] |= self.mask
-        allowed = self.constraint.allowed(self.answer, decided, self.span)
+        allowed = permitted(self.constraint, self.answer, decided, self.span)
         held = self.constraint.class_of(self.answer[:, self.span])[..., None]
         whole = blamed(self.constraint, self.answer)[:, self.span] & decided.all(-1, keepdim=True)
         return self.mask & (~allowed.gather(-1, held)[..., 0] | whole)

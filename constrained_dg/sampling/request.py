@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ from constrained_dg.constraints.base import Constraint, contradictory, judged
 from constrained_dg.constraints.checking import probe
 from constrained_dg.constraints.search import complete
 from constrained_dg.errors import check, is_count
+from constrained_dg.memory import free_memory
 from constrained_dg.sampling.answers import Answers
 from constrained_dg.sampling.base import Generation, Status, StepRecord
 from constrained_dg.sampling.class_log_probs import ClassLogProbs
@@ -262,22 +262,6 @@ def _check_lengths(model: Any, batch: Batch, options: Options) -> int:
             "lower the rows, candidates, canvas_length or max_new_tokens",
         )
     return canvas_length
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be had on a device; None where that is unknown."""
-    if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
-    if device.type != "cpu":
-        return None
-    try:  # free pages alone would not count what the system merely caches
-        with open("/proc/meminfo") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        names = ("SC_AVPHYS_PAGES", "SC_PAGE_SIZE")
-        known = all(name in getattr(os, "sysconf_names", {}) for name in names)
-        return os.sysconf(names[0]) * os.sysconf(names[1]) if known else None
 
 
 def _check_batch(batch: Batch, vocab_size: int) -> tuple[int, int]:

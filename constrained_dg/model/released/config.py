@@ -120,7 +120,11 @@ def _rope(text: dict[str, Any], all_full: bool) -> tuple[dict[str, float], float
         entry = given.get(kind) if isinstance(given, dict) else None
         if entry is None and all_full and kind == "sliding_attention":
             entry = usual
-        check(isinstance(entry, dict) and "rope_theta" in entry, f"{at} is {shown(entry)}", "give rope_type and rope_theta")
+        check(
+            isinstance(entry, dict) and "rope_theta" in entry,
+            f"{at} is {shown(entry)}",
+            "give rope_type and rope_theta",
+        )
         rope_type, share = entry.get("rope_type", "default"), entry.get("partial_rotary_factor", 1.0)
         known = ["default", "proportional"] if kind == "full_attention" else ["default"]
         check(rope_type in known, f"{at}.rope_type is {shown(rope_type)}", f"this backbone knows {known}")

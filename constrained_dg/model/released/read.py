@@ -49,7 +49,7 @@ def load_pretrained(
         config = read_config(raw)
         tokens = special_tokens(raw, generation, config.vocab_size)
         dtype = _dtype(raw) if dtype is None else dtype
-    except InputError as error:
+    except (InputError, RecursionError) as error:  # the latter while an odd value is put into words
         raise InputError(f"{folder / CONFIG}: {error}") from None
     check(dtype is None or dtype in TYPES, f"dtype is {dtype}", f"use one of {[str(known) for known in TYPES]}")
     try:
