@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from constrained_dg.cli import choices, entry
-from constrained_dg.errors import check
-from constrained_dg.training.fit import fit
+from constrained_dg.errors import check, needs
 
 #: What a checkpoint to start from implies, unless the user chooses otherwise.
 FINETUNE = {"model": "pretrained", "objective": "finetune", "optimisation": "finetune"}
@@ -17,6 +16,9 @@ FINETUNE = {"model": "pretrained", "objective": "finetune", "optimisation": "fin
 
 def train(cfg: dict[str, Any]) -> float:
     """Train as configured; returns the share of held-out problems that the final table says are solved."""
+    with needs("lightning", "training"):
+        from constrained_dg.training.fit import fit
+
     return fit(cfg)
 
 

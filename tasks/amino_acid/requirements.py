@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from constrained_dg.constraints import All, Automaton, Constraint, Count, Pinned, RealSum, Vocabulary
-from constrained_dg.errors import InputError, check
+from constrained_dg.errors import InputError, check, needs
 from constrained_dg.shapes import BoolTensor, IntTensor
 
 from . import properties, prosite
@@ -197,8 +197,9 @@ class Requirements:
 
     def broken(self, sequence: str) -> list[str]:
         """What of these a sequence breaks, by `re` and Biopython alone, without any rule of this project."""
-        from Bio.SeqUtils import molecular_weight
-        from Bio.SeqUtils.ProtParam import ProteinAnalysis
+        with needs("biopython", "checking charge, hydropathy and mass"):
+            from Bio.SeqUtils import molecular_weight
+            from Bio.SeqUtils.ProtParam import ProteinAnalysis
 
         (low, high), told = self.length, []
         if not (low <= len(sequence) <= high and re.fullmatch(f"[{RESIDUES}]+", sequence)):
