@@ -8,8 +8,6 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from constrained_dg.errors import needs
-
 from .graph import Graph
 
 _RED, _OFF = "\x1b[31m", "\x1b[0m"
@@ -57,8 +55,7 @@ def plot_graph(
     rest = [edge for edge in graph.edges if edge not in conflicts and edge not in bold]
     for edges, color, wide in ((rest, "0.75", 0.6), (sorted(bold), "black", 2.0), (sorted(conflicts), "red", 2.0)):
         nx.draw_networkx_edges(shown, where, edgelist=edges, edge_color=color, width=wide, ax=axes)
-    with needs("matplotlib", "a picture"):
-        import matplotlib
+    import matplotlib
 
     palette = matplotlib.colormaps["tab20" if max(colors or [0]) < 20 else "gist_ncar"]
     most = max(20, *(colors or [0]))

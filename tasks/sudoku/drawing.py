@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 
-from constrained_dg.errors import needs
-
 from .codec import BOX, SYMBOLS, Puzzle, from_tokens
 
 _BOLD, _RED, _OFF = "\x1b[1m", "\x1b[31m", "\x1b[0m"
@@ -49,8 +47,7 @@ def draw(puzzle: Puzzle, answer: torch.Tensor | None, violations: torch.Tensor |
 
 def plot(axes: Any, puzzle: Puzzle, answer: torch.Tensor | None, violations: torch.Tensor | None = None) -> None:
     """The same on matplotlib axes: clues black, answers blue, violations on red."""
-    with needs("matplotlib", "a picture"):
-        from matplotlib.patches import Rectangle
+    from matplotlib.patches import Rectangle
 
     size, box = puzzle.size, BOX[puzzle.size]
     values, marks = _values(puzzle, answer), _marks(puzzle, violations)
