@@ -11,16 +11,12 @@ from typing import Any
 
 import yaml
 
+from constrained_dg.places import choices
+
 #: `key: value # comment` of a yaml file, or `- group: choice # comment` of its defaults.
 _LINE = re.compile(r"^(?P<indent> *)(?:- )?(?P<key>[\w/.@-]+):(?P<value>.*?)(?:(?:^| )# (?P<comment>.*))?$")
 #: Columns of the names, and of a whole line of help.
 _NAMES, _WIDTH = 34, 120
-
-
-def choices(group: str, folders: Sequence[Path]) -> list[str]:
-    """The names of <folder>/<group>/*.yaml, those in folders of it with their folder: graph/coloring."""
-    found = {p.relative_to(f / group).with_suffix("").as_posix() for f in folders for p in (f / group).rglob("*.yaml")}
-    return sorted(found)
 
 
 def unknown(what: str, name: str, known: Sequence[str]) -> tuple[str, str]:
