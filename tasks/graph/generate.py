@@ -18,7 +18,7 @@ import networkx as nx
 import numpy as np
 import torch
 
-from constrained_dg.errors import InputError, check, is_count
+from constrained_dg.errors import check, is_count
 from constrained_dg.metrics import Outcome
 from constrained_dg.numba_jit import compiled
 from constrained_dg.shapes import BoolTensor, IntTensor
@@ -26,8 +26,8 @@ from constrained_dg.task import Batch, Problem, Task, normalised
 from tasks.graph import distances
 from tasks.graph.drawing import plot_graph
 from tasks.graph.families import Family, FamilyRule
-from tasks.graph.files import read_graphs, stem
 from tasks.graph.graph import Graph, random_graph
+from tasks.graph.graph_files import located, read_graphs, stem
 from tasks.graph.projection import breadth_first
 from tasks.graph.tokens import (
     EOS,
@@ -272,20 +272,17 @@ class GenerateGraphs(Task):
         return FamilyRule(tuple(families), self._coding(families[0].nodes), self.vocab_size)
 
     def read(self, path: str) -> list[GenerateProblem]:
-        """One problem for each graph of a file (`files.read_graphs`), which is its reference.
+        """One problem for each graph of a file (`graph_files.read_graphs`), which is its reference.
 
         The family is what the file's name begins with, such as planar_val.g6.gz, or else that of the task.
         """
         begin = next((name for name in FAMILIES if stem(Path(path)).startswith(name)), self.family)
         known = f"let its name begin with one of {', '.join(FAMILIES)}, or train with task.family=NAME"
         check(begin is not None, f"{path}: of which family are these graphs?", known)
-        problems = []
-        for named in read_graphs(path):
-            try:
-                problems.append(GenerateProblem.of(Family.of_graph(begin, named.graph), named.graph))
-            except InputError as error:
-                raise InputError(f"{path}, {named.name}: {error}") from None
-        return problems
+        return [
+            GenerateProblem.of(located(named.source, Family.of_graph, begin, named.graph), named.graph)
+            for named in read_graphs(path, MOST_NODES)
+        ]
 
     def parse(self, text: str) -> GenerateProblem:
         """One problem from the command line, such as regular:16,3; see `Family`."""
