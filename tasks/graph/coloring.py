@@ -19,7 +19,8 @@ from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.different_across import DifferentAcross
 from constrained_dg.constraints.pinned import Pinned
 from constrained_dg.errors import check, is_count
-from constrained_dg.metrics import Outcome, mean_interval, wilson
+from constrained_dg.intervals import mean_interval, metric, share
+from constrained_dg.metrics import Outcome
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Symmetric, Task
 from tasks.graph import drawing, tabu
@@ -142,7 +143,8 @@ class Coloring(Task):
         InputError: a value out of range.
     """
 
-    name = "coloring"
+    name = "graph/coloring"
+    samplers = ("guaranteed", "cold")
     vocab_size = VOCAB_SIZE
     blank_id = PAD
     padding_id = EOS
@@ -319,13 +321,13 @@ class Coloring(Task):
         fewer were used, of what is solved."""
         needed = {outcome.problem.text: dsatur(outcome.problem.graph) for outcome in outcomes}
         reached = sum(needed[outcome.problem.text] <= outcome.problem.k for outcome in outcomes)
-        low_high = list(wilson(reached, len(outcomes)))
-        metrics = {"dsatur": {"value": reached / len(outcomes), "n": len(outcomes), "ci95": low_high}}
+        metrics = {"dsatur": share(reached, len(outcomes))}
         below = [needed[o.problem.text] - o.tokens.unique().numel() for o in outcomes if o.solved]
         if len(below) >= 2:
-            shift = min(0, *below)
-            interval = [bound + shift for bound in mean_interval([value - shift for value in below])]
-            metrics["colors_below_dsatur"] = {"value": sum(below) / len(below), "n": len(below), "ci95": interval}
+            # The interval of a mean is cut at 0, so that values are counted from the lowest.
+            lowest = min(0, *below)
+            interval = [bound + lowest for bound in mean_interval([value - lowest for value in below])]
+            metrics["colors_below_dsatur"] = metric(sum(below) / len(below), len(below), interval)
         return metrics
 
     def draw(self, problem: ColoringProblem, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:

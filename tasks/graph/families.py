@@ -19,9 +19,10 @@ from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from tasks.graph.graph import Graph
 from tasks.graph.graph_files import whole_number
-from tasks.graph.projection import fill, is_graphical, of_degrees, sides, spanning_tree, two_sides
+from tasks.graph.projection import fill, is_graphical, of_degrees, spanning_tree, two_sides
 from tasks.graph.requirements import Acyclic, Connected, Degrees, EdgeCount, Fault, Planar, Requirement, TwoSided
 from tasks.graph.tokens import FAMILIES, MOST_NODES, Coding
+from tasks.graph.walks import sides
 
 #: Log-odds that an edge of the draft gains over its probability: the draft is one joint answer, probabilities are not.
 _KEPT = 8.0

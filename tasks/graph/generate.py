@@ -28,7 +28,7 @@ from tasks.graph.drawing import plot_graph
 from tasks.graph.families import Family, FamilyRule
 from tasks.graph.graph import Graph, random_graph
 from tasks.graph.graph_files import located, read_graphs, stem
-from tasks.graph.projection import breadth_first
+from tasks.graph.isomorphism import Classes
 from tasks.graph.tokens import (
     EOS,
     FAMILIES,
@@ -44,6 +44,7 @@ from tasks.graph.tokens import (
     relations,
     to_prompt,
 )
+from tasks.graph.walks import breadth_first
 
 #: Graphs drawn for one on its side of the split (one class in 16 is held out) before the search for it ends.
 _TRIES = 2000
@@ -167,6 +168,7 @@ class GenerateGraphs(Task):
     """
 
     name = "graph/generate"
+    samplers = ("exact_sharper", "guaranteed")
     vocab_size = FIRST_PATTERN + 256
     blank_id = PAD
     padding_id = EOS
@@ -237,7 +239,7 @@ class GenerateGraphs(Task):
     def overlap(self, problems: Sequence[GenerateProblem]) -> list[int]:
         """Which references are isomorphic to a training graph, as indices."""
         entries = {(problem.family.name, problem.family.nodes) for problem in problems if problem.reference}
-        known = distances.Classes(graph for entry in sorted(entries) for graph in self.training_graphs(*entry))
+        known = Classes(graph for entry in sorted(entries) for graph in self.training_graphs(*entry))
         return [at for at, problem in enumerate(problems) if problem.reference and problem.reference in known]
 
     def encode(self, problems: Sequence[GenerateProblem]) -> Batch:

@@ -27,7 +27,8 @@ import numpy as np
 import torch
 
 from constrained_dg.errors import check, is_count
-from constrained_dg.metrics import Outcome, wilson
+from constrained_dg.intervals import share
+from constrained_dg.metrics import Outcome
 from constrained_dg.sampling.base import Status
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Symmetric, Task, normalised
@@ -175,7 +176,8 @@ class Hamiltonian(Task):
         InputError: a value out of range.
     """
 
-    name = "hamiltonian"
+    name = "graph/hamiltonian"
+    samplers = ("guaranteed", "symmetry")
     vocab_size = VOCAB_SIZE
     blank_id = PAD
     padding_id = EOS
@@ -297,7 +299,8 @@ class Hamiltonian(Task):
         """Shares, where it is known whether there is a cycle (see `HamiltonianProblem.truth`).
 
         "found": of the Hamiltonian graphs, those whose cycle was found. "refused": of the others, those that were said
-        to have none. "false_claims": of all, cycles that are none and graphs said to have none though they have.
+        to have none. "right_verdicts": of both, found or refused. "false_claims": of all, wrong cycles called solved,
+        and graphs said to have no cycle though they have one.
         """
         found, refused, false = [], [], []
         for outcome in outcomes:
@@ -306,12 +309,8 @@ class Hamiltonian(Task):
             if truth is not None:
                 (found if truth else refused).append(outcome.solved and right if truth else denied)
             false.append((outcome.solved and not right) or (denied and truth is True))
-        shares = {"found": found, "refused": refused, "false_claims": false}
-        return {
-            name: {"value": sum(cases) / len(cases), "n": len(cases), "ci95": list(wilson(sum(cases), len(cases)))}
-            for name, cases in shares.items()
-            if cases
-        }
+        cases = {"found": found, "refused": refused, "right_verdicts": found + refused, "false_claims": false}
+        return {name: share(sum(each), len(each)) for name, each in cases.items() if each}
 
     def draw(self, problem: HamiltonianProblem, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
         graph = problem.graph

@@ -166,7 +166,7 @@ def test_graphs_come_from_other_formats_and_from_python(task):
 
 def test_a_graph_too_large_is_refused(task, tmp_path):
     (tmp_path / "large.col").write_text("p edge 257 1\ne 1 2\n")
-    with pytest.raises(InputError, match="large.col, line 1: a graph of 257 nodes; 1 to 256"):
+    with pytest.raises(InputError, match=r"large.col, line 1: a graph of 257 nodes; 1 to 256"):
         task.read(str(tmp_path / "large.col"))
 
 
@@ -174,7 +174,7 @@ def test_how_many_colors_comes_from_the_table_or_from_dsatur(task, tmp_path):
     (tmp_path / "a.tsv").write_text("graph6\tcolors\nEhEG\t5\n")
     assert task.read(str(tmp_path / "a.tsv"))[0].k == 5
     (tmp_path / "a.tsv").write_text("graph6\tcolors\nEhEG\tmany\n")
-    with pytest.raises(InputError, match="a.tsv, line 2: k: 'many' is not a whole number"):
+    with pytest.raises(InputError, match=r"a.tsv, line 2: k: 'many' is not a whole number"):
         task.read(str(tmp_path / "a.tsv"))
     (tmp_path / "a.g6").write_text("EhEG\n")
     assert task.read(str(tmp_path / "a.g6"))[0].k == 2 == task.parse("EhEG").k
