@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 
 import torch
 
+from constrained_dg.constraints.running import TimeIsUpError, check_time, report_fault
 from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
@@ -30,7 +31,7 @@ def candidates_of(answer: IntTensor, known: BoolTensor, num_classes: int) -> Boo
 def contradictory(constraint: Constraint, answer: IntTensor, known: BoolTensor) -> BoolTensor:
     """(B) True where propagation alone proves that no satisfying answer agrees with the known tokens."""
     candidates = candidates_of(constraint.class_of(answer), known, constraint.num_classes)
-    return ~constraint.propagate(candidates).any(-1).all(-1)
+    return ~propagated(constraint, candidates).any(-1).all(-1)
 
 
 def judged(constraint: Constraint, answer: IntTensor) -> BoolTensor:
@@ -43,20 +44,53 @@ def blamed(constraint: Constraint, answer: IntTensor) -> BoolTensor:
     return _guarded(constraint, "violations", answer)
 
 
-def _guarded(constraint: Constraint, method: str, answer: IntTensor) -> BoolTensor:
+def permitted(constraint: Constraint, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
+    """`allowed` that never ends a run: (B, T), (B, T) -> (B, C, A), nothing ruled out and a warning where it raises."""
     try:
-        return getattr(constraint, method)(answer)
-    except InputError:
+        return constraint.allowed(answer, known, span)
+    except (InputError, TimeIsUpError):
         raise
     except Exception as error:  # a user's code: anything
         if len(answer) > 1:
-            rows = torch.arange(len(answer)).split(1)
-            rules = [constraint if constraint.rows == 1 else constraint.select(row) for row in rows]
-            return torch.cat([_guarded(rule, method, answer[row]) for rule, row in zip(rules, rows, strict=True)])
-        what = f"{type(constraint).__name__}.{method} raised {type(error).__name__}: {error}"
-        log.warning("%s; the answer counts as unsolved", what)
+            alone = [(_row_of(constraint, row), row) for row in torch.arange(len(answer)).split(1)]
+            return torch.cat([permitted(rule, answer[row], known[row], span) for rule, row in alone])
+        _warn(constraint, "allowed", error, "it rules nothing out here")
+        return candidates_of(constraint.class_of(answer[:, span]), known[:, span], constraint.num_classes)
+
+
+def propagated(constraint: Constraint, candidates: BoolTensor) -> BoolTensor:
+    """`propagate` that never ends a search: the candidates (B, T, A) as they are, and a warning, where it raises."""
+    try:
+        return constraint.propagate(candidates)
+    except (InputError, TimeIsUpError):
+        raise
+    except Exception as error:  # a user's code: anything
+        _warn(constraint, "propagate", error, "it rules nothing out here")
+        return candidates
+
+
+def _guarded(constraint: Constraint, method: str, answer: IntTensor) -> BoolTensor:
+    try:
+        return getattr(constraint, method)(answer)
+    except (InputError, TimeIsUpError):
+        raise
+    except Exception as error:  # a user's code: anything
+        if len(answer) > 1:
+            alone = [(_row_of(constraint, row), row) for row in torch.arange(len(answer)).split(1)]
+            return torch.cat([_guarded(rule, method, answer[row]) for rule, row in alone])
+        _warn(constraint, method, error, "the answer counts as unsolved")
         shape = answer.shape if method == "violations" else answer.shape[:1]
         return torch.zeros(shape, dtype=torch.bool, device=answer.device)
+
+
+def _row_of(constraint: Constraint, row: IntTensor) -> Constraint:
+    return constraint if constraint.rows == 1 else constraint.select(row)
+
+
+def _warn(constraint: Constraint, method: str, error: Exception, consequence: str) -> None:
+    what = f"{type(constraint).__name__}.{method} raised {type(error).__name__}: {error}"
+    report_fault(what)
+    log.warning("%s; %s", what, consequence)
 
 
 def _equal(one: object, other: object) -> bool:
@@ -230,6 +264,7 @@ class Constraint(ABC):
         Default: `allowed`, taking positions with one candidate as known, until nothing changes.
         """
         while True:
+            check_time()
             known = candidates.sum(-1) == 1
             answer = self.tokens_of(candidates.to(torch.uint8).argmax(-1))
             smaller = candidates & self.allowed(answer, known, slice(0, self.length))

@@ -13,6 +13,7 @@ from constrained_dg.constraints.base import Constraint, candidates_of, judged
 from constrained_dg.constraints.pinned import Pinned, likeliest_alone
 from constrained_dg.constraints.priced_repair import priced
 from constrained_dg.constraints.product import Counted, Counter
+from constrained_dg.constraints.running import check_time
 from constrained_dg.constraints.sweep import TABLE, Machine
 from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.constraints.vocabulary import Vocabulary
@@ -215,8 +216,10 @@ class All(Constraint):
         while (new_size := int(candidates.sum())) != size:
             size = new_size
             for part, to_own in rest:
+                check_time()
                 candidates = part.propagate(candidates) if to_own is None else _coarsely(part, to_own, candidates)
             for product in products:
+                check_time()
                 candidates = product.shrink(candidates)
         return candidates
 

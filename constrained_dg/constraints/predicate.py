@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.running import report_fault
 from constrained_dg.errors import InputError
 from constrained_dg.shapes import BoolTensor, IntTensor
 
@@ -57,6 +58,7 @@ class Predicate(Constraint):
             fault, cause = f"the rule {self.name} returned {said!r}, which is no bool", None
         if strict.get():
             raise InputError(f"{fault}, on the answer {answer}", "return True or False for every answer") from cause
+        report_fault(fault)
         return False, fault
 
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
 
-from constrained_dg.constraints.base import Constraint, candidates_of, judged, one_hot
+from constrained_dg.constraints.base import Constraint, candidates_of, judged, one_hot, propagated
+from constrained_dg.constraints.running import TimeIsUpError, check_time, listening
+from constrained_dg.constraints.running import time_limit as within
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -18,7 +19,8 @@ class Completion:
 
     Attributes:
         answer: (T) int64, the tokens that the judge accepts, or None.
-        exhausted: the whole space was searched without an answer: a proof that none exists.
+        exhausted: the whole space was searched without an answer: a proof that none exists. Never where a judge raised
+            on the way: what it would have said is unknown.
         nodes: branches opened, and moves of a rule's own `repair`; what propagation alone decides costs none.
     """
 
@@ -55,7 +57,8 @@ def complete(
         tokens: (T, A) int64, the token to write for each class; None means the first. `Constraint.likeliest` makes
             both from the model's (T, V).
         node_budget: branches that may be opened; a `repair` has bounds of its own.
-        time_limit: seconds, or None. With a limit the outcome depends on the machine. It does not interrupt a `repair`.
+        time_limit: seconds, or None. With a limit the outcome depends on the machine. It is looked at between branches,
+            and inside rules wherever they call `running.check_time`; one step of a rule is not interrupted.
 
     Raises:
         InputError: shapes do not fit, or a negative budget.
@@ -77,35 +80,43 @@ def complete(
         """(T) tokens of (T) classes; the token that stands there already stays where its class is the same."""
         return torch.where(classes == draft, answer, tokens.gather(-1, classes[:, None])[:, 0])
 
-    deadline = None if time_limit is None else time.monotonic() + time_limit
     draft = constraint.class_of(answer)
     branches = [candidates_of(draft[None], (known | ~constraint.bound)[None], num_classes)]  # last in, first out
     nodes, moves = -1, 0  # the root is not a branch
-    while branches:
-        if nodes == node_budget or (deadline is not None and time.monotonic() > deadline):
+    with within(time_limit), listening() as faults:
+        try:
+            while branches:
+                if nodes == node_budget:
+                    return Completion(None, exhausted=False, nodes=max(nodes, 0) + moves)
+                check_time()
+                # 1. Prune: by propagation, or to the best answer where the rule can say which that is.
+                candidates = propagated(constraint, branches.pop())
+                nodes += 1
+                if constraint.has_most_likely:  # no need to branch
+                    found, exists = constraint.most_likely(log_probs[None].masked_fill(~candidates, -torch.inf))
+                    candidates = one_hot(found, num_classes) & exists[:, None, None]
+                sizes = candidates[0].sum(-1)
+                smallest, largest = torch.aminmax(sizes)
+                # 2. Nothing left, or one answer left: the judge decides, and a branch has ended.
+                if smallest == 0:
+                    continue
+                if largest == 1:
+                    whole = written(candidates[0].to(torch.uint8).argmax(-1))
+                    if judged(constraint, whole[None]):
+                        return Completion(whole, exhausted=False, nodes=nodes + moves)
+                    continue
+                # 3. At the root, what the rule itself makes of the draft.
+                if nodes == 0:
+                    found, moves = constraint.repair(draft, candidates[0], log_probs)
+                    if found is not None and bool(candidates[0].gather(-1, found[:, None]).all()):
+                        whole = written(found)
+                        if judged(constraint, whole[None]):
+                            return Completion(whole, exhausted=False, nodes=moves)
+                # 4. Branch.
+                branches += _branch(candidates, sizes, log_probs)
+        except TimeIsUpError:
             return Completion(None, exhausted=False, nodes=max(nodes, 0) + moves)
-        candidates = constraint.propagate(branches.pop())
-        nodes += 1
-        if constraint.has_most_likely:  # no need to branch
-            found, exists = constraint.most_likely(log_probs[None].masked_fill(~candidates, -torch.inf))
-            candidates = one_hot(found, num_classes) & exists[:, None, None]
-        sizes = candidates[0].sum(-1)
-        smallest, largest = torch.aminmax(sizes)
-        if smallest == 0:
-            continue
-        if largest == 1:
-            whole = written(candidates[0].to(torch.uint8).argmax(-1))
-            if judged(constraint, whole[None]):
-                return Completion(whole, exhausted=False, nodes=nodes + moves)
-            continue
-        if nodes == 0:
-            found, moves = constraint.repair(draft, candidates[0], log_probs)
-            if found is not None and bool(candidates[0].gather(-1, found[:, None]).all()):
-                whole = written(found)
-                if judged(constraint, whole[None]):
-                    return Completion(whole, exhausted=False, nodes=moves)
-        branches += _branch(candidates, sizes, log_probs)
-    return Completion(None, exhausted=True, nodes=nodes + moves)
+    return Completion(None, exhausted=not faults, nodes=nodes + moves)
 
 
 def _branch(candidates: BoolTensor, sizes: IntTensor, log_probs: FloatTensor) -> list[BoolTensor]:

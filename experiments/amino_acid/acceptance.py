@@ -12,11 +12,11 @@ from typing import ClassVar
 import torch
 
 from constrained_dg.cli import load_sampler
-from constrained_dg.metrics import solve
+from constrained_dg.evaluation import solve
 from constrained_dg.model import Backbone
 from constrained_dg.runs import load
 from constrained_dg.sampling import EntropyBound, Schedule
-from tasks.amino_acid import statistics
+from tasks.amino_acid import distances
 
 COUNT = 64
 
@@ -42,10 +42,10 @@ def main() -> None:
         "exact": (exact, run.model),
         "exact, untrained": (exact, untrained),
     }
-    rows = {"as many natural ones": [statistics.sampling_floor(COUNT, known, width) for width in (1, 2)]}
+    rows = {"as many natural ones": [distances.sampling_floor(COUNT, known, width) for width in (1, 2)]}
     for name, (sampler, model) in settings.items():
         made = [o.answer for o in solve(model, run.task, sampler, problems, batch_size=COUNT, seed=0)]
-        rows[name] = [statistics.residue_divergence(made, known), statistics.pair_divergence(made, known)]
+        rows[name] = [distances.residue_divergence(made, known), distances.pair_divergence(made, known)]
     for name, (single, pair) in rows.items():
         told = [f"{each['value']:.3f} ({each['ci95'][0]:.3f}-{each['ci95'][1]:.3f})" for each in (single, pair)]
         print(f"| {name} | {told[0]} | {told[1]} |")

@@ -19,13 +19,14 @@ from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.different_across import DifferentAcross
 from constrained_dg.constraints.pinned import Pinned
 from constrained_dg.errors import check, is_count
+from constrained_dg.evaluation import Outcome
 from constrained_dg.intervals import mean_interval, metric, share
-from constrained_dg.metrics import Outcome
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Symmetric, Task
-from tasks.graph import drawing, tabu
-from tasks.graph.graph import Graph, random_graph, reordered
-from tasks.graph.graph_files import located, read_graphs, whole_number
+
+from . import drawing, tabu
+from .graph import Graph, random_graph, reordered
+from .graph_files import located, read_graphs, whole_number
 
 PAD, EOS = 0, 1
 #: Prompt tokens of a node, by its degree over the number of colors: below 1 it can always be colored last.

@@ -12,9 +12,10 @@ import networkx as nx
 import numpy as np
 
 from constrained_dg.intervals import resampled, share
-from tasks.graph.families import Family
-from tasks.graph.graph import Graph
-from tasks.graph.isomorphism import Classes
+
+from .families import Family
+from .graph import Graph
+from .isomorphism import Classes
 
 #: Resamples of a bootstrap.
 _RESAMPLES = 500

@@ -17,12 +17,13 @@ import torch
 from constrained_dg.constraints.base import Constraint, candidates_of
 from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
-from tasks.graph.graph import Graph
-from tasks.graph.graph_files import whole_number
-from tasks.graph.projection import fill, is_graphical, of_degrees, spanning_tree, two_sides
-from tasks.graph.requirements import Acyclic, Connected, Degrees, EdgeCount, Fault, Planar, Requirement, TwoSided
-from tasks.graph.tokens import FAMILIES, MOST_NODES, Coding
-from tasks.graph.walks import sides
+
+from .graph import Graph
+from .graph_files import whole_number
+from .projection import fill, is_graphical, of_degrees, spanning_tree, two_sides
+from .requirements import Acyclic, Connected, Degrees, EdgeCount, Fault, Planar, Requirement, TwoSided
+from .tokens import FAMILIES, MOST_NODES, Coding
+from .walks import sides
 
 #: Log-odds that an edge of the draft gains over its probability: the draft is one joint answer, probabilities are not.
 _KEPT = 8.0

@@ -19,17 +19,18 @@ import numpy as np
 import torch
 
 from constrained_dg.errors import check, is_count
-from constrained_dg.metrics import Outcome
+from constrained_dg.evaluation import Outcome
 from constrained_dg.numba_jit import compiled
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Task, normalised
-from tasks.graph import distances
-from tasks.graph.drawing import plot_graph
-from tasks.graph.families import Family, FamilyRule
-from tasks.graph.graph import Graph, random_graph
-from tasks.graph.graph_files import located, read_graphs, stem
-from tasks.graph.isomorphism import Classes
-from tasks.graph.tokens import (
+
+from . import distances
+from .drawing import plot_graph
+from .families import Family, FamilyRule
+from .graph import Graph, random_graph
+from .graph_files import located, read_graphs, stem
+from .isomorphism import Classes
+from .tokens import (
     EOS,
     FAMILIES,
     FIRST_PATTERN,
@@ -44,7 +45,7 @@ from tasks.graph.tokens import (
     relations,
     to_prompt,
 )
-from tasks.graph.walks import breadth_first
+from .walks import breadth_first
 
 #: Graphs drawn for one on its side of the split (one class in 16 is held out) before the search for it ends.
 _TRIES = 2000

@@ -13,7 +13,8 @@ import torch
 
 from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, IntTensor
-from tasks.graph import graph6
+
+from . import graph6
 
 #: Nodes that a graph from text may have where nothing smaller is asked for: its matrix takes a megabyte.
 MOST_NODES = 1024

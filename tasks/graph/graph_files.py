@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from constrained_dg.errors import InputError, check
 from constrained_dg.files import read_text
-from tasks.graph.graph import MOST_NODES, Graph
+
+from .graph import MOST_NODES, Graph
 
 log = logging.getLogger(__name__)
 Made = TypeVar("Made")

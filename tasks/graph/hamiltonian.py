@@ -27,15 +27,16 @@ import numpy as np
 import torch
 
 from constrained_dg.errors import check, is_count
+from constrained_dg.evaluation import Outcome
 from constrained_dg.intervals import share
-from constrained_dg.metrics import Outcome
 from constrained_dg.sampling.base import Status
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Symmetric, Task, normalised
-from tasks.graph import drawing
-from tasks.graph.graph import Graph, reordered
-from tasks.graph.graph_files import Named, located, read_graphs
-from tasks.graph.hamiltonian_rule import EXACT, HamiltonianCycle, best_cycles, shrink, visited
+
+from . import drawing
+from .graph import Graph, reordered
+from .graph_files import Named, located, read_graphs
+from .hamiltonian_rule import EXACT, HamiltonianCycle, best_cycles, shrink, visited
 
 PAD, EOS, FIRST_NODE = 0, 1, 2
 MOST_NODES = 64

@@ -14,8 +14,9 @@ from functools import lru_cache
 import numpy as np
 
 from constrained_dg.numba_jit import compiled
-from tasks.graph.graph import Graph
-from tasks.graph.walks import pieces
+
+from .graph import Graph
+from .walks import pieces
 
 #: Refinements after which a comparison is given up: about a second at 64 nodes. EASY: what most comparisons need.
 BUDGET, EASY = 20_000, 500

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from constrained_dg.numba_jit import compiled
-from tasks.graph.walks import pieces, walk
+
+from .walks import pieces, walk
 
 
 @compiled

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from constrained_dg.numba_jit import compiled
-from tasks.graph.planarity import is_planar
-from tasks.graph.walks import sides
+
+from .planarity import is_planar
+from .walks import sides
 
 #: Rounds of degree-preserving switches after which a realisation is left as it is.
 _ROUNDS = 1000

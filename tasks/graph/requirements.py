@@ -10,9 +10,9 @@ from typing import ClassVar
 import networkx as nx
 import numpy as np
 
-from tasks.graph.graph import Graph
-from tasks.graph.planarity import is_planar, keeps_planar, kuratowski
-from tasks.graph.walks import bridges, pieces, sides
+from .graph import Graph
+from .planarity import is_planar, keeps_planar, kuratowski
+from .walks import bridges, pieces, sides
 
 #: What is wrong with a graph: a sentence, and the pairs that take part, (n, n) bool, at least one.
 Fault = tuple[str, np.ndarray]

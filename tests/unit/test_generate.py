@@ -152,6 +152,26 @@ def test_text_is_filled_in_where_it_stands(canvas_length):
     assert sorted({record.start for record in made.trace}) == list(range(0, 16, canvas_length))
 
 
+def test_the_judge_sees_a_token_that_is_fixed_behind_the_end():
+    """An end token stands before a pinned token that the rule asks for: the first pass already has the answer."""
+
+    class Last(Anything):
+        def is_satisfied(self, answer):
+            return (answer[:, 7] == 4) & (answer[:, 2] == 6) & (answer[:, 3] == 0)
+
+        def violations(self, answer):
+            return ~self.is_satisfied(answer)[:, None].expand_as(answer)
+
+    class Ending(Fake):
+        def logits(self, canvas, cache, signal):
+            return 40.0 * (torch.arange(VOCAB) == 6).float().expand(*canvas.shape, VOCAB)
+
+    canvas, pinned = torch.tensor([[1, 1, 0, 0, 0, 0, 0, 4]]), torch.tensor([[True, True] + [False] * 5 + [True]])
+    made = generate(Ending(), PROMPT[:1], Last(8), canvas=canvas, pinned=pinned, eos=6, pad=0, max_passes=9)
+    assert made.status == [Status.SOLVED] and made.passes.tolist() == [1]
+    assert made.tokens.tolist() == [[1, 1, 6, 0, 0, 0, 0, 4]]
+
+
 # -- candidates, guarantee, limits -------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ import torch
 from constrained_dg.cli import ROOT, load_sampler
 from constrained_dg.constraints import check_constraint, complete
 from constrained_dg.errors import InputError
-from constrained_dg.metrics import Outcome, solve
+from constrained_dg.evaluation import Outcome, solve
 from constrained_dg.model import Backbone, preset
 from constrained_dg.sampling.base import Status
 from tasks.graph.graph import Graph
@@ -336,6 +336,7 @@ def test_measures(task):
     assert {name: (share["value"], share["n"]) for name, share in told.items()} == {
         "found": (0.5, 2),
         "refused": (0.5, 2),
+        "right_verdicts": (0.5, 4),
         "false_claims": (0.0, 5),
     }
     assert all(low <= share["value"] <= high for share in told.values() for low, high in [share["ci95"]])

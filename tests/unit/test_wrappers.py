@@ -8,7 +8,7 @@ import torch
 import constrained_dg
 from constrained_dg.cli import ROOT, load_sampler
 from constrained_dg.errors import InputError
-from constrained_dg.metrics import solve
+from constrained_dg.evaluation import solve
 from constrained_dg.sampling import (
     AllowedToken,
     Candidates,
@@ -25,7 +25,7 @@ from constrained_dg.sampling import (
     Violations,
 )
 from tasks.sudoku import Sudoku
-from tests.fakes import Fake, Restless, sudoku_batch
+from tests.fakes import VOCAB, Anything, Fake, Restless, sudoku_batch
 
 EAGER = Diffusion("eager", Guide(True, True), renoise=Violations(), judge_stop=True, max_passes=2)
 CLUES = torch.rand(6, 16, generator=torch.Generator().manual_seed(4)) < 0.45
@@ -60,6 +60,39 @@ def test_of_attempts_that_all_fail_the_likeliest_is_kept():
         Restarts("restarts", EAGER, attempts=n).run(Restless(1), batch, rules, 3).log_probability for n in (1, 2, 5)
     ]
     assert (several[0] <= several[1]).all() and (several[1] <= several[2]).all() and several[0].sum() < several[2].sum()
+
+
+class Changing(Fake):
+    """Says what it is given for each pass: (token, certainty)."""
+
+    def __init__(self, *passes):
+        super().__init__()
+        self.passes = passes
+
+    def logits(self, canvas, cache, signal):
+        token, certainty = self.passes[self.calls - 1]
+        return certainty * (torch.arange(VOCAB) == token).float().expand(*canvas.shape, VOCAB)
+
+
+class Fours(Anything):
+    """Accepts an answer of fours alone."""
+
+    def is_satisfied(self, answer):
+        return (answer == 4).all(-1)
+
+    def violations(self, answer):
+        return answer != 4
+
+
+@pytest.mark.parametrize("passes", [((3, 30.0), (4, 2.0)), ((3, 2.0), (4, 30.0))])
+def test_an_accepted_answer_beats_a_likelier_one_that_was_rejected(passes):
+    """The first attempt writes threes, which are rejected; the second fours, which are accepted, and less likely."""
+    batch = sudoku_batch([0], torch.zeros(1, 16, dtype=torch.bool))[0]
+    sampler = Restarts("restarts", Diffusion(max_passes=1), attempts=5)
+    made = sampler.run(Changing(*passes), batch, Fours(), 0)
+    assert made.status == [Status.SOLVED] and (made.tokens == 4).all() and made.passes.tolist() == [2]
+    alone = Diffusion(max_passes=1).run(Changing(passes[1]), batch, Fours(), made.seeds)
+    assert torch.equal(alone.log_probability, made.log_probability)
 
 
 def test_a_listener_hears_of_the_callers_rows():

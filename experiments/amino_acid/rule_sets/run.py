@@ -1,7 +1,7 @@
 """Random rule sets, some of which nothing can meet: what samplers make of them, checked by `re` and Biopython alone.
 
 python -m experiments.amino_acid.rule_sets.run run=RUN n=1000 samplers=exact,search out=DIR \\
-    prosite=../shared/data/protein/biopython_tests
+    prosite=DATA/protein/biopython_tests
 
 A satisfiable set is made around a held-out natural sequence, half of those with motifs after a match of one of the
 PROSITE records in the folder was written into it; that sequence is checked to meet the set. One set in ten gets a
@@ -9,27 +9,29 @@ requirement more that contradicts the others by arithmetic.
 """
 
 import json
-import logging
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from constrained_dg.cli import load_sampler
+from constrained_dg.cli import ROOT, load_sampler
 from constrained_dg.errors import check
-from constrained_dg.metrics import solve, wilson
+from constrained_dg.evaluation import solve
+from constrained_dg.intervals import wilson
 from constrained_dg.model import Backbone
 from constrained_dg.report import new_header, progress
 from constrained_dg.runs import load
 from constrained_dg.sampling.base import Status
+from experiments.arguments import parse
+from experiments.arguments import run as command
 from tasks.amino_acid import rule_sets
+from tasks.amino_acid.judge import broken
 from tasks.amino_acid.prosite import Pattern, read_prosite
 from tasks.amino_acid.residues import RESIDUES
 from tasks.amino_acid.task import SequenceProblem
 
-ROOT = Path(__file__).parents[3]
+KEYS = {"run": None, "out": None, "prosite": "", "n": 1000, "samplers": "exact", "seed": 0}
 
 
 def matching(pattern: Pattern, draws: np.random.Generator) -> str:
@@ -57,7 +59,7 @@ def made(task, patterns: list[Pattern], n: int, seed: int) -> tuple[list[Sequenc
             at = int(draws.integers(max(1, len(sequence) - len(match) + 1)))
             sequence = (sequence[:at] + match + sequence[at + len(match) :])[: max(len(sequence), len(match))]
         requirements = rule_sets.planted(sequence, rules, draws, own, kind)
-        told = requirements.broken(sequence)
+        told = broken(requirements, sequence)
         check(not told and set(sequence) <= set(RESIDUES), f"set {number} is not met by its own sequence: {told}")
         possible.append(number % 10 != 9)
         if not possible[-1]:
@@ -67,21 +69,16 @@ def made(task, patterns: list[Pattern], n: int, seed: int) -> tuple[list[Sequenc
 
 
 def main(arguments: list[str]) -> None:
-    options = dict(argument.partition("=")[::2] for argument in arguments)
-    known = {"run", "prosite", "n", "samplers", "out", "seed"}
-    check(set(options) <= known and {"run", "out"} <= set(options), f"arguments {arguments}", f"known: {sorted(known)}")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    options = parse(arguments, KEYS)
     torch.set_num_threads(1)
     run, out = load(options["run"]), Path(options["out"])
     check(not out.exists(), f"{out} exists", "reports are never overwritten")
-    folder = options.get("prosite")
-    patterns = (
-        [] if folder is None else [p for path in sorted(Path(folder).glob("ps*.txt")) for p in read_prosite(path)]
-    )
-    n, seed = int(options.get("n", 1000)), int(options.get("seed", 0))
+    folder = options["prosite"]
+    patterns = [] if not folder else [p for path in sorted(Path(folder).glob("ps*.txt")) for p in read_prosite(path)]
+    n, seed = options["n"], options["seed"]
     problems, possible = made(run.task, patterns, n, seed)
     rows = []
-    for name in options.get("samplers", "exact").split(","):
+    for name in options["samplers"].split(","):
         sampler = load_sampler(name.removesuffix("@untrained"))
         model = run.model if sampler.needs_model else None
         if name.endswith("@untrained"):
@@ -90,7 +87,7 @@ def main(arguments: list[str]) -> None:
         with progress(name, len(problems)) as told:
             outcomes = solve(model, run.task, sampler, problems, batch_size=16, seed=seed, progress=told)
         seconds = time.perf_counter() - begun
-        met = [o.solved and not o.problem.requirements.broken(o.answer) for o in outcomes]
+        met = [o.solved and not broken(o.problem.requirements, o.answer) for o in outcomes]
         for tier in [*rule_sets.RULES, "all satisfiable", "unsatisfiable"]:
             chosen = [
                 at for at, o in enumerate(outcomes)
@@ -121,4 +118,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    command(main)

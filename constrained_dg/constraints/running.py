@@ -1,0 +1,60 @@
+"""What a search and the rules under it tell each other: until when there is time, and which judge failed.
+
+Both go by context variables, because rules are nested (`All`, `On`, `Predicate`) and none of their methods should need
+a further argument for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+_faults: ContextVar[list[str] | None] = ContextVar("faults", default=None)
+
+
+class TimeIsUpError(Exception):
+    """Raised by `check_time` where `time_limit` has run out."""
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Let `check_time` raise after so many seconds; None sets no limit. An earlier limit around it stays."""
+    outer = _deadline.get()
+    inner = outer if seconds is None else time.monotonic() + seconds
+    token = _deadline.set(inner if outer is None or inner is None else min(inner, outer))
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def check_time() -> None:
+    """For loops that may take seconds, between two steps of them.
+
+    Raises:
+        TimeIsUpError: the time limit of the search has run out.
+    """
+    deadline = _deadline.get()
+    if deadline is not None and time.monotonic() >= deadline:
+        raise TimeIsUpError
+
+
+@contextmanager
+def listening() -> Iterator[list[str]]:
+    """Collects the failures of judges (`report_fault`) that happen inside."""
+    heard: list[str] = []
+    token = _faults.set(heard)
+    try:
+        yield heard
+    finally:
+        _faults.reset(token)
+
+
+def report_fault(message: str) -> None:
+    """Say that a judge failed, so that its verdict "not satisfied" proves nothing."""
+    heard = _faults.get()
+    if heard is not None:
+        heard.append(message)
