@@ -55,11 +55,7 @@ class On(Constraint):
             f"positions run from {low} to {high}",
             f"an answer of length {self.length} has positions 0 to {self.length - 1}",
         )
-        check(
-            len(positions.unique()) == len(positions),
-            "a position is given twice",
-            "give each position of the rule another one",
-        )
+        check(len(positions.unique()) == len(positions), "a position is given twice", "give each once")
         check(
             rule.num_classes in (classes.named, classes.size),
             f"{classes.named} classes do not fit a rule of {rule.num_classes} tokens",
@@ -92,7 +88,7 @@ class On(Constraint):
         return slot
 
     def _read(self, answer: IntTensor) -> tuple[IntTensor, BoolTensor]:
-        """(B, R) twice: the rule's tokens at its positions (0 for tokens that it does not know), and where those are."""
+        """(B, R) twice: the rule's tokens at its positions (0 for unknown tokens), and where those are."""
         self.check_answer(answer)
         own = self.class_of(answer[:, self.positions])
         foreign = own >= self.rule.num_classes

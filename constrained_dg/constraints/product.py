@@ -101,8 +101,8 @@ class Product:
     def fitting(cls, machine: Tables, counters: Sequence[Counter]) -> tuple[Product | None, list[int]]:
         """The product with as many of the sums as can be swept, and which (as indices).
 
-        Sums of whole numbers come first, small ones before large ones, exactly where that fits; others on the finest grid that fits and still tells something of
-        their bounds.
+        Sums of whole numbers come first, small ones before large ones, exactly where that fits; others on the finest
+        grid that fits and still rules something out.
         """
         chosen: list[Gridded] = []
         left: list[int] = []

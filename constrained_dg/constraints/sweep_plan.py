@@ -42,10 +42,8 @@ class SweepPlan:
     others: list[Constraint]
 
     @classmethod
-    def of(
-        cls, parts: Sequence[tuple[Constraint, IntTensor | None]], length: int, num_classes: int, dense: int = DENSE
-    ) -> SweepPlan:
-        """Args: parts: rules with the map from these classes to their own (None: the same)."""
+    def of(cls, parts: Sequence[tuple[Constraint, IntTensor | None]], length: int, num_classes: int) -> SweepPlan:
+        """The plan of rules, each with the map from these classes to its own (None: the same)."""
         products: list[_Joined] = []
         sums: list[_Sum] = []
         rest, covered = [], []
@@ -60,7 +58,7 @@ class SweepPlan:
             else:
                 _join(products, machine, TABLE)
         # 2. Small sums join a table, or are one where no automaton shares their positions.
-        left = [each for each in sums if each.machine is None or not _join(products, each.machine, dense, alone=False)]
+        left = [each for each in sums if each.machine is None or not _join(products, each.machine, DENSE, alone=False)]
         counters = []
         for group in _groups(left):
             # 3. Larger ones are swept beside a table, up to three at a time.
