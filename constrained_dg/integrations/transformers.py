@@ -156,7 +156,7 @@ def wrap(model: Any) -> Wrapped:
 
 
 def cache_keyword(model: Any) -> str:
-    """What a model calls the keys and values it is given: `cache` from transformers 5.24 on, `past_key_values` before."""
+    """The name of the argument for keys and values: `cache` from transformers 5.24 on, `past_key_values` before."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 

@@ -55,7 +55,7 @@ def test_differences_are_paired():
         ([f"run={RUN}", "data=x", "out=y", "jobs=best"], r"no jobs \['best'\]"),
         ([f"run={RUN}", "data=x", "out=y", "limit=-1"], "limit is '-1'"),
         (["run=nowhere", "data=x", "out=y"], "no run.json"),
-        ([f"run={RUN}", "data=nowhere.csv", "out=y"], "no file nowhere.csv"),
+        ([f"run={RUN}", "data=nowhere.csv", "out=y"], "no file 'nowhere.csv'"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(arguments, words):
