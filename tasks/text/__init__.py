@@ -1,4 +1,4 @@
-"""A user's own prompts and answers."""
+"""Pairs of a prompt and an answer from a file."""
 
 from .task import Pair, Text
 

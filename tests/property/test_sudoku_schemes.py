@@ -77,9 +77,9 @@ def test_an_unclear_scheme_is_refused_or_read_as_it_was_written(path, puzzle):
             values = [read.cells for read in read()]
         except InputError:
             continue
-        # 16x16 with letters, 0 and another blank but no G is hexadecimal, whatever its author meant.
-        hexadecimal = len(cells) == 256 and "0" in marks and "G" not in marks
-        assert values == [tuple(cells)] or hexadecimal
+        # By convention a 0 without any other blank is a blank, and 0 beside another blank and letters hexadecimal.
+        convention = "0" in marks and (not set(marks) & set(".-x") or (len(cells) == 256 and "G" not in marks))
+        assert values == [tuple(cells)] or convention
 
 
 @many
