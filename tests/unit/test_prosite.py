@@ -54,7 +54,7 @@ def test_what_patterns_mean(text, regex, shortest, longest):
         ("a-C", "'a' in 'a' is not a residue"),
         (
             "A-[Cx]",
-            "'x' in '[Cx]' is not a residue; write ACDEFGHIKLMNPQRSTVWY, B for [DN], Z for [EQ]; x stands",
+            "'x' in '[Cx]' is not a residue; write ACDEFGHIKLMNPQRSTVWY, B for [DN], Z for [EQ]; x is alone",
         ),
         ("{x}", "'x' in '{x}' is not a residue"),
         ("A-[<M]", "'<' in '[<M]' is not a residue"),
