@@ -34,8 +34,8 @@ from torch.distributed.fsdp import FSDPModule
 from constrained_dg import report
 from constrained_dg.cli import ROOT, choices, entry
 from constrained_dg.errors import check
+from constrained_dg.evaluation import check_sampler, solve, summarise
 from constrained_dg.files import write_whole
-from constrained_dg.metrics import check_sampler, solve, summarise
 from constrained_dg.runs import OUR_PACKAGES, build
 from constrained_dg.sampling import Diffusion
 from constrained_dg.sampling.base import Sampler

@@ -26,11 +26,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from constrained_dg import usage
 from constrained_dg.errors import InputError, check
+from constrained_dg.places import CONF, ROOT, module_name
 from constrained_dg.runs import build
 
-#: The checkout: scripts, conf/ and tasks/ lie here.
-ROOT = Path(__file__).resolve().parent.parent
-CONF = ROOT / "conf"
 #: Errors of the disk and of names, not of the program.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 _DISK |= {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EMFILE}
@@ -148,9 +146,14 @@ def choices(group: str) -> list[str]:
     return usage.choices(group, [CONF])
 
 
+def keys_of(config_name: str) -> list[str]:
+    """The top-level keys of conf/<config_name>.yaml."""
+    return [str(key) for key in OmegaConf.to_container(OmegaConf.load(CONF / f"{config_name}.yaml"))]
+
+
 def check_tasks() -> None:
-    """Raise InputError unless `tasks` is the folder in our checkout: another installed package may bear the name."""
-    spec = importlib.util.find_spec("tasks")
+    """Raise InputError unless `tasks` is our folder: another installed package may have the same name."""
+    spec = importlib.util.find_spec(module_name("tasks"))
     found = Path(spec.origin).parent if spec and spec.origin else None
     if found is None or found.resolve() != ROOT / "tasks":
         raise InputError(f"the package 'tasks' comes from {found}", f"it should be {ROOT / 'tasks'}: check PYTHONPATH")

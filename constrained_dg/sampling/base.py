@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.sampling.class_log_probs import ClassLogProbs
@@ -158,6 +158,7 @@ class Generation:
         return self.free_tokens / self.passes.clamp(min=1) * (self.passes > 0)
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """A way to turn prompts into answers. `Diffusion`, `Autoregressive` and `Search` are the three kinds.
 

@@ -14,8 +14,8 @@ from lightning.pytorch.loggers import WandbLogger
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from constrained_dg.evaluation import Outcome, solve
 from constrained_dg.intervals import wilson
-from constrained_dg.metrics import Outcome, solve
 from constrained_dg.sampling.base import Sampler
 from constrained_dg.task import Problem, Task
 from constrained_dg.training.interrupts import Interrupts

@@ -22,8 +22,8 @@ import torch
 from constrained_dg import rng
 from constrained_dg.cli import ROOT, load_config, load_sampler
 from constrained_dg.errors import check
+from constrained_dg.evaluation import solve
 from constrained_dg.intervals import percentile_mean
-from constrained_dg.metrics import solve
 from constrained_dg.model import Backbone
 from constrained_dg.report import new_header
 from constrained_dg.runs import load

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from constrained_dg.errors import check
-from constrained_dg.metrics import Outcome
+from constrained_dg.evaluation import Outcome
 
 from . import kmer, natural
 from .files import read_fasta

@@ -19,9 +19,9 @@ import torch
 
 from constrained_dg.constraints import ByRow, Constraint
 from constrained_dg.errors import check, is_count
+from constrained_dg.evaluation import Outcome
 from constrained_dg.files import read_text
 from constrained_dg.intervals import mean, share
-from constrained_dg.metrics import Outcome
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Task
 

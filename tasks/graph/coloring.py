@@ -19,7 +19,8 @@ from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.different_across import DifferentAcross
 from constrained_dg.constraints.pinned import Pinned
 from constrained_dg.errors import check, is_count
-from constrained_dg.metrics import Outcome, mean_interval, wilson
+from constrained_dg.evaluation import Outcome
+from constrained_dg.intervals import mean_interval, wilson
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Symmetric, Task
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from constrained_dg.errors import InputError, check, is_count
-from constrained_dg.metrics import Outcome
+from constrained_dg.evaluation import Outcome
 from constrained_dg.numba_jit import compiled
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Task, normalised

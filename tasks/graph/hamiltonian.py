@@ -28,7 +28,8 @@ import numpy as np
 import torch
 
 from constrained_dg.errors import InputError, check, is_count
-from constrained_dg.metrics import Outcome, wilson
+from constrained_dg.evaluation import Outcome
+from constrained_dg.intervals import wilson
 from constrained_dg.sampling.base import Status
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Symmetric, Task, normalised

@@ -55,7 +55,7 @@ class Puzzle(Problem):
         return cls(tier=tier, text=to_text(values), size=size_of(len(values)), cells=values, solution=answer)
 
     @property
-    def clues(self) -> int:
+    def given(self) -> int:
         """Number of clues."""
         return sum(cell > 0 for cell in self.cells)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from constrained_dg.cli import load_sampler
 from constrained_dg.constraints import complete
-from constrained_dg.metrics import solve
+from constrained_dg.evaluation import solve
 from constrained_dg.model import Backbone, preset
 from constrained_dg.task import Batch, Task
 from tasks.graph import Coloring, GenerateGraphs, Hamiltonian, coloring, hamiltonian

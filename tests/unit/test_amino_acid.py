@@ -13,7 +13,7 @@ from constrained_dg.cli import load_sampler
 from constrained_dg.constraints import Count, check_constraint, complete
 from constrained_dg.constraints.base import contradictory
 from constrained_dg.errors import InputError
-from constrained_dg.metrics import solve, summarise
+from constrained_dg.evaluation import solve, summarise
 from constrained_dg.model import Backbone, preset
 from constrained_dg.sampling import Search
 from constrained_dg.sampling.base import Status

@@ -9,7 +9,7 @@ import torch
 
 from constrained_dg.cli import ROOT, load_sampler
 from constrained_dg.errors import InputError
-from constrained_dg.metrics import solve, summarise
+from constrained_dg.evaluation import solve, summarise
 from constrained_dg.model import Backbone, preset
 from constrained_dg.sampling.base import Status
 from tasks.graph import Coloring

@@ -15,7 +15,7 @@ import torch
 from constrained_dg.cli import ROOT, load_sampler
 from constrained_dg.constraints import check_constraint, complete
 from constrained_dg.errors import InputError
-from constrained_dg.metrics import Outcome, solve
+from constrained_dg.evaluation import Outcome, solve
 from constrained_dg.model import Backbone, preset
 from constrained_dg.sampling.base import Status
 from tasks.graph.graph import Graph

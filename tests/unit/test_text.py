@@ -12,7 +12,7 @@ import torch
 
 from constrained_dg.cli import load_sampler
 from constrained_dg.errors import InputError
-from constrained_dg.metrics import check_sampler, solve
+from constrained_dg.evaluation import check_sampler, solve
 from constrained_dg.model import Backbone, preset
 from constrained_dg.text import BOS, MULTIPLE, TURN, TURN_END, Tokenizer, pad_left
 from tasks.text import Pair, Text

@@ -17,8 +17,8 @@ import torch
 
 from constrained_dg.cli import ROOT, load_sampler
 from constrained_dg.errors import check
+from constrained_dg.evaluation import solve
 from constrained_dg.intervals import wilson
-from constrained_dg.metrics import solve
 from constrained_dg.model import Backbone
 from constrained_dg.report import new_header, progress
 from constrained_dg.runs import load
