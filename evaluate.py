@@ -1,50 +1,59 @@
-"""Say how well a trained model solves problems: `python evaluate.py run=RUN data=FILE`. Options: conf/evaluate.yaml.
+"""Say how well a trained model solves problems: `python evaluate.py run=RUN data=FILE`. Options: `--help`.
 
 Recipe: run folder -> problems -> sampler(backbone, constraint) -> judged answers -> table, metrics.json, pictures.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
-from constrained_dg import report
-from constrained_dg.cli import ROOT, entry, load_sampler
-from constrained_dg.errors import InputError, check
-from constrained_dg.metrics import METRICS, Outcome, check_sampler, solve, summarise
+from constrained_dg import report, rng
+from constrained_dg.cli import ROOT, entry, keys_of, load_sampler
+from constrained_dg.errors import InputError, check, is_count
+from constrained_dg.evaluation import COMMON_METRICS, Outcome, check_sampler, solve, solve_batch, summarise
+from constrained_dg.files import write_whole
 from constrained_dg.model import Backbone
 from constrained_dg.runs import Run, load
-from constrained_dg.sampling.base import Sampler, Status, StepRecord
+from constrained_dg.sampling.base import StepRecord
+from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.task import Problem
-from constrained_dg.viz import pictures, trace
+from constrained_dg.viz import pictures, terminal, trace
 
 log = logging.getLogger(__name__)
 
 UNTRAINED = "@untrained"
-#: Generated problems for each tier when no limit is given.
-GENERATED = 100
-#: Seconds that a pass stays before one's eyes in a terminal.
-FRAME = 0.15
-KEYS = {"run", "data", "samplers", "limit", "puzzle", "show", "out", "seed", "batch_size", "max_passes", "device"}
-KEYS |= {"threads", "check_overlap", "packages", "overridden"}
+#: Generated problems for each tier when no limit is given, and at most.
+GENERATED, MOST_GENERATED = 100, 100_000
+#: Files with fewer problems are compared with the training problems only where the user asks for it.
+COMPARED_FROM = 100
+#: Problems that are shown at most; of so many for each of them those are chosen that take several passes.
+MOST_SHOWN, TRIED = 100, 12
+#: Passes that a shown problem should take.
+SEVERAL = 4
+#: Key -> least and largest value, and whether null will do.
+COUNTS = {
+    "seed": (0, 2**63 - 1, False),
+    "batch_size": (1, 2**31, False),
+    "threads": (0, max(256, os.cpu_count() or 1), False),
+    "limit": (1, 2**63 - 1, True),
+    "max_passes": (1, 2**31, True),
+    "show": (1, MOST_SHOWN, True),
+}
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A sampler as it was named, and the model it gets (None where it needs none)."""
+    """A sampler as the user names it, and the model it gets (None where it needs none)."""
 
     name: str
     sampler: Sampler
@@ -64,47 +73,62 @@ def evaluate(cfg: dict[str, Any]) -> dict[str, Any]:
         InputError: a run, file, sampler, folder or value that cannot be used; before any long work.
     """
     check_values(cfg)
+    check_finished(cfg["run"])
     torch.set_num_threads(cfg["threads"] or os.cpu_count() or 1)
-    run = load(cfg["run"], cfg["device"], cfg.get("packages") or ())
-    # The default names a sampler that reads rules; where a task has none, it is not what the user asked for.
-    given = "samplers" in cfg.get("overridden", ()) or not run.task.compares
-    contenders = [contender(name, run, cfg) for name in (cfg["samplers"] if given else ["plain"])]
+    run = load(cfg["run"], cfg["device"], cfg["packages"])
+    contenders = [contender(name, run, cfg) for name in cfg["samplers"] or run.task.samplers]
     if cfg["puzzle"] is not None:
         return show(cfg, run, contenders[0], [run.task.parse(str(cfg["puzzle"]))])
     if cfg["show"] is not None:
-        problems = run.task.held_out(cfg["show"], cfg["seed"])
-        return show(cfg, run, contenders[0], random.Random(cfg["seed"]).sample(problems, cfg["show"]))
+        with report.progress("generating problems"):
+            problems = run.task.held_out(max(cfg["show"], TRIED), cfg["seed"])
+        tried = min(TRIED * cfg["show"], len(problems))
+        return show(cfg, run, contenders[0], random.Random(cfg["seed"]).sample(problems, tried))
     problems = problems_of(cfg, run)
-    folder = folder_of(cfg)
-    report.make_folder(folder)
-    return write_report(cfg, run, contenders, problems, folder)
+    with report.new_folder(cfg["out"]) as folder:
+        return write_report(cfg, run, contenders, problems, folder)
 
 
 def check_values(cfg: dict[str, Any]) -> None:
     """Raise InputError for an unknown key or a value out of range, and for a folder that holds something."""
-    unknown = sorted(set(cfg) - KEYS)
-    check(not unknown, f"no configuration key {unknown}", f"known: {', '.join(sorted(KEYS - {'overridden'}))}")
-    lowest = {"seed": 0, "batch_size": 1, "threads": 0, "limit": 1, "max_passes": 1, "show": 1}
-    for key, low in lowest.items():
-        value, optional = cfg[key], key in ("limit", "max_passes", "show")
-        number = isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**63
-        hint = f"use an integer of at least {low}" + (", or null" if optional else "")
-        check(number or (optional and value is None), f"{key} is {value!r}", hint)
-    check(isinstance(cfg["check_overlap"], bool), f"check_overlap is {cfg['check_overlap']!r}", "use true or false")
-    packages = cfg.get("packages") or []
+    known = keys_of("evaluate")
+    unknown = sorted(set(cfg) - {*known, "overridden"})
+    check(not unknown, f"no configuration key {unknown}", f"known: {', '.join(known)}")
+    for key, (low, high, optional) in COUNTS.items():
+        good = (cfg[key] is None and optional) or (is_count(cfg[key], low) and cfg[key] <= high)
+        hint = f"use an integer from {low} to {high}" + (", or null" if optional else "")
+        check(good, f"{key} is {cfg[key]!r}", hint)
+    check(
+        cfg["data"] is not None or (cfg["limit"] or 1) <= MOST_GENERATED,
+        f"limit is {cfg['limit']}, and the problems are generated",
+        f"use at most {MOST_GENERATED}, or give data=FILE",
+    )
+    overlap = cfg["check_overlap"]
+    check(overlap == "auto" or isinstance(overlap, bool), f"check_overlap is {overlap!r}", "use auto, true or false")
+    packages = cfg["packages"]
     texts = isinstance(packages, list) and all(isinstance(name, str) for name in packages)
     check(texts, f"packages is {packages!r}", "give the names of packages, such as [my_tasks]")
-    names = cfg["samplers"]
-    fine = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
-    check(bool(fine) and len(set(names)) == len(names), f"samplers is {names!r}", "give names, each once")
+    names = [] if cfg["samplers"] is None else cfg["samplers"]
+    fine = isinstance(names, list) and all(isinstance(name, str) for name in names) and cfg["samplers"] != []
+    check(fine and len(set(names)) == len(names), f"samplers is {names!r}", "give a list of names, each once")
+    for key in ("run", "data", "out"):
+        fine = cfg[key] is None and key != "run"
+        check(fine or isinstance(cfg[key], (str, Path)), f"{key} is {cfg[key]!r}", "give a path")
     given = [key for key in ("data", "puzzle", "show") if cfg[key] is not None]
     check(len(given) <= 1, f"{' and '.join(given)} were given together", "give one of them")
+    check(isinstance(cfg["device"], str), f"device is {cfg['device']!r}", "use cpu or cuda")
     try:
-        torch.zeros(1, device=cfg["device"])
-    except (RuntimeError, AssertionError, TypeError) as error:
+        torch.zeros(1, device=cfg["device"]).tolist()
+    except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {cfg['device']!r} cannot be used ({str(error).splitlines()[0]})", "use cpu") from None
     if cfg["out"] is not None:
-        report.check_folder(folder_of(cfg))
+        report.check_folder(Path(cfg["out"]))
+
+
+def check_finished(folder: str) -> None:
+    """Raise InputError for the folder of a run that was ended before it wrote weights."""
+    begun, ended = (os.path.isfile(os.path.join(folder, name)) for name in ("train.json", "run.json"))
+    check(ended or not begun, f"the run in {folder!r} was not finished", f"go on with: python train.py resume={folder}")
 
 
 def contender(name: str, run: Run, cfg: dict[str, Any]) -> Contender:
@@ -121,14 +145,15 @@ def contender(name: str, run: Run, cfg: dict[str, Any]) -> Contender:
 def problems_of(cfg: dict[str, Any], run: Run) -> list[Problem]:
     """The problems of the file, at most `limit` for each tier, or generated ones."""
     if cfg["data"] is None:
-        return run.task.held_out(cfg["limit"] or GENERATED, cfg["seed"])
+        with report.progress("generating problems"):
+            return run.task.held_out(cfg["limit"] or GENERATED, cfg["seed"])
     problems = run.task.read(str(cfg["data"]))
     tiers: dict[str, list[int]] = {}
     for index, problem in enumerate(problems):
         tiers.setdefault(problem.tier, []).append(index)
     kept: list[int] = []
     for tier, indices in tiers.items():
-        # A tier's draw depends on its own name and problems, not on the tiers beside it.
+        # What is drawn of a tier depends on its name and problems alone, not on other tiers.
         count = min(cfg["limit"] or len(indices), len(indices))
         kept += random.Random(f"{cfg['seed']} {tier}").sample(indices, count)
     chosen = [problems[index] for index in sorted(kept)]
@@ -148,109 +173,121 @@ def fits(run: Run, problem: Problem, source: str) -> None:
     )
 
 
-def folder_of(cfg: dict[str, Any]) -> Path:
-    return Path(cfg["out"] or Path("outputs") / "evaluate" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-
-
 def write_report(
     cfg: dict[str, Any], run: Run, contenders: Sequence[Contender], problems: Sequence[Problem], folder: Path
 ) -> dict[str, Any]:
-    """Solve with every sampler; each is saved when it is finished, so that an interruption loses one at most."""
-    options = {key: cfg[key] for key in ("batch_size", "threads", "run", "data", "limit", "max_passes", "samplers")}
-    overlap = None
-    if cfg["data"] is not None and cfg["check_overlap"] and hasattr(run.task, "overlap"):
-        log.info("comparing %d problems with the training problems", len(problems))
-        overlap = len(run.task.overlap(problems))
-    header = report.new_header(
-        ROOT, cfg["seed"], cfg["device"], **options, overlap_with_training=overlap, complete=False
-    )
+    """Solve with every sampler; what is solved is saved and printed also where an error or an interruption ends it."""
+    # 1. Solve, and save after each sampler.
+    options = {key: cfg[key] for key in ("batch_size", "threads", "run", "data", "limit", "max_passes")}
+    options["samplers"] = [one.name for one in contenders]
+    header = report.new_header(ROOT, cfg["seed"], cfg["device"], **options, overlap_with_training=None, complete=False)
     rows: list[dict[str, Any]] = []
     outcomes: dict[str, list[Outcome]] = {}
-    for one in contenders:
-        with report.progress(one.name, len(problems)) as progress:
-            outcomes[one.name] = solve(one.model, run.task, one.sampler, problems, progress=progress, **settings(cfg))
-        rows += summarise(one.name, outcomes[one.name], run.task, one.model)
-        header["complete"] = len(outcomes) == len(contenders)
-        report.save(folder, header, rows, outcomes)
-        run.task.save(folder, outcomes)
+    finished: list[Outcome] = []
+    try:
+        for one in contenders:
+            finished = []
+            with report.progress(one.name, len(problems)) as advance:
+
+                def progress(batch: Sequence[Outcome], done: list[Outcome] = finished, advance: Any = advance) -> None:
+                    done.extend(batch)
+                    advance(batch)
+
+                settings = {key: cfg[key] for key in ("batch_size", "seed", "max_passes", "device")}
+                solved = solve(one.model, run.task, one.sampler, problems, progress=progress, **settings)
+            rows += summarise(one.name, solved, run.task, one.model)
+            outcomes[one.name] = solved
+            header["complete"] = len(outcomes) == len(contenders)
+            report.save(folder, header, rows, outcomes)
+            run.task.save(folder, outcomes)
+    except BaseException:
+        if finished and one.name not in outcomes:
+            rows += summarise(one.name, finished)
+            report.save(folder, header, rows, {**outcomes, one.name: finished})
+        if rows:
+            report.print_table(rows, ["not complete", f"report: {folder}"])
+        raise
+    # 2. Print the table, draw the pictures.
     pictures.solve_rate_by_passes(folder / "solve_rate_by_passes.png", outcomes)
-    pictures.solve_rate_by_clues(folder / "solve_rate_by_clues.png", outcomes)
+    pictures.solve_rate_by_given(folder / "solve_rate_by_given.png", outcomes)
     pictures.answers(folder / "answers.png", run.task, outcomes)
-    notes = [f"seconds a problem, batches of {cfg['batch_size']}: " + per_sampler(rows, "seconds", ".3f")]
-    notes += [line for row in rows if row["tier"] == "all" for line in own_metrics(row)]
-    if overlap is not None:
-        notes.append(f"{overlap} of {len(problems)} problems could equal a training problem up to symmetry")
+    all_tiers = [row for row in rows if row["tier"] == "all"]
+    seconds = ", ".join(f"{row['sampler']} {row['seconds']:.3f}" for row in all_tiers)
+    notes = [f"seconds a problem, batches of {cfg['batch_size']}: {seconds}"]
+    notes += [line for row in all_tiers for line in task_metrics(row)]
     report.print_table(rows, [*notes, f"report: {folder}"])
+    # 3. Compare with the training problems, which may take longer than all else.
+    if cfg["data"] is not None:
+        print(overlap_note(cfg, run, problems, header), flush=True)
+        report.save(folder, header, rows, outcomes)
     return {"header": header, "rows": rows}
 
 
-def settings(cfg: dict[str, Any]) -> dict[str, Any]:
-    return {key: cfg[key] for key in ("batch_size", "seed", "max_passes", "device")}
+def overlap_note(cfg: dict[str, Any], run: Run, problems: Sequence[Problem], header: dict[str, Any]) -> str:
+    """Count the problems that could equal a training problem, into the header, and say it in a line."""
+    wanted = len(problems) >= COMPARED_FROM if cfg["check_overlap"] == "auto" else cfg["check_overlap"]
+    if not wanted:
+        return "not compared with the training problems; check_overlap=true does, and may take minutes"
+    with report.progress(f"comparing {len(problems)} problems with the training problems (check_overlap=false: not)"):
+        found = run.task.overlap(problems)
+    if found is None:
+        return "not compared with the training problems: this task has no comparison"
+    header["overlap_with_training"] = len(found)
+    return f"{len(found)} of {len(problems)} problems could equal a training problem up to symmetry"
 
 
-def own_metrics(row: dict[str, Any]) -> list[str]:
-    """What the task itself says of a sampler, as a line: the metrics that not every report has."""
-    own = {name: row["metrics"][name] for name in sorted(set(row["metrics"]) - set(METRICS))}
-    told = [f"{name} {m['value']:.3g} ({m['ci95'][0]:.3g}-{m['ci95'][1]:.3g}, n={m['n']})" for name, m in own.items()]
-    return [f"{row['sampler']}: {', '.join(told)}"] if told else []
-
-
-def per_sampler(rows: Sequence[dict[str, Any]], key: str, form: str) -> str:
-    return ", ".join(f"{row['sampler']} {row[key]:{form}}" for row in rows if row["tier"] == "all")
+def task_metrics(row: dict[str, Any]) -> list[str]:
+    """The metrics that the task adds to those of every report, as a line."""
+    added = {name: row["metrics"][name] for name in sorted(set(row["metrics"]) - set(COMMON_METRICS))}
+    texts = [
+        f"{name} {m['value']:.3g} ({m['ci95'][0]:.3g}-{m['ci95'][1]:.3g}, n={m['n']})" for name, m in added.items()
+    ]
+    return [f"{row['sampler']}: {', '.join(texts)}"] if texts else []
 
 
 def show(cfg: dict[str, Any], run: Run, one: Contender, problems: Sequence[Problem]) -> dict[str, Any]:
-    """Solve problems before one's eyes; with `out` also keep a trace and a picture of each."""
+    """Solve problems and show them in the terminal; with `out` also keep a trace and a picture of each.
+
+    Of generated problems those are shown that take several passes, as long as there are enough.
+    """
+    wanted = cfg["show"] or len(problems)
     for problem in problems:
         fits(run, problem, "puzzle")
-    folder = None if cfg["out"] is None else folder_of(cfg)
-    if folder is not None:
-        report.make_folder(folder)
-    console, outcomes = Console(highlight=False), []
-    for number, problem in enumerate(problems, 1):
-        records: list[StepRecord] = []
-        # Recorded first and shown afterwards, so that the time is the model's and not that of the eyes.
-        [outcome] = solve(one.model, run.task, one.sampler, [problem], on_step=records.append, **settings(cfg))
-        batch, constraint = run.task.encode([problem]), run.task.constraint([problem])
-        frames = trace.frames_of(records, batch, constraint, 0, run.task.blank_id)
-        console.print(f"\n{one.name} on {problem.text}", soft_wrap=True, markup=False)
-        play(console, run, problem, frames)
-        console.print(Text.from_ansi(verdict(run, problem, outcome, frames)), soft_wrap=True)
-        if folder is not None:
-            text = json.dumps(trace.to_json(problem, outcome, frames)) + "\n"
-            (folder / f"trace_{number}.json").write_text(text)
-            trace.plot_frames(folder / f"settling_{number}.png", run.task, problem, frames)
-            if frames:  # no pass, nothing that settles
-                trace.plot_certainty(folder / f"certainty_{number}.png", frames)
-        outcomes.append(outcome)
-    return {"rows": summarise(one.name, outcomes)}
+    # 1. Solve first and show afterwards, so that the time is the model's and not that of the eyes.
+    solved: list[terminal.Settled] = []
+    seeds = rng.row_seeds(cfg["seed"], len(problems))
+    with report.progress(f"{one.name} is solving"):
+        for problem, seed in zip(problems, seeds.split(1), strict=True):
+            solved.append(settle(cfg, run, one, problem, seed))
+            if sum(each.outcome.solved and each.outcome.passes >= SEVERAL for each in solved) == wanted:
+                break
+    chosen = sorted(solved, key=lambda each: (not each.outcome.solved, -min(each.outcome.passes, SEVERAL)))[:wanted]
+    # 2. Show them, and keep them.
+    with report.new_folder(cfg["out"]) if cfg["out"] else contextlib.nullcontext() as folder:
+        for number, each in enumerate(chosen, 1):
+            terminal.show(run.task, one.name, each, len(chosen))
+            if folder is not None:
+                text = json.dumps(trace.to_json(each.problem, each.outcome, each.frames)) + "\n"
+                write_whole(folder / f"trace_{number}.json", text)
+                trace.plot_frames(folder / f"settling_{number}.png", run.task, each.problem, each.frames)
+                if each.frames:  # no pass, nothing that settles
+                    trace.plot_certainty(folder / f"certainty_{number}.png", each.frames)
+    if len(solved) > len(chosen):
+        count = sum(each.outcome.solved for each in solved)
+        print(f"\n{count} of {len(solved)} generated problems are solved; shown are those that take several passes")
+    return {"rows": summarise(one.name, [each.outcome for each in chosen])}
 
 
-def verdict(run: Run, problem: Problem, outcome: Outcome, frames: Sequence[trace.Frame]) -> str:
-    """The answer where no frame shows it yet, what the judge says of it, and what it cost."""
-    batch, constraint = run.task.encode([problem]), run.task.constraint([problem])
-    cost = f"passes {outcome.passes}, search branches {outcome.search_nodes}, {outcome.seconds:.2f} s"
-    lines = [f"{outcome.status}: {cost}"]
-    if outcome.status is Status.UNSATISFIABLE:
-        clues = torch.where(batch.pinned, batch.answer, run.task.blank_id)
-        drawn = run.task.draw(problem, None, (constraint.violations(clues) & batch.pinned)[0])
-        return "\n".join([drawn, *lines, "proved: no answer agrees with the clues"])
-    answer = outcome.tokens[None]
-    if not frames or not torch.equal(frames[-1].best, outcome.tokens):
-        lines.insert(0, run.task.draw(problem, answer[0], constraint.violations(answer)[0]))
-    return "\n".join([*lines, *constraint.explain(answer)[0], outcome.answer])
-
-
-def play(console: Console, run: Run, problem: Problem, frames: Sequence[trace.Frame]) -> None:
-    """Frames in one place of the terminal, or a few of them below each other where there is no terminal."""
-    if not console.is_terminal:
-        for frame in trace.chosen(frames, 6):
-            console.print(trace.draw_frame(run.task, problem, frame, color=False), markup=False)
-        return
-    with Live(console=console, auto_refresh=False) as live:
-        for frame in frames:
-            live.update(Text.from_ansi(trace.draw_frame(run.task, problem, frame, color=True)), refresh=True)
-            time.sleep(FRAME)
+def settle(cfg: dict[str, Any], run: Run, one: Contender, problem: Problem, seed: torch.Tensor) -> terminal.Settled:
+    """Solve one problem, with a frame for each pass."""
+    records: list[StepRecord] = []
+    task = run.task
+    batch, constraint = task.encode([problem]).to(cfg["device"]), task.constraint([problem]).to(cfg["device"])
+    [outcome] = solve_batch(
+        one.model, task, one.sampler, [problem], batch, constraint, seed, cfg["max_passes"], records.append
+    )
+    frames = trace.frames_of(records, batch, constraint, 0, task.blank_id, outcome.tokens)
+    return terminal.Settled(problem, outcome, frames, batch, constraint)
 
 
 main = entry("evaluate", text=("run", "data", "out", "puzzle"))(evaluate)

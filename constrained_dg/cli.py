@@ -2,83 +2,116 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import errno
 import functools
 import importlib.util
+import io
+import itertools
 import logging
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
-import yaml
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from constrained_dg.errors import InputError
+from constrained_dg import usage
+from constrained_dg.errors import InputError, check
+from constrained_dg.places import CONF, ROOT, module_name
 from constrained_dg.runs import build
 
-#: The checkout: scripts, conf/ and tasks/ lie here.
-ROOT = Path(__file__).resolve().parent.parent
-CONF = ROOT / "conf"
-#: The working folder stays, nothing is written beside what the script itself writes, and logging is ours.
-_HYDRA = (
-    "hydra.run.dir=.",
-    "hydra.output_subdir=null",
-    "hydra.sweep.dir=outputs/sweeps/${now:%Y-%m-%d_%H-%M-%S}",
-    "hydra/job_logging=none",
-    "hydra/hydra_logging=none",
-)
-#: Errors of the disk, not of the program.
+#: Errors of the disk and of names, not of the program.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_DISK |= {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EMFILE}
+#: A longer message is cut in its middle.
+_LONGEST = 2000
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a program as Ctrl-C does, with another exit code."""
+
+
+@dataclass
+class CommandLine:
+    """What the user wrote: overrides `key=value` for Hydra and flags.
+
+    Attributes:
+        overrides: for Hydra; a value that is taken as it stands is replaced by a key of `texts`.
+        texts: what stands for a text in `overrides` -> the text.
+        keys: the top-level keys that were given.
+        folders: folders of yaml files beside conf/.
+    """
+
+    overrides: list[str] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+    keys: set[str] = field(default_factory=set)
+    folders: list[Path] = field(default_factory=list)
+    sweep: bool = False
+    show: bool = False
+    help: bool = False
 
 
 def entry(
     config_name: str, text: Sequence[str] = (), implied: Callable[[list[str]], list[str]] = lambda given: []
-) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[], Any]]:
+) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[..., Any]]:
     """Turn `body(cfg)` into the main function of a script, configured by conf/<config_name>.yaml and `key=value`.
 
     `cfg` holds plain values, and `overridden`: the top-level keys that were given on the command line. Exit code 2 and
-    one line on stderr for bad input, bad configuration and a full or read-only disk; 130 for Ctrl-C.
+    one line on stderr for bad input, bad configuration, too little memory and a full or read-only disk; 130 for Ctrl-C,
+    143 for SIGTERM. The main function takes the arguments, by default those of the process.
 
     Args:
-        config_name: a yaml in conf/ beside the script.
+        config_name: a yaml in conf/.
         text: keys whose value is taken as it stands, such as paths, where Hydra would read a syntax into it.
         implied: the overrides that follow from those on the command line; they do not count as given. It may raise
             InputError.
     """
 
-    def decorate(body: Callable[[dict[str, Any]], Any]) -> Callable[[], Any]:
+    def decorate(body: Callable[[dict[str, Any]], Any]) -> Callable[..., Any]:
         @functools.wraps(body)
-        def main() -> Any:
-            given = list(sys.argv)
-
-            def job(config: Any) -> Any:
-                # Lightning starts further processes with sys.argv: give it what the user wrote.
-                sys.argv[:] = given
-                return _reporting(lambda: body(_values(config, added)))
-
+        def main(arguments: Sequence[str] | None = None) -> Any:
+            given = list(sys.argv[1:] if arguments is None else arguments)
             _use_our_logging()
-            # Hydra would print an error its own way and exit; with this it lets it pass.
-            os.environ["HYDRA_FULL_ERROR"] = "1"
-            added = _reporting(lambda: implied(given[1:]))
-            sys.argv[1:] = _arguments([*given[1:], *added], text)
-            try:
-                # Errors of the body are told inside the job, before Hydra adds a line of its own.
-                _reporting(check_tasks)
-                return _reporting(hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job))
-            finally:
-                sys.argv[:] = given
+            folders = [CONF]
+            with _configuring(config_name, folders):
+                line = parse(given, text)
+                folders += line.folders
+                check_tasks()
+                line.overrides += implied(given)
+                jobs = _jobs(line.overrides) if line.sweep else [line.overrides]
+            if line.help:
+                with _configuring(config_name, folders):
+                    text_of_help = _help(config_name, line)
+                with _running():
+                    return print(text_of_help)
+            values: list[Any] = []
+            for overrides in jobs:
+                with _configuring(config_name, folders):
+                    config, _ = _compose(config_name, overrides, line.folders)
+                    cfg = {} if line.show else _values(config_name, config, line)
+                with _running(), _command(given, overrides if line.sweep else None):
+                    values.append(print(OmegaConf.to_yaml(config), end="") if line.show else body(cfg))
+                    sys.stdout.flush()
+            return values if line.sweep else values[0]
 
         return main
 
     return decorate
+
+
+def program(config_name: str) -> str:
+    """How the script was called, for messages: `python train.py`, or the command that a wheel installs."""
+    name = Path(sys.argv[0]).name
+    return f"python {config_name}.py" if name.endswith(".py") else f"{name} {config_name}"
 
 
 def load_config(group: str, name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -89,7 +122,7 @@ def load_config(group: str, name: str, overrides: Sequence[str] = ()) -> dict[st
     """
     known = choices(group)
     if name not in known:
-        raise InputError(f"no {group} {name!r}", f"known: {', '.join(known)}")
+        raise InputError(*usage.unknown(group, name, known))
     try:
         config = OmegaConf.load(CONF / group / f"{name}.yaml")
         OmegaConf.set_struct(config, True)
@@ -110,113 +143,233 @@ def load_sampler(name: str, overrides: Sequence[str] = ()) -> Any:
 
 def choices(group: str) -> list[str]:
     """The names of conf/<group>, those in folders of it with their folder: graph/coloring."""
-    folder = CONF / group
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    return usage.choices(group, [CONF])
+
+
+def keys_of(config_name: str) -> list[str]:
+    """The top-level keys of conf/<config_name>.yaml."""
+    return [str(key) for key in OmegaConf.to_container(OmegaConf.load(CONF / f"{config_name}.yaml"))]
 
 
 def check_tasks() -> None:
-    """Raise InputError unless `tasks` is the folder in our checkout: another installed package may bear the name."""
-    spec = importlib.util.find_spec("tasks")
+    """Raise InputError unless `tasks` is our folder: another installed package may have the same name."""
+    spec = importlib.util.find_spec(module_name("tasks"))
     found = Path(spec.origin).parent if spec and spec.origin else None
     if found is None or found.resolve() != ROOT / "tasks":
         raise InputError(f"the package 'tasks' comes from {found}", f"it should be {ROOT / 'tasks'}: check PYTHONPATH")
 
 
-def _values(config: Any, added: Sequence[str]) -> dict[str, Any]:
-    """The configuration as plain values, and the top-level keys of the command line but for what was added to it."""
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    given = [override for override in HydraConfig.get().overrides.task if override not in added]
-    values["overridden"] = sorted({re.split("[.@=]", override.lstrip("+~"), maxsplit=1)[0] for override in given})
-    return values
+def parse(given: Sequence[str], text: Sequence[str] = ()) -> CommandLine:
+    """The command line, read.
+
+    Raises:
+        InputError: an unknown flag, an argument that is neither a flag nor key=value, or a key that would be removed.
+    """
+    line, rest = CommandLine(), iter(given)
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            folder = Path(value if equals else next(rest, ""))
+            check(folder.is_dir(), f"--config-dir: no folder {str(folder)!r}", "give a folder of yaml files")
+            line.folders.append(folder.absolute())
+        elif flag in ("--cfg", "-c"):
+            what = value if equals else next(rest, "")
+            check(what == "job", f"--cfg {what}", "only --cfg job is known")
+            line.show = True
+        elif argument in ("--multirun", "-m"):
+            line.sweep = True
+        elif argument in ("--help", "-h"):
+            line.help = True
+        else:
+            check(not argument.startswith("-"), f"unknown flag {argument!r}", "--help lists all keys and flags")
+            _take(line, argument, text)
+    return line
+
+
+def _take(line: CommandLine, argument: str, text: Sequence[str]) -> None:
+    """Read one override, key=value."""
+    written, equals, value = argument.partition("=")
+    key = written.lstrip("+")
+    hint = "use key=value, such as seed=1; --help lists all keys"
+    check(not argument.startswith("~"), f"{argument!r} would remove a key", hint)
+    check(bool(equals and key), f"argument {argument!r} is not of the form key=value", hint)
+    check(re.split("[./@]", key, maxsplit=1)[0] != "hydra", f"no configuration key {key!r}", hint)
+    line.keys.add(re.split("[.@]", key, maxsplit=1)[0])
+    if key in text:
+        check(bool(value), f"{key} is empty", f"give {key}=VALUE, or leave it out")
+        if value != "null":
+            quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+            stands_for_it = f"text-{len(line.texts)}-of-the-command-line"
+            line.texts[stands_for_it] = value[1:-1] if quoted else value
+            argument = f"{written}={stands_for_it}"
+    line.overrides.append(argument)
+
+
+def _help(config_name: str, line: CommandLine) -> str:
+    """What --help prints; groups that have no choice yet, such as the task, are left out of the configuration."""
+    primary = usage.groups(OmegaConf.to_container(OmegaConf.load(CONF / f"{config_name}.yaml")))
+    without = [f"~{group}" for group, choice in primary.items() if choice == "???" and group not in line.keys]
+    config, chosen = _compose(config_name, [*line.overrides, *without], line.folders)
+    values = OmegaConf.to_container(config, resolve=False)
+    return usage.help_text(config_name, [CONF, *line.folders], values, chosen, program(config_name))
+
+
+def _compose(config_name: str, overrides: Sequence[str], folders: Sequence[Path]) -> tuple[Any, dict[str, Any]]:
+    """Hydra's configuration, and what is chosen of each group."""
+    added = []
+    if folders:
+        paths = [f"'{_escaped(f'file://{folder}')}'" for folder in folders]
+        added.append(f"hydra.searchpath=[{','.join(paths)}]")
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose(config_name, [*overrides, *added], return_hydra_config=True)
+    chosen = OmegaConf.to_container(config.hydra.runtime.choices)
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    return config, chosen
+
+
+def _values(config_name: str, config: Any, line: CommandLine) -> dict[str, Any]:
+    """The configuration as plain values.
+
+    Raises:
+        InputError: a key that the script does not know, or a group or a block of keys that became something else.
+    """
+    values = _with_texts(OmegaConf.to_container(config, resolve=True, throw_on_missing=True), line.texts)
+    primary = OmegaConf.to_container(OmegaConf.load(CONF / f"{config_name}.yaml"))
+    groups, folders = usage.groups(primary), [CONF, *line.folders]
+    blocks = {key: value for key, value in primary.items() if isinstance(value, dict)}
+    unknown = [str(key) for key in values if key not in primary and key not in groups]
+    for key in {**blocks, **{group: None for group, choice in groups.items() if choice}}:
+        hint = f"use {key}.KEY=VALUE" if key in blocks else f"give {key}=NAME"
+        check(isinstance(values.get(key), dict), f"{key} is {values.get(key)!r}", hint)
+        unknown += [f"{key}.{inner}" for inner in values[key] if key in blocks and inner not in blocks[key]]
+    if unknown:
+        raise InputError(f"no configuration key {unknown[0]!r}{usage.similar(unknown[0], config_name, folders)}")
+    return values | {"overridden": sorted(line.keys)}
+
+
+def _with_texts(values: Any, texts: dict[str, str]) -> Any:
+    """Plain values with the texts of the command line in place of what stood for them."""
+    if isinstance(values, dict):
+        return {key: _with_texts(value, texts) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_with_texts(value, texts) for value in values]
+    return texts.get(values, values) if isinstance(values, str) else values
+
+
+def _jobs(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each run of a sweep: all combinations of key=A,B."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    axes = []
+    for text, override in zip(overrides, parsed, strict=True):
+        sweeps = override.is_sweep_override()
+        check(not sweeps or override.is_discrete_sweep(), f"{text} is not a list of values", "use key=A,B")
+        values = (
+            [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+            if sweeps
+            else [text]
+        )
+        axes.append(values)
+    return [list(job) for job in itertools.product(*axes)]
+
+
+def _escaped(value: str) -> str:
+    """For Hydra's single quotes: a backslash counts only before a quote; ${ would begin an interpolation."""
+    return re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", value)).replace("${", "\\${")
+
+
+@contextlib.contextmanager
+def _command(given: list[str], overrides: Sequence[str] | None) -> Iterator[None]:
+    """Within, sys.argv is the command of this run alone: Lightning starts further processes with it."""
+    before = list(sys.argv)
+    if overrides is not None:
+        sys.argv[len(before) - len(given) :] = overrides
+    try:
+        yield
+    finally:
+        sys.argv[:] = before
 
 
 def _use_our_logging() -> None:
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for stream in (sys.stdout, sys.stderr):
+        # A character that the terminal's encoding lacks is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
-def _arguments(given: Sequence[str], text: Sequence[str]) -> list[str]:
-    """The command line for Hydra: our defaults, the user's overrides, which win, then flags; text values quoted."""
-    flags, overrides = [], list(_HYDRA)
-    for argument in given:
-        key, equals, value = argument.partition("=")
-        if equals and key in text and value not in ("", "null") and value[0] not in "'\"":
-            argument = f"{key}='{_escaped(value)}'"
-        # argparse takes overrides in one run only, so that flags between them would not be understood.
-        (overrides if argument[0:1] != "-" and (equals or argument[0:1] == "~") else flags).append(argument)
-    return [*overrides, *flags]
-
-
-def _escaped(value: str) -> str:
-    """For Hydra's single quotes: a backslash counts only before a quote."""
-    return re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", value))
-
-
-def _reporting(call: Callable[[], Any]) -> Any:
-    """The call's value; expected errors become one line on stderr and an exit code."""
+@contextlib.contextmanager
+def _configuring(config_name: str, folders: Sequence[Path]) -> Iterator[None]:
+    """Every error of reading the command line and the yaml files becomes one line on stderr and exit code 2."""
     try:
-        return call()
+        yield
     except InputError as error:
-        _fail(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        _fail(explain(error))
-    except yaml.YAMLError as error:
-        _fail(f"a configuration file is not YAML: {error}")
+        fail(str(error))
+    except RecursionError:
+        fail("the configuration is nested too deeply")
+    except Exception as error:
+        # Hydra, OmegaConf and yaml raise many types for what a user wrote.
+        fail(explain(error, config_name, folders))
+
+
+@contextlib.contextmanager
+def _running() -> Iterator[None]:
+    """Expected errors become one line on stderr and an exit code; SIGTERM is raised as Terminated."""
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except InputError as error:
+        fail(str(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would fail again when it ends
+        sys.exit(141)
     except OSError as error:
         if error.errno not in _DISK:
             raise
-        _fail(f"{error.filename or 'output'}: {error.strerror}; free some space or choose another folder")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        fail(f"{error.filename or 'output'}: {error.strerror}; free some space or choose another path")
+    except (MemoryError, RuntimeError) as error:
+        # torch raises RuntimeError for a processor, and a type of its own, which is one too, for other devices.
+        if isinstance(error, RuntimeError) and not re.search("allocate memory|out of memory", str(error)):
+            raise
+        fail(f"not enough memory ({_one_line(error)[:200] or 'MemoryError'}); use a smaller batch_size or problem")
+    except KeyboardInterrupt as error:
+        print("terminated" if isinstance(error, Terminated) else "interrupted", file=sys.stderr)
+        sys.exit(128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT))
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
-def _fail(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+def _terminate(*_: Any) -> NoReturn:
+    raise Terminated
+
+
+def fail(message: str) -> NoReturn:
+    """End with exit code 2 and one line on stderr."""
+    message = " ".join(message.split())
+    if len(message) > _LONGEST:
+        message = f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
 
 
-def explain(error: Exception) -> str:
+def explain(error: Exception, config_name: str, folders: Sequence[Path]) -> str:
     """One line for an error of Hydra or OmegaConf: what is wrong and what is known."""
     text = str(error)
-    if found := re.search(r"Could not find '(.+?)/([^/']+)'", text):
-        return f"no {found[1]} {found[2]!r}; known: {_choices(found[1])}"
+    if found := re.search(r"Could not find '([^/']+)/([^']+)'", text):
+        return "; ".join(usage.unknown(found[1], found[2], usage.choices(found[1], folders)))
     if found := re.search(r"You must specify '([\w/]+)'", text):
-        return f"{found[1]} is missing; give {found[1]}=NAME, known: {_choices(found[1])}"
+        known = ", ".join(usage.choices(found[1], folders))
+        return f"{found[1]} is missing; give {found[1]}=NAME, known: {known or f'none, conf/{found[1]} has no yaml'}"
     if found := re.search(r"Could not override '([\w./@-]+)'", text):
-        return f"no configuration key {found[1]!r}{_similar(found[1])}"
+        return f"no configuration key {found[1]!r}{usage.similar(found[1], config_name, folders)}"
     if found := re.search(r"Missing mandatory value: ([\w.]+)", text):
-        key = getattr(error, "full_key", None) or found[1]
+        key = error.full_key if isinstance(error, OmegaConfBaseException) and error.full_key else found[1]
         return f"{key} is missing; give {key}=VALUE"
-    return _one_line(error)
+    return _one_line(error) or type(error).__name__
 
 
-def _choices(group: str) -> str:
-    names = choices(group)
-    return ", ".join(names) or f"none, conf/{group} has no yaml"
-
-
-def _similar(key: str) -> str:
-    """What the key may have been meant to be, among all keys of all yaml files."""
-    group = key.rpartition(".")[0]
-    known: set[str] = set()
-    for path in CONF.rglob("*.yaml"):
-        values = OmegaConf.to_container(OmegaConf.load(path))
-        prefix = list(path.relative_to(CONF).parts[:1]) if path.parent != CONF else []
-        known |= set(_keys(values, prefix))
-    close = difflib.get_close_matches(key, known, n=3)
-    beside = sorted(k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == group)
-    if group and beside:
-        return f"; known in {group}: {', '.join(beside)}"
-    return f"; did you mean {', '.join(close)}?" if close else "; --cfg job shows all keys"
-
-
-def _keys(values: Any, prefix: list[str]) -> list[str]:
-    if not isinstance(values, dict):
-        return []
-    here = [".".join([*prefix, str(key)]) for key in values if key not in ("defaults", "_target_")]
-    inner = [k for key, value in values.items() if key != "defaults" for k in _keys(value, [*prefix, str(key)])]
-    return here + inner
-
-
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())

@@ -40,13 +40,16 @@ def read_text(path: Path | str, hint: str) -> str:
     return io.StringIO(text, newline=None).read()
 
 
-def write_whole(path: Path | str, data: str | bytes) -> None:
+def write_whole(path: Path | str, data: str | bytes | memoryview, new: bool = False) -> None:
     """Write a file that appears under its name only when it is complete, and survives a loss of power from then on.
 
-    The partial file lies beside it, since a move across file systems is a copy. A name that already exists is replaced.
+    The partial file lies in the same folder, since a move across file systems is a copy.
+
+    Args:
+        new: refuse a name that exists, also one that another process writes at this moment; otherwise it is replaced.
 
     Raises:
-        OSError: naming `path`, not the partial file.
+        OSError: naming `path`, not the partial file; FileExistsError with `new`.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -55,8 +58,17 @@ def write_whole(path: Path | str, data: str | bytes) -> None:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        if not new:
+            os.replace(partial, path)
+            return
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            with path.open("xb") as file:
+                file.write(partial.read_bytes())
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         partial.unlink(missing_ok=True)

@@ -28,10 +28,17 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @compiled
+def mix(x):
+    """One step of splitmix64 (Steele, Lea, Flood 2014): uint64 -> uint64, a bijection whose bits depend on all bits."""
+    x += np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@compiled
 def next_random(state):
-    """The next 63 random bits of a splitmix64 counter, state (1,) uint64 (Steele, Lea, Flood 2014)."""
+    """The next 63 random bits of a splitmix64 counter, state (1,) uint64."""
+    bits = mix(state[0])
     state[0] += np.uint64(0x9E3779B97F4A7C15)
-    z = state[0]
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.int64((z ^ (z >> np.uint64(31))) >> np.uint64(1))
+    return np.int64(bits >> np.uint64(1))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import functools
+import io
+import itertools
 import json
 import logging
-import os
 import platform
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -21,46 +23,94 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from constrained_dg.errors import InputError, check
-from constrained_dg.metrics import Outcome
+from constrained_dg.evaluation import Outcome
+from constrained_dg.files import write_whole
 
 log = logging.getLogger(__name__)
 
-METRICS, ANSWERS = "metrics.json", "answers.csv"
-#: Room that a report must find on the disk, bytes.
+METRICS_FILE, ANSWERS_FILE = "metrics.json", "answers.csv"
+#: Free disk space that a report needs, in bytes.
 _ROOM = 1 << 20
+#: Takes that space while a report is made, and tells other processes that the folder is taken.
+_CLAIM = "report.partial"
 #: Seconds between two lines of progress without a terminal.
-_EVERY = 5.0
+_EVERY = 10.0
 
 
 def check_folder(folder: Path) -> None:
-    """Raise InputError where a report lies already; writes nothing."""
-    check(
-        not folder.exists() or (folder.is_dir() and not any(folder.iterdir())),
-        f"out {str(folder)!r} exists and is not an empty folder",
-        "give another out: reports are never overwritten",
-    )
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of a report and see that a report can be written there.
-
-    Raises:
-        InputError: it is not empty, cannot be made, is read-only, or the disk is full.
-    """
-    check_folder(folder)
-    probe = folder / "probe.partial"
+    """Raise InputError where a report exists already; writes nothing."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            probe.write_bytes(bytes(_ROOM))
-        finally:
-            probe.unlink(missing_ok=True)
+        free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     except OSError as error:
         raise InputError(f"cannot write to out {str(folder)!r}: {error.strerror}", "give another out") from None
+    hint = "give another out: reports are never overwritten"
+    check(free, f"out {str(folder)!r} exists and is not an empty folder", hint)
+
+
+@contextmanager
+def new_folder(out: str | None) -> Iterator[Path]:
+    """A folder for one report alone, by default outputs/evaluate/<date>_<time>; removed again if nothing is written.
+
+    Raises:
+        InputError: it is not empty, another process makes a report there, it cannot be made, is read-only, or the disk
+            is full.
+    """
+    folder = Path(out) if out else Path("outputs") / "evaluate" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    created: list[Path] = []
+    try:
+        folder = _claimed(folder, created, other_name=not out)
+        try:
+            yield folder
+        finally:
+            (folder / _CLAIM).unlink(missing_ok=True)
+    finally:
+        for path in created:
+            with suppress(OSError):  # it holds something
+                path.rmdir()
+
+
+def _claimed(first: Path, created: list[Path], other_name: bool) -> Path:
+    """Make a folder and see that a report has room there; what is new goes into `created`, the deepest first.
+
+    Args:
+        other_name: where the folder exists, take the same name with a number behind it.
+    """
+    for number in itertools.count(1):
+        folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        if other_name and folder.exists():
+            continue
+        check_folder(folder)
+        try:
+            missing = [path for path in (folder, *folder.parents) if not path.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            created[:] = missing
+            # Only one process can create this file.
+            with (folder / _CLAIM).open("xb") as file:
+                try:
+                    file.write(bytes(_ROOM))
+                except OSError:
+                    (folder / _CLAIM).unlink(missing_ok=True)
+                    raise
+            return folder
+        except FileExistsError:
+            created.clear()  # the other process removes them
+            hint = "give another out"
+            check(other_name, f"out {str(folder)!r} is a file, or in use by another evaluation", hint)
+        except OSError as error:
+            raise InputError(f"cannot write to out {str(folder)!r}: {error.strerror}", "give another out") from None
+    raise AssertionError("unreachable")
 
 
 def new_header(root: Path, seed: int, device: str, **more: Any) -> dict[str, Any]:
@@ -111,26 +161,15 @@ def save(
     folder: Path, header: Mapping[str, Any], rows: Sequence[Any], outcomes: Mapping[str, Sequence[Outcome]]
 ) -> None:
     """Write metrics.json and answers.csv, each whole or not at all."""
-    with _whole(folder / ANSWERS) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("puzzle", "answer", "status", "seed", "passes", "sampler", "tier"))
-        for sampler, solved in outcomes.items():
-            for o in solved:
-                writer.writerow((o.problem.text, o.answer, o.status, o.seed, o.passes, sampler, o.problem.tier))
-    with _whole(folder / METRICS) as file:
-        json.dump({"header": header, "rows": rows}, file, indent=1)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Any]:
-    """A file that appears under its name when it is complete."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            yield file
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    metrics, table = json.dumps({"header": header, "rows": rows}, indent=1), io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("problem", "answer", "status", "seed", "passes", "sampler", "tier"))
+    for sampler, solved in outcomes.items():
+        for o in solved:
+            writer.writerow((o.problem.text, o.answer, o.status, o.seed, o.passes, sampler, o.problem.tier))
+    # A lone surrogate, as a file name may hold it, has no UTF-8.
+    write_whole(folder / ANSWERS_FILE, table.getvalue().encode(errors="backslashreplace"))
+    write_whole(folder / METRICS_FILE, metrics)
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> None:
@@ -161,21 +200,55 @@ def _cell(row: Mapping[str, Any] | None) -> str:
 
 
 @contextmanager
-def progress(name: str, total: int) -> Iterator[Callable[[Sequence[Outcome]], None]]:
-    """A bar in a terminal; elsewhere a line in the log every few seconds. Yields what `solve` calls."""
+def progress(name: str, total: int | None = None) -> Iterator[Callable[[Sequence[Outcome]], None]]:
+    """A bar in a terminal; elsewhere a line in the log every few seconds. Yields what `solve` calls.
+
+    Args:
+        total: how many problems there are; None for work that cannot be counted, of which only the time is shown.
+    """
     done = solved = 0
-    last = time.monotonic()
+    begun = time.monotonic()
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), TimeElapsedColumn()]
+    if total is not None:
+        columns += [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    finished = threading.Event()
+
+    def say() -> None:
+        if total is None:
+            log.info("%s: %s so far", name, _time(time.monotonic() - begun))
+        else:
+            log.info("%s: %d of %d done, %d solved%s", name, done, total, solved, left())
+
+    def left() -> str:
+        rest = (time.monotonic() - begun) * ((total or 0) - done) / done if done else 0.0
+        return f", about {_time(rest)} left" if rest >= 1 else ""
+
+    def repeat() -> None:
+        while not finished.wait(_EVERY):
+            say()
+
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         line = bar.add_task(name, total=total)
 
-        def told(outcomes: Sequence[Outcome]) -> None:
-            nonlocal done, solved, last
+        def advance(outcomes: Sequence[Outcome]) -> None:
+            nonlocal done, solved
             done, solved = done + len(outcomes), solved + sum(o.solved for o in outcomes)
             bar.update(line, completed=done, description=f"{name}: {solved} of {done} solved")
-            if not console.is_terminal and (time.monotonic() - last > _EVERY or done == total):
-                last = time.monotonic()
-                log.info("%s: %d of %d done, %d solved", name, done, total, solved)
+            if done == total and not console.is_terminal:
+                finished.set()
+                say()
 
-        yield told
+        # Lines come from a thread of their own: a batch may take minutes.
+        thread = threading.Thread(target=repeat, daemon=True)
+        if not console.is_terminal:
+            thread.start()
+        try:
+            yield advance
+        finally:
+            finished.set()
+
+
+def _time(seconds: float) -> str:
+    """Seconds, or minutes and seconds."""
+    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"

@@ -25,15 +25,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from constrained_dg.errors import InputError, check
+from constrained_dg.files import read_text, write_whole
 from constrained_dg.model import Backbone, ModelConfig, load_pretrained, save_pretrained
+from constrained_dg.places import OUR_PACKAGES, module_name, shipped_runs
+from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.task import Task
 from constrained_dg.text import Tokenizer
 
 DESCRIPTION, WEIGHTS = "run.json", "model.safetensors"
 #: What run.json holds for the model where the folder is a checkpoint in the released format.
 RELEASED = "released"
-#: What a run folder may name without being told so: the parts of samplers, and our tasks.
-OUR_PACKAGES = ("constrained_dg", "tasks")
+#: Classes whose name has changed since a run was saved: old name -> present name.
+RENAMED = {
+    "tasks.graph.generate.GenerateGraphs": "tasks.graph.GenerateGraphs",
+    "tasks.graph.hamiltonian.Hamiltonian": "tasks.graph.Hamiltonian",
+}
+_HINT = "a run folder holds run.json and model.safetensors; train.py makes one"
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Run:
     folder: Path
     model: Backbone
     task: Task
-    sampler: Any
+    sampler: Sampler
     description: dict[str, Any]
 
 
@@ -70,30 +77,38 @@ def build(config: Any, packages: Collection[str] | None = None) -> Any:
         return arguments
     name = str(config["_target_"])
     target = _find(name, packages)
+    # A saved description may hold any value; where the user writes his own class, its errors keep their traceback.
+    odd_values = (AttributeError, LookupError, ArithmeticError, RecursionError) if packages is not None else ()
     try:
         return target(**arguments)
     except InputError:
         raise
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: {error}") from error
+    except (TypeError, ValueError, *odd_values) as error:
+        raise InputError(f"{name}: {_short(error)}") from error
+
+
+def _short(value: object) -> str:
+    """A value or an error as a line of a message."""
+    text = " ".join((str(value) if isinstance(value, Exception) else repr(value)).split())
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _find(name: str, packages: Collection[str] | None) -> type:
     """The task class or dataclass of this name, in one of the packages."""
-    module, _, attribute = name.rpartition(".")
+    module, _, attribute = RENAMED.get(name, name).rpartition(".")
 
     def check_package(of: str) -> None:
         check(
             packages is None or of.partition(".")[0] in packages,
-            f"{name!r} lies outside {', '.join(sorted(packages or ()))}",
+            f"{_short(name)} lies outside {', '.join(sorted(packages or ()))}",
             "a package that you trust can be added: packages=[...] on the command line, load(folder, packages=[...])",
         )
 
     check_package(module)
     try:
-        target = getattr(importlib.import_module(module), attribute)
+        target = getattr(importlib.import_module(module_name(module)), attribute)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise InputError(f"cannot import {name!r}: {error}", "install what defines it") from None
+        raise InputError(f"cannot import {_short(name)}: {_short(error)}", "install what defines it") from None
     check(
         isinstance(target, type) and (issubclass(target, Task) or is_dataclass(target)),
         f"{name!r} is neither a task nor a part of a sampler",
@@ -106,7 +121,7 @@ def _find(name: str, packages: Collection[str] | None) -> type:
 def save_run(
     folder: Path | str, model: Backbone, description: dict[str, Any], state: dict[str, torch.Tensor] | None = None
 ) -> None:
-    """Write weights and description, each whole or not at all (written beside, then moved into place).
+    """Write weights and description; each file appears only when it is complete.
 
     Args:
         description: plain values with "task" and "sampler" configurations for `build`; "model" is added.
@@ -121,8 +136,8 @@ def save_run(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Not safetensors' own save_file: its errors do not say which, and its files are closed to other users.
-        _write(folder / WEIGHTS, save(weights))
-        _write(folder / DESCRIPTION, text.encode())
+        write_whole(folder / WEIGHTS, save(weights))
+        write_whole(folder / DESCRIPTION, text)
     except OSError as error:
         raise InputError(f"cannot write to {str(folder)!r}: {error.strerror}", "free space or use another") from None
 
@@ -132,7 +147,8 @@ def save_released_run(
 ) -> None:
     """Write a model that `load_pretrained` made as a checkpoint in the released format, and the description.
 
-    Everything is written beside first. The description goes last, so that a folder with one is whole.
+    The files are written into a folder inside `folder` and moved when all are there. The description comes last, so
+    that a folder with a description is complete.
 
     Args:
         description, state: as for `save_run`.
@@ -150,7 +166,7 @@ def save_released_run(
         (folder / DESCRIPTION).unlink(missing_ok=True)
         for path in sorted(export.iterdir()):
             os.replace(path, folder / path.name)
-        _write(folder / DESCRIPTION, text.encode())
+        write_whole(folder / DESCRIPTION, text)
     except OSError as error:
         raise InputError(f"cannot write to {str(folder)!r}: {error.strerror}", "free space or use another") from None
     finally:
@@ -174,61 +190,96 @@ def task_in_text(task: Task, folder: Path | str, config: ModelConfig) -> Task:
     return text
 
 
-def _write(path: Path, data: bytes) -> None:
-    """A file that appears under its name when it is complete."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+def find_run(name: Path | str) -> Path:
+    """The run folder of a path, or of the name of a task that a trained model is shipped for: sudoku, graph/coloring.
+
+    Raises:
+        InputError: neither; the message lists the names.
+    """
+    check(isinstance(name, (str, os.PathLike)), f"run is {_short(name)}", "give the path of a run folder, or a name")
+    folder, shipped = Path(name), shipped_runs()
+    if not (folder / DESCRIPTION).is_file() and str(name) in shipped:
+        return shipped[str(name)]
+    known = f"; shipped runs: {', '.join(shipped)}" if shipped else ""
+    check((folder / DESCRIPTION).is_file(), f"no {DESCRIPTION} in {_short(str(name))}", _HINT + known)
+    return folder
 
 
 def load(folder: Path | str, device: torch.device | str = "cpu", packages: Collection[str] = ()) -> Run:
     """Model (in eval mode), task and sampler of a run folder.
 
     Args:
+        folder: its path, or the name of a shipped run as `constrained_dg.checkpoints()` lists them: `load("sudoku")`.
         packages: further top-level packages, of your own, that the run's task and sampler may come from.
 
     Raises:
-        InputError: a folder that is no run, weights that are cut short, missing, extra or of another shape, or a task
-            or sampler that lies in no package one may expect.
+        InputError: a folder that is not a run, weights that are cut short, missing, extra or of another shape, or a
+            task or sampler from a package that is not named.
     """
-    folder = Path(folder)
-    hint = "a run folder holds run.json and model.safetensors; train.py makes one"
-    check((folder / DESCRIPTION).is_file(), f"no {DESCRIPTION} in {str(folder)!r}", hint)
-    try:
-        description = json.loads((folder / DESCRIPTION).read_text())
-        parts = {key: description[key] for key in ("model", "task", "sampler")}
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / DESCRIPTION} is not a run description ({error!r})", hint) from None
-    released = parts["model"] == RELEASED
+    folder = find_run(folder)
+    description = _read_description(folder)
+    released = description["model"] == RELEASED
     if released:
         model = load_pretrained(folder, device)
     else:
-        check((folder / WEIGHTS).is_file(), f"no {WEIGHTS} in {str(folder)!r}", hint)
-        check(isinstance(parts["model"], dict), f"{folder / DESCRIPTION}: model is {parts['model']!r}", hint)
-        with torch.device("meta"):
-            model = Backbone(ModelConfig.from_dict(parts["model"]))
+        check((folder / WEIGHTS).is_file(), f"no {WEIGHTS} in {str(folder)!r}", _HINT)
+        shape = description["model"]
+        check(isinstance(shape, dict), f"{folder / DESCRIPTION}: model is {_short(shape)}", _HINT)
+        model = _empty_model(shape, folder)
         load_weights(model, folder / WEIGHTS, device)
-    task, sampler = (build(parts[key], {*OUR_PACKAGES, *packages}) for key in ("task", "sampler"))
-    for key, value, fits in (("task", task, isinstance(task, Task)), ("sampler", sampler, hasattr(sampler, "run"))):
-        check(fits, f"{folder / DESCRIPTION}: {key} describes {value!r}", hint)
+    task, sampler = (build(description[key], {*OUR_PACKAGES, *packages}) for key in ("task", "sampler"))
+    for key, value, kind in (("task", task, Task), ("sampler", sampler, Sampler)):
+        check(isinstance(value, kind), f"{folder / DESCRIPTION}: {key} describes {_short(value)}", _HINT)
     task = task_in_text(task, folder, model.config) if released else task
     return Run(folder, model.eval(), task, sampler, description)
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    """What run.json holds, with "model", "task" and "sampler" among its keys. Raises InputError."""
+    path = folder / DESCRIPTION
+    try:
+        description = json.loads(read_text(path, _HINT))
+        missing = {"model", "task", "sampler"} - set(description)
+        check(isinstance(description, dict) and not missing, f"{path} is not a run description", _HINT)
+        _depth(description)
+    except InputError:
+        raise
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is not a run description ({_short(error)})", _HINT) from None
+    return description
+
+
+def _depth(value: Any, depth: int = 0) -> None:
+    """Raise ValueError for values nested more deeply than any description."""
+    if depth > 50:
+        raise ValueError("it is nested too deeply")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _depth(inner, depth + 1)
+
+
+def _empty_model(shape: dict[str, Any], folder: Path) -> Backbone:
+    """A model without memory for its weights. Raises InputError for a shape that no model has."""
+    try:
+        with torch.device("meta"):
+            return Backbone(ModelConfig.from_dict(shape))
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise InputError(f"{folder / DESCRIPTION}: model cannot be built ({_short(error)})", _HINT) from None
 
 
 def load_weights(model: Backbone, path: Path, device: torch.device | str) -> None:
     """Fill a model (which may be on the meta device) from a safetensors file.
 
     Raises:
-        InputError: naming the tensors that are missing, extra or misshapen, or the file that is cut short.
+        InputError: naming the tensors that are missing, extra or misshapen or hold no floating-point numbers, or the
+            file that is cut short.
     """
     expected = model.state_dict()
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
-            found = set(file.keys())
-            for problem, names in (("lacks", set(expected) - found), ("has unknown", found - set(expected))):
+            stored = set(file.keys())
+            for problem, names in (("lacks", set(expected) - stored), ("has unknown", stored - set(expected))):
                 check(not names, f"{path} {problem} tensors {sorted(names)[:4]}", "use the weights of this very model")
             weights = {name: file.get_tensor(name) for name in expected}
     except (SafetensorError, OSError) as error:
@@ -239,4 +290,9 @@ def load_weights(model: Backbone, path: Path, device: torch.device | str) -> Non
             f"{path}: {name} has shape {tuple(tensor.shape)}",
             f"the model takes {tuple(expected[name].shape)}",
         )
+    kinds = {tensor.dtype: name for name, tensor in weights.items()}
+    for dtype, name in kinds.items():
+        usable = dtype.is_floating_point and len(kinds) == 1
+        mixed = f" beside {', '.join(str(other) for other in kinds if other != dtype)}" if len(kinds) > 1 else ""
+        check(usable, f"{path}: {name} holds {dtype}{mixed}", "store all weights as one floating-point type")
     model.load_state_dict(weights, assign=True)

@@ -18,6 +18,7 @@ import torch
 
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import InputError, check
+from constrained_dg.files import read_text
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.text import Tokenizer
 
@@ -92,18 +93,23 @@ class Problem:
 
     Attributes:
         tier: the group it is reported under (a difficulty level, a clue count).
-        text: the problem as one line, as it stands in answers.csv.
+        text: the problem as one line, as in answers.csv.
     """
 
     tier: str
     text: str
+
+    @property
+    def given(self) -> int | None:
+        """How many positions of the answer are given, where solve rates should be drawn against it; or None."""
+        return None
 
 
 def normalised(shares: Mapping[Key, float], name: str) -> dict[Key, float]:
     """Shares that add up to 1, in the order of their keys, without those of 0.
 
     Args:
-        name: what a user calls them.
+        name: the key that a user gives them by.
 
     Raises:
         InputError: a share that is negative or not finite, or none above 0.
@@ -160,18 +166,22 @@ class Task(ABC):
         batch = self.encode([problem])
         return batch.prompt.shape[1], batch.answer.shape[1]
 
-    @abstractmethod
     def constraint(self, problems: Sequence[Problem]) -> Constraint:
-        """The rules of these problems, one row each, judged over the answer (T = C for one canvas)."""
+        """The rules of these problems, one row each, judged over the answer (T = C for one canvas); by default those
+        that `rules` reads from the encoded problems."""
+        rules = self.rules(self.encode(problems))
+        if rules is None:
+            raise NotImplementedError(f"{type(self).__name__} defines neither constraint nor rules")
+        return rules
 
     def overlap(self, problems: Sequence[Problem]) -> list[int] | None:
         """Indices of the problems that could equal a training problem up to symmetry; None where a task cannot say."""
         return None
 
     def rules(self, batch: Batch) -> Constraint | None:
-        """The rules of a batch from its prompt and pinned tokens alone, a row each, without any problem at hand.
+        """The rules of a batch from its prompt and pinned tokens alone, one row each; None where a task cannot say.
 
-        Training on the sampler's own canvases and test-time symmetry need them. None where a task cannot say.
+        Test-time symmetry needs them, since a moved problem exists as tokens only.
         """
         return None
 
@@ -185,11 +195,8 @@ class Task(ABC):
         Raises:
             InputError: naming the file and the line; a file without problems.
         """
-        try:
-            lines = Path(path).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read {path!r}: {error}", "give a text file with a problem on each line") from None
-        return self.problems_of(path, lines)
+        hint = "give a text file with a problem on each line"
+        return self.problems_of(path, read_text(path, hint).splitlines())
 
     def problems_of(self, path: str, lines: Sequence[str]) -> list[Problem]:
         """A problem for each line that is not blank.
@@ -212,20 +219,20 @@ class Task(ABC):
 
     @abstractmethod
     def decode(self, problem: Problem, answer: IntTensor) -> str:
-        """The answer (T) as one line of text, as it stands in answers.csv."""
+        """The answer (T) as one line of text, as in answers.csv."""
 
     def measure(self, outcomes: Sequence[Any], model: Any = None) -> dict[str, dict[str, Any]]:
-        """What else to say of some outcomes (`metrics.Outcome`) of one sampler, and of the model (None: it has none):
-        name -> value, n, ci95.
+        """Further metrics of the outcomes (`evaluation.Outcome`) of one sampler: name -> `intervals.metric`.
 
-        Each becomes a metric of the report, as "value", "n" and "ci95" (a 95 % interval, [low, high]).
+        Args:
+            model: the one that the sampler used, or None.
         """
         return {}
 
     def save(  # noqa: B027  (most tasks have no such format)
         self, folder: Path, outcomes: Mapping[str, Sequence[Any]]
     ) -> None:
-        """Write the answers of each sampler into the folder of a report in the field's own format, where it has one."""
+        """Write the answers of each sampler into the folder of a report in the usual format of the field, if any."""
 
     def in_text(self, tokenizer: Tokenizer, canvas_length: int) -> Task:
         """The same problems as text, for a released checkpoint: tokens of its tokenizer, canvases of its length.
@@ -243,7 +250,7 @@ class Task(ABC):
         return text + (f"\n! at {', '.join(map(str, marked))}" if marked else "")
 
     def plot(self, axes: Any, problem: Problem, answer: IntTensor | None, violations: BoolTensor | None = None) -> None:
-        """The same on matplotlib axes; by default the text that `draw` makes, without its colors."""
+        """The same on matplotlib axes; by default the text of `draw`, without its colors."""
         lines = without_colors(self.draw(problem, answer, violations)).splitlines()
         text = "\n".join(piece for line in lines for piece in textwrap.wrap(line, 32) or [""])
         # Dollar signs would be read as formulas.

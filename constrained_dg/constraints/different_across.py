@@ -89,19 +89,19 @@ class DifferentAcross(Constraint):
         return joined.clamp_(max=1).view(-1, self.length, self.length)
 
     @cached_property
-    def _has_edge(self) -> BoolTensor:
-        """(B, T)."""
+    def _restricted(self) -> BoolTensor:
+        """(B, T) the nodes that must hold a permitted token: here those with an edge."""
         return self._joined.any(-1)
 
     @property
     def bound(self) -> BoolTensor:
-        return self._has_edge.any(0)
+        return self._restricted.any(0)
 
     @cached_property
     def _permitted(self) -> BoolTensor:
         """(B, T, A) what a node may be by the range alone."""
         ids = torch.arange(self.num_classes, device=self.edges.device)
-        return ((ids >= self.tokens[0]) & (ids < self.tokens[1])) | ~self._has_edge[..., None]
+        return ((ids >= self.tokens[0]) & (ids < self.tokens[1])) | ~self._restricted[..., None]
 
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
         return ~self.violations(answer).any(-1)
@@ -114,8 +114,8 @@ class DifferentAcross(Constraint):
         return (held[..., 0] == held[..., 1]) & real
 
     def _foreign(self, answer: IntTensor) -> BoolTensor:
-        """(B, T) True where a node with an edge holds a token that is not permitted."""
-        return ((answer < self.tokens[0]) | (answer >= self.tokens[1])) & self._has_edge
+        """(B, T) True where a restricted node holds a token that is not permitted."""
+        return ((answer < self.tokens[0]) | (answer >= self.tokens[1])) & self._restricted
 
     def violations(self, answer: IntTensor) -> BoolTensor:
         clashes = self._clashes(answer).long().repeat_interleave(2, dim=1)

@@ -6,6 +6,7 @@ constrained_dg.generate(wrap(model), prompt, constraint=...)
 
 from __future__ import annotations
 
+import inspect
 from copy import copy
 from typing import Any
 
@@ -21,8 +22,8 @@ Signal = tuple[FloatTensor, BoolTensor | None]
 class WrappedCache:
     """A `DynamicCache` with the padding of its prompt.
 
-    The other caches of `transformers` 5.23 are not used: once a context reaches the sliding window, a `StaticCache`
-    hides and overwrites committed tokens.
+    The other caches of `transformers` (5.23, 5.24) are not used: once a context reaches the sliding window, a
+    `StaticCache` hides and overwrites committed tokens.
 
     Attributes:
         past: keys and values; sliding layers keep the last window - 1 tokens.
@@ -41,6 +42,9 @@ class WrappedCache:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
         return WrappedCache(past, None if self.mask is None else self.mask[rows], self.length)
 
+    def reserve(self, new: int) -> None:
+        """Nothing: the cache of `transformers` grows when it must."""
+
     def fork(self, copies: int) -> WrappedCache:
         """Each row `copies` times, neighbours together.
 
@@ -51,6 +55,9 @@ class WrappedCache:
         keys = self.past.layers[0].keys
         return self.select(torch.arange(len(keys), device=keys.device).repeat_interleave(copies))
 
+    def reserve(self, tokens: int) -> None:
+        """Nothing: a `DynamicCache` grows as it goes."""
+
 
 class Wrapped:
     """See `wrap`. The methods are those of `sampling.base.Denoiser`; relations are refused."""
@@ -59,19 +66,24 @@ class Wrapped:
         config = model.config
         text = config.get_text_config()
         self.model = model
+        self._cache = cache_keyword(model)
         self.vocab_size: int = text.vocab_size
         self.canvas_length: int = config.canvas_length
         self.max_context: int = text.max_position_embeddings
         images = (config.image_token_id, config.boi_token_id, config.eoi_token_id)
         self.image_token_ids = tuple(token for token in images if token is not None)
 
+        described = [part.to_dict() for part in (model.generation_config, config, text)]
+
         def first(key: str) -> Any:
-            holders = (model.generation_config, config, text)
-            return next((value for h in holders if (value := getattr(h, key, None)) is not None), None)
+            return next((part[key] for part in described if part.get(key) is not None), None)
 
         ends, pad = first("eos_token_id"), first("pad_token_id")
         self.eos_token_ids: tuple[int, ...] = tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
         self.pad_token_id: int = 0 if pad is None else pad
+
+    def memory_needed(self, rows: int, committed: int, canvas: int) -> None:
+        """Not known of a model of transformers."""
 
     def prefill(
         self, prompt: IntTensor, mask: BoolTensor | None = None, relations: BoolTensor | None = None
@@ -93,10 +105,10 @@ class Wrapped:
         logits, rows = (None, None) if signal is None else signal
         return self.model(
             decoder_input_ids=canvas,
-            past_key_values=cache.past,
             self_conditioning_logits=logits,
             self_conditioning_mask=rows,
             decoder_attention_mask=mask,
+            **{self._cache: cache.past},
         ).logits
 
     def self_condition(self, probabilities: FloatTensor, mask: BoolTensor | None = None) -> Signal:
@@ -123,7 +135,8 @@ class Wrapped:
             seen = tokens.new_ones(len(tokens), cache.length, dtype=torch.bool) if cache.mask is None else cache.mask
             new = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
             cache.mask = torch.cat([seen, new], 1)
-        output = self.model.model.encoder(input_ids=tokens, attention_mask=cache.mask, past_key_values=cache.past)
+        past = {self._cache: cache.past}
+        output = self.model.model.encoder(input_ids=tokens, attention_mask=cache.mask, **past)
         cache.length += tokens.shape[1]
         return output.last_hidden_state
 
@@ -146,6 +159,11 @@ def wrap(model: Any) -> Wrapped:
         "load a DiffusionGemmaForBlockDiffusion with transformers 5.11 or newer",
     )
     return Wrapped(model)
+
+
+def cache_keyword(model: Any) -> str:
+    """The name of the argument for keys and values: `cache` from transformers 5.24 on, `past_key_values` before."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def _refuse(relations: BoolTensor | None) -> None:

@@ -1,35 +1,40 @@
-"""Callbacks: weight average, solve rate during training, progress lines, a clean end on Ctrl-C."""
+"""Callbacks: the weight average, and solve rates during training."""
 
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.loggers import WandbLogger
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from constrained_dg.metrics import solve, wilson
-from constrained_dg.sampling import Diffusion
+from constrained_dg.evaluation import Outcome, solve
+from constrained_dg.intervals import wilson
+from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.task import Problem, Task
+from constrained_dg.training.interrupts import Interrupts
+from constrained_dg.training.progress import SlowEvery
 
 log = logging.getLogger(__name__)
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A sharded tensor gathered from all processes; others as they are."""
+def gathered(tensor: torch.Tensor) -> torch.Tensor:
+    """A sharded tensor, gathered from all processes; others as they are."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """A whole tensor on the device of another, sharded as that is."""
+    """The tensor on the device of another, and sharded as that one is."""
     tensor = tensor.to(other.device)
-    return distribute_tensor(tensor, other.device_mesh, other.placements) if isinstance(other, DTensor) else tensor
+    if not isinstance(other, DTensor) or isinstance(tensor, DTensor):
+        return tensor
+    return distribute_tensor(tensor, other.device_mesh, other.placements)
 
 
 def trained(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -41,7 +46,7 @@ class WeightAverage(L.Callback):
     """Exponential moving average of the weights, saved in the checkpoint.
 
     The decay of step s is min(decay, (1 + s) / (10 + s)), so that the start of the run is forgotten. Frozen parameters
-    are not copied; with a decay of 0 nothing is, and the weights stand for themselves.
+    are not copied; with a decay of 0 nothing is, and the weights are used as they are.
     """
 
     def __init__(self, decay: float) -> None:
@@ -77,41 +82,66 @@ class WeightAverage(L.Callback):
     def _write(pl_module: L.LightningModule, weights: dict[str, torch.Tensor]) -> None:
         for name, parameter in trained(pl_module).items():
             if name in weights:
-                parameter.copy_(weights[name])
+                parameter.copy_(like(weights[name], parameter))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"average": {n: whole(t) for n, t in self.average.items()}}
+        return {"average": {n: gathered(t) for n, t in self.average.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.average = state_dict["average"]
 
 
-class SolveRate(L.Callback):
-    """Solve rate on held-out problems every few steps, with the averaged weights; logs a table of canvases too.
+class SolveRate(SlowEvery):
+    """Solve rate on held-out problems every few steps, with the averaged weights; logs some answers as a table too.
 
-    The first process solves them, or every process the same ones, in step, where the model is sharded.
+    The first process solves them; where the model is sharded, all processes solve the same ones together.
     """
 
     def __init__(
-        self, task: Task, sampler: Diffusion, problems: Sequence[Problem], every: int, average: WeightAverage
+        self,
+        task: Task,
+        sampler: Sampler,
+        problems: Sequence[Problem],
+        every: int,
+        average: WeightAverage,
+        interrupts: Interrupts,
     ) -> None:
         self.task, self.sampler, self.problems = task, sampler, problems
-        self.every, self.average = every, average
+        self.every, self.average, self.interrupts = every, average, interrupts
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
-        if trainer.global_step % self.every == 0:
-            self.report(trainer, pl_module)
+        if trainer.global_step % self.every == 0 and not trainer.should_stop:
+            begun = time.monotonic()
+            with suppress(_Interrupted):
+                self.report(trainer, pl_module)
+            self.seconds = time.monotonic() - begun
 
     def report(self, trainer: L.Trainer, pl_module: Any) -> None:
         model = pl_module.backbone
-        if not (trainer.is_global_zero or isinstance(model, FSDPModule)):
+        sharded = isinstance(model, FSDPModule)
+        if not (trainer.is_global_zero or sharded):
             return
+
+        def after_batch(outcomes: Sequence[Outcome]) -> None:
+            # All processes of a sharded model must go on together.
+            if self.interrupts.received and not sharded:
+                raise _Interrupted
+
+        # 1. Solve.
         with self.average.swapped(pl_module), torch.compiler.set_stance("force_eager"):
             outcomes = solve(
-                model, self.task, self.sampler, self.problems, batch_size=64, seed=0, device=str(pl_module.device)
+                model,
+                self.task,
+                self.sampler,
+                self.problems,
+                batch_size=64,
+                seed=0,
+                device=str(pl_module.device),
+                progress=after_batch,
             )
         if not trainer.is_global_zero:
             return
+        # 2. Rates by tier.
         tiers: dict[str, list[bool]] = {}
         for outcome in outcomes:
             tiers.setdefault(outcome.problem.tier, []).append(outcome.solved)
@@ -122,60 +152,13 @@ class SolveRate(L.Callback):
             for logger in trainer.loggers:
                 logger.log_metrics({f"solved/{tier}": sum(solved) / len(solved)}, step=trainer.global_step)
         log.info("step %d, %s solves: %s", trainer.global_step, self.sampler.name, "; ".join(line))
+        # 3. Some of the answers, where the logger has tables.
         some = outcomes[:: max(1, len(outcomes) // 8)]
         rows = [[o.problem.tier, o.problem.text, o.answer, str(o.status)] for o in some]
         for logger in trainer.loggers:
-            if hasattr(logger, "log_table"):  # Weights & Biases has tables; CSV has not
+            if isinstance(logger, WandbLogger):
                 logger.log_table("canvases", columns=["tier", "puzzle", "answer", "status"], data=rows)
 
 
-class ProgressLines(L.Callback):
-    """One line every few seconds: steps, loss, rate, time left. Reads well in a terminal and in a file."""
-
-    def __init__(self, seconds: float = 20.0) -> None:
-        self.seconds = seconds
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.begun = self.last = time.monotonic()
-        self.first = trainer.global_step
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
-        now, step = time.monotonic(), trainer.global_step
-        if now - self.last < self.seconds and step < trainer.max_steps:
-            return
-        self.last = now
-        rate = (step - self.first) / (now - self.begun)
-        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.endswith("_step")}
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-        left = (trainer.max_steps - step) / max(rate, 1e-9)
-        examples = rate * pl_module.optimisation.batch_size * trainer.world_size
-        log.info(
-            "step %d of %d  %s  %.0f examples/s  %.1f min left", step, trainer.max_steps, shown, examples, left / 60
-        )
-
-
-class StopOnInterrupt(L.Callback):
-    """Ctrl-C ends the run after the current step: checkpoint and weights are written. A second one ends it at once.
-
-    Processes that train together agree after each step, since a signal may reach one before the other.
-    """
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.interrupted = False
-
-        def stop(signum: int, frame: Any) -> None:
-            self.interrupted = True
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            log.info("interrupted: ending after this step, Ctrl-C again to end at once")
-
-        self.previous = signal.signal(signal.SIGINT, stop)
-
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if trainer.strategy.reduce_boolean_decision(self.interrupted, all=False):
-            trainer.should_stop = True
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        signal.signal(signal.SIGINT, self.previous)
-
-    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+class _Interrupted(Exception):
+    """A signal came while problems were solved: the run ends."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import lightning as L
@@ -17,7 +18,7 @@ class Steps(IterableDataset):
         self.task, self.first, self.batch_size, self.rank = task, first, batch_size, rank
 
     def __iter__(self) -> Iterator[Batch]:
-        # Workers are asked in turn, so worker w of n makes every n-th step.
+        # Workers take turns, so worker w of n makes every n-th step.
         worker = get_worker_info()
         step, stride = (self.first, 1) if worker is None else (self.first + worker.id, worker.num_workers)
         while True:
@@ -38,7 +39,14 @@ class TaskData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         steps = Steps(self.task, self.trainer.global_step, self.batch_size, self.trainer.global_rank)
-        return DataLoader(steps, batch_size=None, num_workers=self.workers)
+        return DataLoader(steps, batch_size=None, num_workers=self.workers, worker_init_fn=_leave_signals)
 
     def transfer_batch_to_device(self, batch: Batch, device: object, dataloader_idx: int) -> Batch:
         return batch.to(device)
+
+
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C reaches workers, too; the training process handles it and ends them."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

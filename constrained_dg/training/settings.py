@@ -1,28 +1,88 @@
-"""What training can be told, checked before any long work."""
+"""The values of conf/train.yaml, checked before any long work."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import Any
 
 from constrained_dg.errors import InputError, check, is_count
 
+#: Integers of conf/train.yaml with their range; `validate.` stands for its group.
+COUNTS = {
+    "seed": (0, 2**32 - 10),  # torch takes 32 bits, and held-out problems use the next ones
+    "threads": (0, 1024),
+    "workers": (0, 1024),
+    "checkpoint_every": (1, 2**31),
+    "report_per_tier": (1, 1_000_000),
+    "validate.every": (1, 2**31),
+    "validate.per_tier": (1, 1_000_000),
+}
+GROUPS = {"task", "sampler", "model", "objective", "optimisation", "trainer", "validate"}
+KEYS = GROUPS | {name for name in COUNTS if "." not in name}
+KEYS |= {"data", "out", "resume", "packages", "compile", "logger", "overridden"}
+
+
+def check_keys(cfg: Mapping[str, Any]) -> None:
+    """Raise InputError for an unknown or missing key of conf/train.yaml, or a path or group that is none."""
+    for name, known, given in (
+        ("", KEYS, set(cfg)),
+        ("validate.", {"every", "per_tier"}, set(cfg["validate"]) if isinstance(cfg.get("validate"), dict) else set()),
+    ):
+        unknown = [name + key for key in sorted(given - known)]
+        check(
+            not unknown,
+            f"no configuration key {', '.join(unknown)}",
+            f"known: {', '.join(sorted(known - {'overridden'}))}",
+        )
+        missing = [name + key for key in sorted(known - given - {"overridden"})]
+        check(not missing, f"{', '.join(missing)} is missing", "give a value: conf/train.yaml holds all keys")
+    for name in sorted(GROUPS):
+        check(isinstance(cfg[name], dict), f"{name} is {cfg[name]!r}", f"name a file of conf/{name}, or give its keys")
+    for name in ("task", "sampler"):
+        target = cfg[name].get("_target_")
+        check(isinstance(target, str), f"{name}._target_ is {target!r}", "give the name of a class: package.Class")
+    for name in ("out", "resume", "data"):
+        check(cfg[name] is None or isinstance(cfg[name], str), f"{name} is {cfg[name]!r}", "give a path")
+
+
+def check_values(cfg: Mapping[str, Any]) -> None:
+    """Raise InputError for a value out of range.
+
+    Groups with a class of their own (task, sampler, objective, optimisation) are checked by that class.
+    """
+    for name, (low, high) in COUNTS.items():
+        group, _, key = name.rpartition(".")
+        value = cfg[group][key] if group else cfg[key]
+        check(is_count(value, low) and value <= high, f"{name} is {value!r}", f"use an integer from {low} to {high}")
+    packages = cfg["packages"]
+    texts = isinstance(packages, list) and all(isinstance(name, str) for name in packages)
+    check(texts, f"packages is {packages!r}", "give the names of packages, such as [my_tasks]")
+    takes_data = "data" in cfg["task"]
+    check(takes_data or cfg["data"] is None, f"data is {cfg['data']!r}, but this task takes none", "leave data out")
+    check(not takes_data or cfg["task"]["data"] is not None, "the task needs a file of examples", "give data=FILE")
+    check(cfg["compile"] in ("auto", True, False), f"compile is {cfg['compile']!r}", "use auto, true or false")
+    check(cfg["logger"] in ("csv", "wandb"), f"unknown logger {cfg['logger']!r}", "known: csv, wandb")
+
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss and what the denoiser is shown (section 7 of DiffusionGemma's fact sheet, 2026).
+    """The loss, and the inputs that the denoiser learns from (training of DiffusionGemma, Google, 2026).
 
     Attributes:
         encoder_weight: weight of the causal next-token loss over prompt and answer; 0 leaves it out.
-        encoder_rows: share of the batch that pays for the causal pass over the answer.
-        balance_weight: weight of the router's balance loss (Switch Transformer, 2101.03961), 0 leaves it out.
-        self_conditioning: share of the rows that are told a first prediction, made without gradient.
-        pure_start: share of the rows, from those that are told nothing, that are pure noise. Where nothing in a canvas
-            gives noise away (a sequence breaks no rule), a model otherwise takes what it sees for half right, in the
-            first pass too. With 1 - self_conditioning, being told nothing means pure noise, as when sampling.
-        own_canvas: share of the rows whose canvas and signal are carried over from the model's own sampler in the
-            step before, instead of being corrupted afresh.
-        own_canvas_passes: passes after which a carried row is replaced by a fresh puzzle; solved rows leave at once.
+        encoder_rows: share of the batch that the next-token loss is computed on, since it costs a causal pass.
+        balance_weight: weight of the router's balance loss (Switch Transformer, arXiv 2101.03961); 0 leaves it out.
+        self_conditioning: share of the rows that are conditioned on a first prediction of the model, made without
+            gradient.
+        pure_start: share of the rows whose canvas is pure noise, taken from the rows without a first prediction. Where
+            nothing in a canvas gives noise away (a sequence breaks no rule), a model otherwise expects about half of
+            its tokens to be right, also in the first pass. With 1 - self_conditioning, no first prediction always means
+            pure noise, as in sampling.
+        own_canvas: share of the rows whose canvas and first prediction come from the model's own sampler in the step
+            before, instead of a corrupted example.
+        own_canvas_passes: passes after which such a row is replaced by a new example; solved rows are replaced at once.
     """
 
     encoder_weight: float = 1.0
@@ -37,15 +97,14 @@ class Objective:
         for name in ("encoder_rows", "self_conditioning", "pure_start", "own_canvas"):
             value = getattr(self, name)
             check(0 <= value <= 1, f"objective.{name} is {value}", "use a share from 0 to 1")
-        told = self.self_conditioning + self.pure_start <= 1
         check(
-            told,
+            self.self_conditioning + self.pure_start <= 1,
             f"objective.pure_start is {self.pure_start}",
-            "use at most 1 - self_conditioning: what is told nothing",
+            "use at most 1 - self_conditioning, the share of rows without a first prediction",
         )
         for name in ("encoder_weight", "balance_weight"):
             value = getattr(self, name)
-            check(value >= 0, f"objective.{name} is {value}", "use 0 or more")
+            check(value >= 0 and isfinite(value), f"objective.{name} is {value}", "use 0 or more")
         passes = self.own_canvas_passes
         check(is_count(passes, 1), f"objective.own_canvas_passes is {passes!r}", "use an integer of at least 1")
 
@@ -56,13 +115,13 @@ class Optimisation:
 
     Attributes:
         steps: optimiser steps of the whole run: the budget.
-        batch_size: rows a step and process.
+        batch_size: rows for each step and process.
         learning_rate: its peak.
         warmup: steps of linear warm-up.
-        weight_decay: decoupled; with Muon on the matrices that it takes.
+        weight_decay: decoupled from the gradient; with Muon only on its matrices.
         clip: largest norm of the gradient.
-        average: decay a step of the weight average that is evaluated and shipped (its horizon grows with the run: the
-            first steps use (1 + step) / (10 + step)); 0 keeps the raw weights, and no copy of them.
+        average: decay of the weight average in each step; the average is what is evaluated and saved. The first steps
+            use (1 + step) / (10 + step) where that is less. 0 keeps the weights as they are trained, without a copy.
         method: "muon" for matrices with AdamW for the rest, or "adam": AdamW for all, with b1 0.95 and b2 0.99 as in
             the fine-tuning recipe of DiffusionGemma.
         floor: share of the peak learning rate that the last step has.
@@ -79,12 +138,15 @@ class Optimisation:
     floor: float = 0.05
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("batch_size", 2), ("warmup", 0)):
+        for name, low, high in (("steps", 1, 2**31), ("batch_size", 2, 2**16), ("warmup", 0, 2**31)):
             value = getattr(self, name)
-            check(is_count(value, low), f"optimisation.{name} is {value!r}", f"use an integer of at least {low}")
+            fits = is_count(value, low) and value <= high
+            check(fits, f"optimisation.{name} is {value!r}", f"use an integer from {low} to {high}")
         for name in ("learning_rate", "clip"):
-            check(getattr(self, name) > 0, f"optimisation.{name} is {getattr(self, name)}", "use a number above 0")
-        check(self.weight_decay >= 0, f"optimisation.weight_decay is {self.weight_decay}", "use 0 or more")
+            value = getattr(self, name)
+            check(value > 0 and isfinite(value), f"optimisation.{name} is {value}", "use a number above 0")
+        decay = self.weight_decay
+        check(decay >= 0 and isfinite(decay), f"optimisation.weight_decay is {decay}", "use 0 or more")
         check(self.method in ("muon", "adam"), f"optimisation.method is {self.method!r}", "use muon or adam")
         check(0 <= self.floor <= 1, f"optimisation.floor is {self.floor}", "use a share from 0 to 1")
         check(0 <= self.average < 1, f"optimisation.average is {self.average}", "use 0 or more, below 1")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from constrained_dg.metrics import Outcome, tiers_of, wilson
+from constrained_dg.evaluation import Outcome, tiers_of
+from constrained_dg.files import write_whole
+from constrained_dg.intervals import share
 from constrained_dg.task import Task
 
 #: More panels than this do not fit a page; tiers beyond are drawn together.
 _PANELS = 12
-#: Groups of clue counts, at most.
+#: Groups of numbers of given positions, at most.
 _GROUPS = 12
 
 
@@ -35,19 +37,16 @@ def figure(panels: int, width: float = 3.2, height: float | None = None) -> tupl
 
 def save(drawing: Any, path: Path) -> None:
     """Write a figure as PNG, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        drawing.savefig(partial, format="png", dpi=110)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    data = io.BytesIO()
+    drawing.savefig(data, format="png", dpi=110)
+    write_whole(path, data.getvalue())
 
 
 def solve_rate_by_passes(path: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
     """Share of each tier solved within p passes, one panel a tier, one line a sampler.
 
     A row counts from the pass it stopped at, which for a sampler that never asks the judge comes after the pass that
-    found the answer. What search alone solves stands at 0 passes.
+    found the answer. What search alone solves is drawn at 0 passes.
     """
     tiers = tiers_of([o for solved in outcomes.values() for o in solved])
     panels = tiers if len(tiers) <= _PANELS else ["all"]
@@ -68,29 +67,29 @@ def solve_rate_by_passes(path: Path, outcomes: Mapping[str, Sequence[Outcome]]) 
     save(drawing, path)
 
 
-def solve_rate_by_clues(path: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> bool:
-    """Share solved against the number of clues, with 95 % intervals; False where problems have no `clues`."""
-    counts = sorted({o.problem.clues for solved in outcomes.values() for o in solved if hasattr(o.problem, "clues")})
+def solve_rate_by_given(path: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> bool:
+    """Share solved against the number of given positions, with 95 % intervals; False where problems have no `given`."""
+    counted = {name: [(o.problem.given, o.solved) for o in solved] for name, solved in outcomes.items()}
+    known = {name: [(n, solved) for n, solved in rows if n is not None] for name, rows in counted.items()}
+    counts = sorted({n for rows in known.values() for n, _ in rows})
     if not counts:
         return False
     size = math.ceil(len(counts) / _GROUPS)
-    groups = [counts[k : k + size] for k in range(0, len(counts), size)]
     drawing, (ax,) = figure(1, width=6, height=4)
-    for number, (sampler, solved) in enumerate(outcomes.items()):
-        at, shares, below, above = [], [], [], []
-        for group in groups:
-            rows = [o for o in solved if getattr(o.problem, "clues", None) in group]
-            if not rows:
-                continue
-            share = sum(o.solved for o in rows) / len(rows)
-            low, high = wilson(sum(o.solved for o in rows), len(rows))
-            # Samplers stand a little apart, so that their intervals do not hide each other.
-            at.append(sum(o.problem.clues for o in rows) / len(rows) + 0.15 * number)
-            shares.append(share)
-            below.append(share - low)
-            above.append(high - share)
-        ax.errorbar(at, shares, yerr=[below, above], marker="o", capsize=3, label=sampler)
-    ax.set(xlabel="clues (groups drawn at their mean)", ylabel="solved", ylim=(-0.02, 1.02))
+    for number, (sampler, pairs) in enumerate(known.items()):
+        points = []
+        for first in range(0, len(counts), size):
+            group = [(n, solved) for n, solved in pairs if n in counts[first : first + size]]
+            if group:
+                rate = share(sum(solved for _, solved in group), len(group))
+                low, high = rate["ci95"]
+                # Samplers are drawn a little apart, so that their intervals do not hide each other.
+                at = sum(n for n, _ in group) / len(group) + 0.15 * number
+                points.append((at, rate["value"], rate["value"] - low, high - rate["value"]))
+        if points:
+            at_all, shares, below, above = zip(*points, strict=True)
+            ax.errorbar(at_all, shares, yerr=[below, above], marker="o", capsize=3, label=sampler)
+    ax.set(xlabel="given positions (groups drawn at their mean)", ylabel="solved", ylim=(-0.02, 1.02))
     ax.grid(alpha=0.3)
     ax.legend(fontsize="small")
     save(drawing, path)
@@ -102,11 +101,11 @@ def answers(path: Path, task: Task, outcomes: Mapping[str, Sequence[Outcome]], c
     picked: list[tuple[str, Outcome]] = []
     for sampler, solved in outcomes.items():
         kinds = [[o for o in solved if not o.solved], [o for o in solved if o.solved]]
-        share = max(1, count // len(outcomes))
+        each = max(1, count // len(outcomes))
         # From everywhere in the list, so that different tiers are seen.
-        kinds = [[kind[k * len(kind) // share] for k in range(min(share, len(kind)))] for kind in kinds]
-        turns = [kind[k] for k in range(share) for kind in kinds if k < len(kind)]
-        picked += [(sampler, o) for o in turns[:share]]
+        kinds = [[kind[k * len(kind) // each] for k in range(min(each, len(kind)))] for kind in kinds]
+        turns = [kind[k] for k in range(each) for kind in kinds if k < len(kind)]
+        picked += [(sampler, o) for o in turns[:each]]
     drawing, axes = figure(len(picked))
     for ax, (sampler, o) in zip(axes, picked, strict=True):
         blamed = task.constraint([o.problem]).violations(o.tokens[None])[0]

@@ -10,30 +10,30 @@ from typing import Any
 import torch
 
 from constrained_dg.constraints.base import Constraint
-from constrained_dg.metrics import Outcome
+from constrained_dg.evaluation import Outcome
 from constrained_dg.sampling.base import StepRecord
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Task, without_colors
 from constrained_dg.viz.pictures import figure, save
 
-LEGEND = "bold: clue   . re-noised   ! breaks a rule"
+LEGEND = "bold: given   . re-noised   ! breaks a rule"
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One pass of one row.
+    """One pass of one row, or the answer where it is not that of the last pass.
 
     Attributes:
-        pass_index: 0-based, over all canvases.
+        number: of the pass, from 1, over all canvases; None for an answer from a search or an earlier attempt.
         best: (T) int64, the answer so far.
-        shown: (T) int64, what is settled: the best tokens of clues, finished canvases and accepted positions, elsewhere
-            the blank. The last frame shows all of the best.
+        shown: (T) int64, what is settled: the best tokens of given positions, finished canvases and accepted positions,
+            elsewhere the blank. The last frame shows all of the best.
         accepted, renoised, violations: (T) bool; violations are those of the best answer.
         entropy: mean over the free positions of the canvas, nats.
         entropies: (T) of each position of the canvas, nats; 0 where it is given or another canvas.
     """
 
-    pass_index: int
+    number: int | None
     best: IntTensor
     shown: IntTensor
     accepted: BoolTensor
@@ -42,18 +42,30 @@ class Frame:
     entropy: float
     entropies: FloatTensor
 
+    @property
+    def title(self) -> str:
+        return "answer" if self.number is None else f"pass {self.number}"
 
-def frames_of(records: Sequence[StepRecord], batch: Batch, constraint: Constraint, row: int, blank: int) -> list[Frame]:
+
+def frames_of(
+    records: Sequence[StepRecord],
+    batch: Batch,
+    constraint: Constraint,
+    row: int,
+    blank: int,
+    final: IntTensor | None = None,
+) -> list[Frame]:
     """The frames of a row (0-based) of a batch.
 
     Args:
         records: of the whole batch, in order; those in which the row was not live are passed over.
         constraint: of the batch, over the whole answer.
-        blank: the token that stands for noise.
+        blank: the token that is shown for noise.
+        final: (T) int64, the answer; where it is not that of the last pass, a frame of its own shows it.
     """
     pinned = batch.pinned[row].cpu()
     answer = torch.where(pinned, batch.answer[row].cpu(), blank)
-    own = constraint if constraint.rows == 1 else constraint.select(torch.tensor([row]))
+    rules = constraint if constraint.rows == 1 else constraint.select(torch.tensor([row]))
     frames: list[Frame] = []
     for record in records:
         at = (record.rows == row).nonzero().flatten().tolist()
@@ -67,19 +79,23 @@ def frames_of(records: Sequence[StepRecord], batch: Batch, constraint: Constrain
         for mask in (record.accepted, record.renoised):
             masks.append(torch.zeros_like(pinned))
             masks[-1][span] = mask[at[0]].cpu()
-        blamed = own.violations(best[None])[0].cpu()
+        blamed = rules.violations(best[None].to(batch.answer.device))[0].cpu()
         free = ~pinned[span]
         entropies = torch.zeros(len(pinned))
         entropies[span] = record.entropy[at[0]].cpu().float() * free
         entropy = float(entropies[span][free].mean()) if free.any() else 0.0
         shown = torch.where(settled | masks[0] | bool(record.stopped[at[0]]), best, blank)
-        frames.append(Frame(len(frames), best, shown, masks[0], masks[1], blamed, entropy, entropies))
+        frames.append(Frame(len(frames) + 1, best, shown, masks[0], masks[1], blamed, entropy, entropies))
         answer = best
+    if frames and final is not None and not torch.equal(final.cpu(), answer):
+        final, none = final.cpu(), torch.zeros_like(pinned)
+        blamed = rules.violations(final[None].to(batch.answer.device))[0].cpu()
+        frames.append(Frame(None, final, final, none, none, blamed, 0.0, torch.zeros(len(pinned))))
     return frames
 
 
 def to_json(problem: Problem, outcome: Outcome, frames: Sequence[Frame]) -> dict[str, Any]:
-    """Plain values: the problem, its verdict, and for each pass tokens and the positions of each kind."""
+    """Plain values: the problem, its verdict, and for each pass (from 1) tokens and the positions of each kind."""
     return {
         "problem": problem.text,
         "tier": problem.tier,
@@ -88,7 +104,7 @@ def to_json(problem: Problem, outcome: Outcome, frames: Sequence[Frame]) -> dict
         "seed": outcome.seed,
         "passes": [
             {
-                "pass": frame.pass_index,
+                "pass": frame.number,
                 "best": frame.best.tolist(),
                 "accepted": frame.accepted.nonzero().flatten().tolist(),
                 "renoised": frame.renoised.nonzero().flatten().tolist(),
@@ -96,17 +112,20 @@ def to_json(problem: Problem, outcome: Outcome, frames: Sequence[Frame]) -> dict
                 "mean_entropy_nats": frame.entropy,
             }
             for frame in frames
+            if frame.number is not None
         ],
     }
 
 
 def draw_frame(task: Task, problem: Problem, frame: Frame, color: bool) -> str:
     """A frame for a terminal: a line of numbers, the canvas, and the legend; without color, plain characters."""
-    free = int((frame.accepted | frame.renoised).sum())
-    head = (
-        f"pass {frame.pass_index + 1}: {int(frame.accepted.sum())} of {free} accepted, "
-        f"{int(frame.violations.sum())} break a rule, mean entropy {frame.entropy:.2f} nats"
-    )
+    head = f"{frame.title}: {int(frame.violations.sum())} positions break a rule"
+    if frame.number is not None:
+        free = int((frame.accepted | frame.renoised).sum())
+        head = (
+            f"{frame.title}: {int(frame.accepted.sum())} of {free} accepted, "
+            f"{int(frame.violations.sum())} break a rule, mean entropy {frame.entropy:.2f} nats"
+        )
     marks = frame.violations & (frame.shown == frame.best)
     text = "\n".join((head, task.draw(problem, frame.shown, marks), LEGEND))
     return text if color else without_colors(text)
@@ -122,11 +141,10 @@ def chosen(frames: Sequence[Frame], count: int) -> list[Frame]:
 def plot_certainty(path: Path, frames: Sequence[Frame]) -> None:
     """A picture of the distribution settling: the entropy of each position (across) in each pass (down)."""
     drawing, [axes] = figure(1, width=8, height=4)
-    image = axes.imshow(
-        torch.stack([frame.entropies for frame in frames]).numpy(), aspect="auto", cmap="viridis_r", vmin=0
-    )
-    axes.set_xlabel("position, from 0")
-    axes.set_ylabel("pass, from 0")
+    entropies = torch.stack([frame.entropies for frame in frames if frame.number is not None]).numpy()
+    edges = (0.5, entropies.shape[1] + 0.5, entropies.shape[0] + 0.5, 0.5)
+    image = axes.imshow(entropies, aspect="auto", cmap="viridis_r", vmin=0, extent=edges)
+    axes.set(xlabel="position, from 1", ylabel="pass, from 1")
     drawing.colorbar(image, ax=axes, label="entropy, nats")
     save(drawing, path)
 
@@ -134,10 +152,10 @@ def plot_certainty(path: Path, frames: Sequence[Frame]) -> None:
 def plot_frames(path: Path, task: Task, problem: Problem, frames: Sequence[Frame], count: int = 8) -> None:
     """A picture of a canvas settling: the problem, then a few of its passes."""
     picked = chosen(frames, count)
-    drawing, axes = figure(1 + len(picked), width=2.6)
+    drawing, axes = figure(1 + len(picked), width=3.6)
     task.plot(axes[0], problem, None)
     axes[0].set_title("problem")
     for ax, frame in zip(axes[1:], picked, strict=True):
         task.plot(ax, problem, frame.shown, frame.violations & (frame.shown == frame.best))
-        ax.set_title(f"pass {frame.pass_index + 1}")
+        ax.set_title(frame.title)
     save(drawing, path)

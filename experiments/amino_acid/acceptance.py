@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 
 from constrained_dg.cli import load_sampler
-from constrained_dg.metrics import solve
+from constrained_dg.evaluation import solve
 from constrained_dg.model import Backbone
 from constrained_dg.runs import load
 from constrained_dg.sampling import EntropyBound, Schedule

@@ -13,8 +13,8 @@ import torch
 
 from constrained_dg.constraints import All, Count, Sum, Vocabulary
 from tasks.amino_acid import prosite
-from tasks.amino_acid.requirements import Motif
 from tasks.amino_acid.residues import FIRST_KIND, FIRST_RESIDUE, RESIDUES, VOCABULARY, show
+from tasks.amino_acid.rules import Motif
 
 LENGTH = 200
 #: From few states to about a hundred.

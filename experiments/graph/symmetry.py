@@ -10,7 +10,7 @@ import torch
 
 from constrained_dg.cli import load_sampler
 from constrained_dg.errors import check
-from constrained_dg.metrics import solve, summarise
+from constrained_dg.evaluation import solve, summarise
 from constrained_dg.model import Backbone
 from constrained_dg.report import print_table, progress
 from constrained_dg.runs import load

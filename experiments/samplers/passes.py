@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from constrained_dg.cli import ROOT, load_sampler
+from constrained_dg.evaluation import solve
 from constrained_dg.files import write_whole
 from constrained_dg.intervals import share
-from constrained_dg.metrics import solve
 from constrained_dg.model import Backbone
 from constrained_dg.report import new_header
 from constrained_dg.runs import load

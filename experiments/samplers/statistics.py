@@ -4,17 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from constrained_dg.intervals import wilson
-
-RESAMPLES = 2000
-
-
-def resampled(of_puzzles: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean over puzzles of (N) values."""
-    generator = np.random.default_rng(seed)
-    rows = generator.integers(len(of_puzzles), size=(RESAMPLES, len(of_puzzles)))
-    low, high = np.percentile(of_puzzles[rows].mean(1), [2.5, 97.5])
-    return float(low), float(high)
+from constrained_dg.intervals import percentile_mean, wilson
 
 
 def share(solved: np.ndarray) -> tuple[float, float, float]:
@@ -24,7 +14,7 @@ def share(solved: np.ndarray) -> tuple[float, float, float]:
     mean = float(of_puzzles.mean())
     if np.all(of_puzzles == of_puzzles[0]):
         return mean, *wilson(round(mean * len(solved)), len(solved))
-    return mean, *resampled(of_puzzles)
+    return mean, *percentile_mean(of_puzzles)
 
 
 def difference(solved: np.ndarray, reference: np.ndarray) -> tuple[float, float, float]:
@@ -37,4 +27,4 @@ def difference(solved: np.ndarray, reference: np.ndarray) -> tuple[float, float,
     mean = float(of_puzzles.mean())
     if np.all(of_puzzles == of_puzzles[0]):
         return mean, mean - 3 / len(of_puzzles), mean + 3 / len(of_puzzles)
-    return mean, *resampled(of_puzzles)
+    return mean, *percentile_mean(of_puzzles)

@@ -22,12 +22,13 @@ import torch
 from constrained_dg import rng
 from constrained_dg.cli import ROOT, load_config, load_sampler
 from constrained_dg.errors import check
-from constrained_dg.metrics import solve
+from constrained_dg.evaluation import solve
+from constrained_dg.intervals import percentile_mean
 from constrained_dg.model import Backbone
 from constrained_dg.report import new_header
 from constrained_dg.runs import load
 from constrained_dg.viz.pictures import figure, save
-from experiments.samplers.statistics import difference, resampled, share
+from experiments.samplers.statistics import difference, share
 
 log = logging.getLogger(__name__)
 
@@ -311,7 +312,7 @@ def shared_nodes(found: Sequence[Column], tier: str) -> str:
     told = []
     for name in names:
         nodes = own[name].values["nodes"][np.isin(own[name].puzzle, sorted(shared))].mean(1)
-        low, high = resampled(nodes)
+        low, high = percentile_mean(nodes)
         told.append(f"{name} {nodes.mean():.1f} ({low:.1f}-{high:.1f})")
     return "" if not nodes.any() else f"search nodes on the same {len(shared)} puzzles of {tier}: {', '.join(told)}"
 

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 
 from constrained_dg.errors import InputError, check
+from constrained_dg.files import write_whole
 from constrained_dg.model import ModelConfig, preset
-from constrained_dg.report import make_folder, new_header
+from constrained_dg.report import new_folder, new_header
 from experiments.throughput.sides import Clock, Ours, Theirs, build, synchronise
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -291,15 +292,13 @@ def main(arguments: Sequence[str]) -> dict[str, Any] | None:
         print("shape=26b needs a GPU, and torch finds none here: unmeasured")
         return None
     threads = torch.get_num_threads()
-    out = Path(settings.out)
-    make_folder(out)
-    torch.set_num_threads(settings.threads)
-    try:
-        results = run(settings, config, contexts, batches, passes, device)
-    finally:
-        torch.set_num_threads(threads)
-    with open(out / "results.json", "x") as file:
-        json.dump(results, file, indent=1)
+    with new_folder(settings.out) as out:
+        torch.set_num_threads(settings.threads)
+        try:
+            results = run(settings, config, contexts, batches, passes, device)
+        finally:
+            torch.set_num_threads(threads)
+        write_whole(out / "results.json", json.dumps(results, indent=1))
     show(results["rows"])
     for name in ("agreement", "floor"):
         print(f"{name}: {json.dumps(results[name])}")

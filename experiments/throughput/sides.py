@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from constrained_dg.integrations.transformers import cache_keyword
 from constrained_dg.model import Backbone, ModelConfig
 from constrained_dg.model.pretrained import load_pretrained, released_name
 from constrained_dg.sampling import Autoregressive, generate
@@ -121,9 +122,8 @@ class Theirs:
     def prefill(self, prompt: torch.Tensor) -> None:
         from transformers import DynamicCache
 
-        self.model.model.encoder(
-            input_ids=prompt, past_key_values=DynamicCache(config=self.model.config.get_text_config(decoder=True))
-        )
+        cache = DynamicCache(config=self.model.config.get_text_config(decoder=True))
+        self.model.model.encoder(input_ids=prompt, **{cache_keyword(self.model): cache})
 
     def generate(self, prompt: torch.Tensor, passes: int, hook: Hook | None, rng: str = "transformers") -> None:
         from transformers import LogitsProcessorList

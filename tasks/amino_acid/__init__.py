@@ -1,5 +1,6 @@
 """Amino-acid sequences: designing them under rules, restoring stretches of them, peptides of a kind."""
 
-from tasks.amino_acid.task import Design, Infill, Peptides
+from .design import Design, Peptides
+from .infill import Infill
 
 __all__ = ["Design", "Infill", "Peptides"]

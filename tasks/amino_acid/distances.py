@@ -1,4 +1,4 @@
-"""What a set of made sequences is worth: how natural in residues and pairs, how diverse, how many unique, how novel.
+"""What a set of designed sequences is worth: how natural in residues and pairs, and how diverse.
 
 Metrics are {"value", "n", "ci95"}. Divergences are in bits and have intervals by bootstrap (Efron 1979): the value
 -+ 1.96 standard deviations over resamples of the sequences with replacement, cut at 0.
@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from constrained_dg.errors import check
-from constrained_dg.intervals import mean_interval, wilson
-from tasks.amino_acid.natural import identical, nearest
-from tasks.amino_acid.residues import RESIDUES
+from constrained_dg.intervals import mean, metric, resampled
+
+from .natural import identical
+from .residues import RESIDUES
 
 #: Resamples of a bootstrap, and draws of a floor.
 _RESAMPLES = 200
@@ -34,13 +35,13 @@ def residue_divergence(sequences: Sequence[str], natural: Sequence[str], seed: i
     A finite sample is at some distance even from where it was drawn: see `sampling_floor`.
 
     Raises:
-        InputError: a letter that is no residue, or no residue at all.
+        InputError: a letter that is not a residue, or no residue at all.
     """
     return _divergence(_counts(sequences, 1), _counts(natural, 1), seed)
 
 
 def pair_divergence(sequences: Sequence[str], natural: Sequence[str], seed: int = 0) -> dict[str, Any]:
-    """The same of pairs of neighbouring residues, 400 kinds; their floor is higher.
+    """As `residue_divergence`, for pairs of neighbouring residues, 400 kinds; their floor is higher.
 
     Raises:
         InputError: a letter that is no residue, or no pair at all.
@@ -57,13 +58,13 @@ def sampling_floor(number: int, natural: Sequence[str], width: int, seed: int = 
         width: 1 for residues, 2 for pairs.
 
     Raises:
-        InputError: no number of at least 1, or as for `residue_divergence`.
+        InputError: `number` below 1, or as for `residue_divergence`.
     """
     check(number >= 1, f"{number} sequences", "give 1 or more")
     counts, draws = _counts(natural, width), np.random.default_rng(seed)
     drawn = draws.multinomial(number, np.ones(len(counts)) / len(counts), _RESAMPLES) @ counts
-    found = [divergence(each, counts.sum(0)) for each in drawn if each.any()]
-    return {"value": float(np.mean(found)), "n": number, "ci95": np.percentile(found, [2.5, 97.5]).tolist()}
+    values = [divergence(each, counts.sum(0)) for each in drawn if each.any()]
+    return metric(float(np.mean(values)), number, np.percentile(values, [2.5, 97.5]).tolist())
 
 
 def diversity(sequences: Sequence[str], seed: int = 0) -> dict[str, Any]:
@@ -83,42 +84,10 @@ def diversity(sequences: Sequence[str], seed: int = 0) -> dict[str, Any]:
     return mean([1 - identical(*pair) / max(map(len, pair)) for pair in pairs])
 
 
-def unique(sequences: Sequence[str]) -> dict[str, Any]:
-    """Share of distinct sequences, with Wilson's interval.
-
-    Raises:
-        InputError: no sequences.
-    """
-    return share(len(set(sequences)), len(sequences))
-
-
-def share(good: int, n: int) -> dict[str, Any]:
-    """A share of n, with Wilson's interval.
-
-    Raises:
-        InputError: n is 0.
-    """
-    return {"value": good / max(1, n), "n": n, "ci95": list(wilson(good, n))}
-
-
-def novelty(sequences: Sequence[str], training: Sequence[str]) -> dict[str, Any]:
-    """Mean of 1 - identity to the nearest training sequence (`natural.nearest`); that of held-out ones is its scale.
-
-    Raises:
-        InputError: fewer than two sequences, or an empty one.
-    """
-    return mean((1 - nearest(sequences, training)).tolist())
-
-
-def mean(values: Sequence[float]) -> dict[str, Any]:
-    """The mean of values that are not negative, two or more, with its normal interval."""
-    return {"value": sum(values) / max(1, len(values)), "n": len(values), "ci95": list(mean_interval(values))}
-
-
 def _counts(sequences: Sequence[str], width: int) -> np.ndarray:
     """(N, 20 ** width) counts of the stretches of 1 or 2 residues in each sequence."""
     strange = sorted(set("".join(sequences)) - set(RESIDUES))
-    check(not strange, f"{''.join(strange)[:20]!r} are no residues", f"write {RESIDUES}")
+    check(not strange, f"{''.join(strange)[:20]!r} are not residues", f"write {RESIDUES}")
     counts = np.zeros((len(sequences), 20**width))
     for row, sequence in zip(counts, sequences, strict=True):
         symbols = np.array([RESIDUES.index(letter) for letter in sequence], np.int64)
@@ -127,13 +96,12 @@ def _counts(sequences: Sequence[str], width: int) -> np.ndarray:
     return counts
 
 
-def _divergence(made: np.ndarray, natural: np.ndarray, seed: int) -> dict[str, Any]:
+def _divergence(designed: np.ndarray, natural: np.ndarray, seed: int) -> dict[str, Any]:
     draws = np.random.default_rng(seed)
 
-    def resampled(counts: np.ndarray) -> np.ndarray:
+    def resamples(counts: np.ndarray) -> np.ndarray:
         return draws.multinomial(len(counts), np.ones(len(counts)) / len(counts), _RESAMPLES) @ counts
 
-    whole = divergence(made.sum(0), natural.sum(0))
-    pairs = zip(resampled(made), resampled(natural), strict=True)
-    half = 1.96 * float(np.std([divergence(one, other) for one, other in pairs if one.any() and other.any()]))
-    return {"value": whole, "n": len(made), "ci95": [max(0.0, whole - half), whole + half]}
+    pairs = zip(resamples(designed), resamples(natural), strict=True)
+    values = [divergence(one, other) for one, other in pairs if one.any() and other.any()]
+    return resampled(divergence(designed.sum(0), natural.sum(0)), len(designed), values, lowest=0.0)

@@ -4,37 +4,60 @@ from __future__ import annotations
 
 import gzip
 import io
+import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from constrained_dg.errors import InputError, check
 from constrained_dg.files import read_text
-from tasks.amino_acid.residues import RESIDUES
+
+from .residues import RESIDUES
+
+log = logging.getLogger(__name__)
 
 #: What a sequence may hold: residues in either case, and ? for one that is to be found.
 LETTERS = frozenset(RESIDUES + RESIDUES.lower() + "?")
+#: Letters of FASTA that stand for another amino acid than the twenty, or for one of two of them.
+OTHERS = frozenset("BZJUObzjuo")
+#: Letters from which a sequence of A, C, G, T, U and N alone is DNA or RNA: no protein is.
+_NUCLEOTIDES = 40
 WIDTH = 60
 
 
 def read_fasta(path: Path | str) -> list[tuple[str, str]]:
     """The records of a FASTA file, optionally .gz: the first word of the header, and the sequence in capitals.
 
-    A sequence may hold ? for a residue that is to be found; a stop, written * at its end, is left out.
+    A sequence may hold ? or X for a residue that is to be found (returned as ?); a stop, written * at its end, is left
+    out. Records with B, Z, J, U or O are left out, and their number is logged.
 
     Raises:
-        InputError: a file that cannot be read, or that holds something else; it names the file and the record.
+        InputError: a file that cannot be read, that holds something else, such as DNA, or no record that can be used;
+            it names the file and the record.
     """
     from Bio import SeqIO
 
     text = read_text(path, "give a FASTA file (.fasta, .fasta.gz)").lstrip()
     check(bool(text), f"{path} holds no record", "a record is a line >NAME and lines of residues")
     check(text.startswith(">"), f"{path} begins with {text[:20]!r}, not with '>'", "give a FASTA file")
-    records = []
+    records, left_out = [], []
     for at, record in enumerate(SeqIO.parse(io.StringIO(text), "fasta"), 1):
         check(bool(record.id), f"{path}, record {at} has no name", "write it right behind '>'")
-        sequence = bytes(record.seq).decode().removesuffix("*")
-        _check_sequence(f"{path}, record {at} ({record.id})", sequence)
-        records.append((record.id, sequence.upper()))
+        sequence = bytes(record.seq).decode().removesuffix("*").replace("x", "?").replace("X", "?")
+        where = f"{path}, record {at} ({record.id[:60]})"
+        nucleotides = re.fullmatch("[ACGTUN?]*", sequence.upper()) and len(set(sequence.upper()) - {"N", "?"}) > 2
+        nucleotides = nucleotides and len(sequence) >= _NUCLEOTIDES
+        check(not nucleotides, f"{where} is DNA or RNA: {len(sequence)} letters, all of ACGTUN", "give proteins")
+        _check_sequence(where, sequence.translate({ord(letter): "A" for letter in OTHERS}))
+        if OTHERS.isdisjoint(sequence):
+            records.append((record.id, sequence.upper()))
+        else:
+            left_out.append(record.id)
+    if left_out:
+        total = len(records) + len(left_out)
+        what = f"{len(left_out)} of {total} records of {path} hold B, Z, J, U or O, which are not among the 20 residues"
+        check(bool(records), what, f"residues are {RESIDUES}, and ? or X for one that is to be found")
+        log.warning("%s: left out, the first is %s", what, left_out[0][:60])
     return records
 
 
@@ -67,4 +90,4 @@ def _check_sequence(where: str, sequence: str) -> None:
     if not LETTERS.issuperset(sequence):
         at = next(at for at, letter in enumerate(sequence) if letter not in LETTERS)
         hint = f"residues are {RESIDUES}, and ? for one that is to be found"
-        raise InputError(f"{where}: {sequence[at]!r} at position {at + 1} is no residue", hint)
+        raise InputError(f"{where}: {sequence[at]!r} at position {at + 1} is not a residue", hint)

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from constrained_dg.errors import check
-from tasks.amino_acid.natural import clusters
-from tasks.amino_acid.residues import RESIDUES
+from constrained_dg.intervals import resampled
+
+from .natural import clusters
+from .residues import RESIDUES
 
 MASK = "?"
 #: Symbols besides the 20 residues: what stands before and after a sequence, and a masked residue.
@@ -151,7 +153,7 @@ def mask_stretch(sequence: str, draws: np.random.Generator, shortest: int = 5, l
 def measure(
     sequences: Sequence[str], texts: Sequence[str], log_probs: Callable[[str], np.ndarray], seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """How well masked residues are told: "perplexity" and "recovery", each {"value", "n", "ci95"}; n counts residues.
+    """How well masked residues are predicted: "perplexity" and "recovery", each {"value", "n", "ci95"}; n is residues.
 
     Perplexity is exp of the mean of -log p of the true residue (20 where all are as likely), recovery the share of them
     that are likeliest. Intervals are the value -+ 1.96 standard deviations over resamples of the sequences (bootstrap,
@@ -175,9 +177,8 @@ def measure(
     times = draws.multinomial(len(table), np.ones(len(table)) / len(table), _RESAMPLES)
 
     def metric(value: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
-        whole, sums = float(value(table.sum(0))), times @ table
-        half = 1.96 * float(np.std(value(sums[sums[:, 0] > 0].T)))
-        return {"value": whole, "n": int(table[:, 0].sum()), "ci95": [whole - half, whole + half]}
+        sums = times @ table
+        return resampled(float(value(table.sum(0))), int(table[:, 0].sum()), value(sums[sums[:, 0] > 0].T))
 
     return {
         "perplexity": metric(lambda sums: np.exp(sums[1] / sums[0])),
@@ -213,7 +214,7 @@ def _symbols(text: str) -> np.ndarray:
     """(L) int64 numbers of the residues in RESIDUES; 21 where masked."""
     numbers = {letter: at for at, letter in enumerate(RESIDUES)} | {MASK: _UNKNOWN}
     strange = sorted(set(text) - set(numbers))
-    check(not strange, f"{''.join(strange)[:20]!r} are no residues", f"write {RESIDUES}, or {MASK} for a masked one")
+    check(not strange, f"{''.join(strange)[:20]!r} are not residues", f"write {RESIDUES}, or {MASK} for a masked one")
     return np.array([numbers[letter] for letter in text], np.int64)
 
 

@@ -1,6 +1,7 @@
 """PROSITE patterns of amino-acid sequences: their syntax, their occurrences, and finite automata that decide them.
 
-The syntax is that of the PA lines in the PROSITE user manual (https://prosite.expasy.org/prosuser.html).
+The syntax is that of the PA lines in the PROSITE user manual (https://prosite.expasy.org/prosuser.html), and the * of
+ScanProsite (https://prosite.expasy.org/scanprosite/scanprosite_doc.html).
 """
 
 from __future__ import annotations
@@ -8,24 +9,28 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.files import read_text
-from tasks.amino_acid.residues import RESIDUES
 
-#: The most residues a pattern may span, and the most states of an automaton before it is minimised.
-LONGEST, MOST_STATES = 1_000, 4_096
+from .residues import RESIDUES
+
+#: The most residues a pattern may span, but for those of *, and the most states of an automaton before it is minimised:
+#: more than PS00028 needs (31,440). Sweeping as many over 250 residues takes seconds.
+LONGEST, MOST_STATES = 1_000, 32_768
 ANY = frozenset(RESIDUES)
 #: Codes for one of two residues.
 EITHER = {"B": "DN", "Z": "EQ"}
 SYNTAX = "write PROSITE syntax, such as <[AC]-x-V-x(2,4)-{ED}"
 ONE = r"(?:[^\W\d_]|\[[^][(){}]*\]|\{[^][(){}]*\})"
-ELEMENT = re.compile(rf"({ONE})(?:\(([0-9]{{1,9}})(?:,([0-9]{{1,9}}))?\))?")
+ELEMENT = re.compile(rf"({ONE})(?:\(([0-9]{{1,9}})(?:,([0-9]{{1,9}}))?\)|(\*))?")
 
-Element = tuple[frozenset[str], int, int]
+#: Residues, and how often they are repeated: at least, and at most or None for *.
+Element = tuple[frozenset[str], int, int | None]
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Pattern:
 
     Attributes:
         text: as it was given, without whitespace and the period at the end.
-        elements: (residues, least, most repeats) each.
+        elements: see `Element`.
         start: whether a match begins where the sequence begins (<).
         end: whether a match ends where the sequence ends (>).
         start_optional: whether the first element may be missing where the sequence begins, as in [<M].
@@ -54,31 +59,38 @@ class Pattern:
         return max(0, sum(least for _, least, _ in self.elements) - self.start_optional - self.end_optional)
 
     @property
-    def longest(self) -> int:
-        """Residues of the longest match."""
-        return sum(most for _, _, most in self.elements)
+    def longest(self) -> int | None:
+        """Residues of the longest match; None where there is no such, as with *."""
+        most = [most for _, _, most in self.elements if most is not None]
+        return sum(most) if len(most) == len(self.elements) else None
 
     @property
     def regex(self) -> str:
         """The same for `re.search`. It is made without the automata, so that each can judge the other."""
         parts = []
         for at, (residues, least, most) in enumerate(self.elements):
-            bare = f"[{''.join(sorted(residues))}]" + ("" if least == most == 1 else f"{{{least},{most}}}")
+            bare = f"[{''.join(sorted(residues))}]" + _repeated(least, most)
             instead = "|^" * (self.start_optional and at == 0)
             instead += r"|\Z" * (self.end_optional and at == len(self.elements) - 1)
             parts.append(f"(?:{bare}{instead})" if instead else bare)
         return "^" * self.start + "".join(parts) + r"\Z" * self.end
 
 
+def _repeated(least: int, most: int | None) -> str:
+    """The repetition as a regular expression writes it."""
+    return "" if least == most == 1 else f"{{{least},{'' if most is None else most}}}"
+
+
 def parse_pattern(text: str) -> Pattern:
     """A pattern in PROSITE syntax; whitespace and a period at the end are passed over.
 
-    Elements stand with - between them: a residue, x for any, [ALT] for one of them, {AM} for any but them; B is D or N,
-    and Z is E or Q. (3) or (2,4) behind an element repeats it. < at the beginning and > at the end bind matches to the
-    ends of the sequence; within the brackets of the first or last element they are another choice beside its residues.
+    Elements have - between them: a residue, x for any, [ALT] for one of them, {AM} for any but them; B is D or N,
+    and Z is E or Q. (3) or (2,4) behind an element repeats it, * any number of times. < at the beginning and > at the
+    end bind matches to the ends of the sequence; within the brackets of the first or last element they are another
+    choice.
 
     Raises:
-        InputError: what is no such pattern, or one that spans more than 1,000 residues.
+        InputError: what is not such a pattern, or one that spans more than 1,000 residues, * not counted.
     """
     text = "".join(text.split()).removesuffix(".")
     what = f"the pattern {_short(text)}"
@@ -90,21 +102,27 @@ def parse_pattern(text: str) -> Pattern:
         found = ELEMENT.fullmatch(part)
         if found is None:
             raise InputError(f"{what}: {_fault(part)}", SYNTAX)
-        one, low, high = found.groups()
+        one, low, high, star = found.groups()
         bare = one
         if at == 0 and one.startswith("[<"):
             bare, start_optional = f"[{bare[2:]}", True
         if at == len(parts) - 1 and one.endswith(">]"):
             bare, end_optional = f"{bare[:-2]}]", True
-        once = bare == one or low is None
+        once = bare == one or (low is None and star is None)
         check(once, f"{what}: {_short(part)} repeats an end of the sequence", f"write {one} alone")
-        least = int(low or 1)
-        most = int(high or least)
-        check(1 <= most >= least, f"{what}: bad repetition in {_short(part)}", "repeat as in x(3) or x(2,4)")
+        least = 0 if star else int(low or 1)
+        most = None if star else int(high or least)
+        check(
+            most is None or 1 <= most >= least,
+            f"{what}: bad repetition in {_short(part)}",
+            "repeat as in x(3) or x(2,4)",
+        )
         elements.append((_residues(bare, part, what), least, most))
     pattern = Pattern(text, tuple(elements), text[0] == "<", text[-1] == ">", start_optional, end_optional)
-    fits = pattern.longest <= LONGEST
-    check(fits, f"{what} spans {pattern.longest:,} positions", f"give at most {LONGEST:,}: shorten its repetitions")
+    spanned = sum(least if most is None else most for _, least, most in elements)
+    check(
+        spanned <= LONGEST, f"{what} spans {spanned:,} positions", f"give at most {LONGEST:,}: shorten its repetitions"
+    )
     return pattern
 
 
@@ -120,7 +138,7 @@ def _residues(one: str, part: str, what: str) -> frozenset[str]:
     check(bool(letters), f"{what}: {_short(part)} names no residue", "list some, as in [ALT] or {AM}")
     hint = f"write {RESIDUES}, B for [DN], Z for [EQ]; x stands alone, < in the first and > in the last of []"
     for letter in letters:
-        check(letter in ANY or letter in EITHER, f"{what}: {letter!r} in {_short(part)} is no residue", hint)
+        check(letter in ANY or letter in EITHER, f"{what}: {letter!r} in {_short(part)} is not a residue", hint)
     named = frozenset("".join(EITHER.get(letter, letter) for letter in letters))
     residues = ANY - named if one.startswith("{") else named
     check(bool(residues), f"{what}: {_short(part)} leaves no residue", "list fewer in the braces")
@@ -137,7 +155,7 @@ def _fault(part: str) -> str:
         return f"bad repetition in {_short(part)}"
     if re.fullmatch(rf"(?:{ELEMENT.pattern})+", part):
         return f"a dash is missing in {_short(part)}"
-    return f"{_short(part)} is no element"
+    return f"{_short(part)} is not an element"
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,16 +181,28 @@ def accepts(dfa: Dfa, text: str) -> bool:
     """
     state = dfa.start
     for letter in text:
-        check(letter in ANY, f"{letter!r} in {_short(text)} is no residue", f"write {RESIDUES}")
+        check(letter in ANY, f"{letter!r} in {_short(text)} is not a residue", f"write {RESIDUES}")
         state = -1 if state < 0 else int(dfa.table[state, RESIDUES.index(letter)])
     return state in dfa.accepting
+
+
+@lru_cache(maxsize=64)
+def automaton(pattern: Pattern, kind: str | int) -> Dfa:
+    """The automaton of `contains`, `avoids` or `at`, kept for the next call.
+
+    Args:
+        kind: "contains", "avoids", or the position, the first of which is 1.
+    """
+    if isinstance(kind, int):
+        return at(pattern, kind)
+    return contains(pattern) if kind == "contains" else avoids(pattern)
 
 
 def contains(pattern: Pattern) -> Dfa:
     """The smallest automaton of the sequences in which the pattern matches somewhere.
 
     Raises:
-        InputError: it needs more than 4,096 states before it is made as small as can be.
+        InputError: it needs more than 32,768 states before it is made as small as can be.
     """
     return _minimised(_determinised(pattern))
 
@@ -181,7 +211,7 @@ def avoids(pattern: Pattern) -> Dfa:
     """The smallest automaton of the sequences in which the pattern matches nowhere.
 
     Raises:
-        InputError: it needs more than 4,096 states before it is made as small as can be.
+        InputError: it needs more than 32,768 states before it is made as small as can be.
     """
     found = _determinised(pattern)
     return _minimised(Dfa(found.table, found.start, frozenset(range(len(found.table))) - found.accepting))
@@ -191,10 +221,10 @@ def at(pattern: Pattern, position: int) -> Dfa:
     """The smallest automaton of the sequences in which a match begins at a position, the first of which is 1.
 
     Raises:
-        InputError: no such position, < elsewhere than at 1, or it needs more than 4,096 states.
+        InputError: no such position, < elsewhere than at 1, or it needs more than 32,768 states.
     """
-    inside = is_count(position, 1) and position <= MOST_STATES
-    check(inside, f"position {position}", f"give 1 to {MOST_STATES:,}")
+    inside = is_count(position, 1) and position <= LONGEST
+    check(inside, f"position {position}", f"give 1 to {LONGEST:,}")
     hint = "give position 1, or leave < out"
     check(not pattern.start or position == 1, f"{_short(pattern.text)} cannot match at position {position}", hint)
     return _minimised(_determinised(pattern, position))
@@ -246,10 +276,14 @@ def _determinised(pattern: Pattern, position: int | None = None) -> Dfa:
     skipped stand first in their element: behind them a place is the residues still to come, so matches that differ only
     in where they began fall together, and PS00107 needs half as many states.
     """
-    before = [(ANY, 1, 1)] * ((position or 1) - 1)
-    places = [
-        (residues, k < most - least) for residues, least, most in (*before, *pattern.elements) for k in range(most)
-    ]
+    # 1. Places: what each reads, whether it may be skipped, and whether it may be read again (*).
+    elements: tuple[Element, ...] = (*[(ANY, 1, 1)] * ((position or 1) - 1), *pattern.elements)
+    places: list[tuple[frozenset[str], bool]] = []
+    again = 0
+    for residues, least, most in elements:
+        if most is None:
+            again |= 1 << len(places)
+        places += [(residues, most is None or k < most - least) for k in range(1 if most is None else most)]
     reads = [sum(1 << k for k, (residues, _) in enumerate(places) if letter in residues) for letter in RESIDUES]
     optional = sum(1 << k for k, (_, may_skip) in enumerate(places) if may_skip)
     # Runs of places that may be skipped, each with the place behind it: their bits, their lowest, their highest.
@@ -263,21 +297,23 @@ def _determinised(pattern: Pattern, position: int | None = None) -> Dfa:
         bounded = active | highest
         return active | runs & ~((bounded - lowest) ^ bounded)
 
+    # 2. States, in the order in which they are reached.
     complete = 1 << len(places)
     held = 0 if pattern.end else complete
     fresh = 1 if position is None and not pattern.start else 0
-    begin = skipping(3 if pattern.start_optional and not before else 1)
+    begin = skipping(3 if pattern.start_optional and (position or 1) == 1 else 1)
     number = {held if begin & held else begin: 0}
     distinct = sorted(set(reads))
     rows: list[list[int]] = []
     for active in (order := list(number)):  # grows as states are found
         row = []
         for read in distinct:
-            to = active if active & held else skipping((active & read) << 1 | fresh)
+            to = active if active & held else skipping((active & read) << 1 | active & read & again | fresh)
             to = held if to & held else to
             if to not in number:
                 few = len(number) < MOST_STATES
-                hint = "shorten its repetitions of x" + ", or give an earlier position" * (position is not None)
+                instead = "give an earlier position" if position else "name its place: at=POSITION:PATTERN"
+                hint = f"shorten its repetitions of x, or {instead}"
                 check(few, f"the pattern {_short(pattern.text)} needs more than {MOST_STATES:,} states", hint)
                 number[to] = len(number)
                 order.append(to)

@@ -8,10 +8,10 @@ from math import ceil, floor
 
 import numpy as np
 
-from tasks.amino_acid import properties, prosite
-from tasks.amino_acid.prosite import Pattern, parse_pattern
-from tasks.amino_acid.requirements import Composition, Requirements
-from tasks.amino_acid.residues import RESIDUES
+from . import properties, prosite
+from .prosite import Pattern, parse_pattern
+from .requirements import Composition, Requirements
+from .residues import RESIDUES
 
 #: Kinds of rule sets; the last asks for all of it.
 RULES = ("motif", "avoid", "charge", "composition", "hydropathy", "everything")

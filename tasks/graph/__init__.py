@@ -1,7 +1,7 @@
 """Graphs: coloring them, finding Hamiltonian cycles, writing new ones."""
 
-from tasks.graph.coloring import Coloring
-from tasks.graph.generate import GenerateGraphs
-from tasks.graph.hamiltonian import Hamiltonian
+from .coloring import Coloring
+from .generate import GenerateGraphs
+from .hamiltonian import Hamiltonian
 
 __all__ = ["Coloring", "GenerateGraphs", "Hamiltonian"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import networkx as nx
 import numpy as np
@@ -19,12 +19,14 @@ from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.different_across import DifferentAcross
 from constrained_dg.constraints.pinned import Pinned
 from constrained_dg.errors import check, is_count
-from constrained_dg.metrics import Outcome, mean_interval, wilson
+from constrained_dg.evaluation import Outcome
+from constrained_dg.intervals import mean_interval, wilson
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Symmetric, Task
-from tasks.graph import drawing, tabu
-from tasks.graph.files import read_graphs
-from tasks.graph.graph import Graph, random_graph, reordered
+
+from . import drawing, tabu
+from .files import read_graphs
+from .graph import Graph, random_graph, reordered
 
 PAD, EOS = 0, 1
 #: Prompt tokens of a node, by its degree over the number of colors: below 1 it can always be colored last.
@@ -49,7 +51,7 @@ class ColoringProblem(Problem):
     """A graph to be colored with k colors.
 
     Attributes:
-        clique: nodes of a clique, which are pinned to the first colors.
+        clique: nodes of a clique; as many as there are colors are pinned to the first ones.
         solution: a color from 0 for each node, or None where none is known.
     """
 
@@ -60,25 +62,43 @@ class ColoringProblem(Problem):
 
     @classmethod
     def of(cls, graph: Graph, k: int, solution: Sequence[int] | None = None) -> ColoringProblem:
-        """Raises InputError for a graph or a number of colors that the task cannot hold, and a clique above k."""
+        """The problem of a graph and k colors. Too few colors for its clique are no error: that has a verdict.
+
+        Raises:
+            InputError: a graph or a number of colors that the task cannot hold.
+        """
         check(graph.nodes <= MOST_NODES, f"a graph of {graph.nodes} nodes", f"at most {MOST_NODES} can be colored")
         check(1 <= k <= MOST_COLORS, f"k={k} colors", f"use 1 to {MOST_COLORS}")
         clique = tuple(tabu.clique_of(graph))
-        named = ", ".join(str(node + 1) for node in clique)
-        check(len(clique) <= k, f"k={k} colors for a clique of {len(clique)} nodes ({named})", "give as many colors")
         tier = f"nodes to {next(most for most in TIERS if graph.nodes <= most)}"
         solution = None if solution is None else tuple(int(color) for color in solution)
         return cls(tier, f"{k}:{graph.graph6}", graph, k, clique, solution)
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ProperColoring(DifferentAcross):
-    """`DifferentAcross` with a repair: tabu search from the draft, the completer's first resort.
+    """`DifferentAcross` in which every node holds a color, also one without edges; with a repair.
 
-    Strength as there. The repair keeps what is pinned and makes at most `MOVES` moves; it is a pure function of its
-    arguments.
+    Strength as there. The repair is tabu search from the draft, the completer's first resort. It keeps pinned colors,
+    makes at most `MOVES` moves, and is a pure function of its arguments.
+
+    Args:
+        real: (1 or B, T) bool, the positions that are nodes; the others only fill up and are not bound.
     """
 
-    MOVES = 1_000_000
+    real: BoolTensor
+    per_row = ("edges", "real")
+
+    MOVES: ClassVar[int] = 1_000_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shape = (len(self.edges), self.length)
+        check(self.real.shape == shape, f"real has shape {tuple(self.real.shape)}", f"give {shape}")
+
+    @property
+    def _restricted(self) -> BoolTensor:
+        return self.real
 
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
         low, high = self.tokens
@@ -205,7 +225,7 @@ class Coloring(Task):
         colors = np.array([problem.solution or [0] * problem.graph.nodes for problem in problems])
         pinned = np.zeros(colors.shape, bool)
         for row, problem in enumerate(problems):
-            clique = list(problem.clique)
+            clique = list(problem.clique[:k])
             if problem.solution is not None:
                 held = colors[row, clique]
                 renamed = np.argsort(np.concatenate([held, np.setdiff1d(np.arange(k), held)]))
@@ -230,7 +250,9 @@ class Coloring(Task):
         edges = torch.full((len(joined), max(1, int(counts.max())), 2), -1, device=row.device)
         place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
         edges[row, place] = torch.stack([one, other], 1)
-        rule = ProperColoring(edges, batch.noise, nodes, VOCAB_SIZE, show=show)
+        # Positions that only fill up are pinned to a token that is no color.
+        real = ~batch.pinned | (batch.answer >= batch.noise[0])
+        rule = ProperColoring(edges, batch.noise, nodes, VOCAB_SIZE, show=show, real=real)
         return rule & Pinned(batch.answer, batch.pinned, VOCAB_SIZE, show=show, where=_node)
 
     def symmetric(self, batch: Batch, seeds: IntTensor) -> Symmetric:

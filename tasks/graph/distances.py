@@ -12,8 +12,9 @@ import networkx as nx
 import numpy as np
 
 from constrained_dg.intervals import wilson
-from tasks.graph.families import Family
-from tasks.graph.graph import Graph
+
+from .families import Family
+from .graph import Graph
 
 #: Resamples of a bootstrap.
 _RESAMPLES = 500

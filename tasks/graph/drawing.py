@@ -9,7 +9,7 @@ import matplotlib
 import networkx as nx
 import numpy as np
 
-from tasks.graph.graph import Graph
+from .graph import Graph
 
 _RED, _OFF = "\x1b[31m", "\x1b[0m"
 #: Nodes up to which a picture names each.

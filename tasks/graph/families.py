@@ -17,10 +17,11 @@ import torch
 from constrained_dg.constraints.base import Constraint, candidates_of
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
-from tasks.graph.graph import Graph
-from tasks.graph.projection import fill, is_graphical, of_degrees, sides, spanning_tree, two_sides
-from tasks.graph.requirements import Acyclic, Connected, Degrees, EdgeCount, Fault, Planar, Requirement, TwoSided
-from tasks.graph.tokens import FAMILIES, MOST_NODES, Coding
+
+from .graph import Graph
+from .projection import fill, is_graphical, of_degrees, sides, spanning_tree, two_sides
+from .requirements import Acyclic, Connected, Degrees, EdgeCount, Fault, Planar, Requirement, TwoSided
+from .tokens import FAMILIES, MOST_NODES, Coding
 
 #: Log-odds that an edge of the draft gains over its probability: the draft is one joint answer, probabilities are not.
 _KEPT = 8.0

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from constrained_dg.errors import InputError, check
 from constrained_dg.files import read_text
-from tasks.graph.graph import Graph
+
+from .graph import Graph
 
 ENDINGS = ("g6", "col", "tsv", "csv", "edges", "txt")
 KNOWN = "graph6 (.g6), DIMACS (.col), edge lists (.edges, .txt), tables with a graph6 column (.tsv, .csv), or a folder"

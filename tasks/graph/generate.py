@@ -19,17 +19,18 @@ import numpy as np
 import torch
 
 from constrained_dg.errors import InputError, check, is_count
-from constrained_dg.metrics import Outcome
+from constrained_dg.evaluation import Outcome
 from constrained_dg.numba_jit import compiled
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Task, normalised
-from tasks.graph import distances
-from tasks.graph.drawing import plot_graph
-from tasks.graph.families import Family, FamilyRule
-from tasks.graph.files import read_graphs, stem
-from tasks.graph.graph import Graph, random_graph
-from tasks.graph.projection import breadth_first
-from tasks.graph.tokens import (
+
+from . import distances
+from .drawing import plot_graph
+from .families import Family, FamilyRule
+from .files import read_graphs, stem
+from .graph import Graph, random_graph
+from .projection import breadth_first
+from .tokens import (
     EOS,
     FAMILIES,
     FIRST_PATTERN,

@@ -28,14 +28,16 @@ import numpy as np
 import torch
 
 from constrained_dg.errors import InputError, check, is_count
-from constrained_dg.metrics import Outcome, wilson
+from constrained_dg.evaluation import Outcome
+from constrained_dg.intervals import wilson
 from constrained_dg.sampling.base import Status
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Symmetric, Task, normalised
-from tasks.graph import drawing
-from tasks.graph.files import Named, read_graphs
-from tasks.graph.graph import Graph, reordered
-from tasks.graph.hamiltonian_rule import EXACT, HamiltonianCycle, best_cycles, shrink, visited
+
+from . import drawing
+from .files import Named, read_graphs
+from .graph import Graph, reordered
+from .hamiltonian_rule import EXACT, HamiltonianCycle, best_cycles, shrink, visited
 
 PAD, EOS, FIRST_NODE = 0, 1, 2
 MOST_NODES = 64
@@ -64,9 +66,8 @@ class HamiltonianProblem(Problem):
         """The tier is the number of nodes, and what is known: "14 hamiltonian"; else how many edges there are.
 
         Raises:
-            InputError: fewer than 3 nodes, or more than the task has tokens for.
+            InputError: more nodes than the task has tokens for.
         """
-        check(graph.nodes >= 3, f"a graph of {graph.nodes} nodes", "a Hamiltonian cycle needs 3 nodes or more")
         check(graph.nodes <= MOST_NODES, f"a graph of {graph.nodes} nodes", f"the model takes {MOST_NODES} at most")
         share = len(graph.edges) / threshold(graph.nodes)
         density = "sparse" if share < 1 else "medium" if share < HELD_OUT else "dense"
@@ -78,7 +79,7 @@ class HamiltonianProblem(Problem):
         """Whether there is a cycle: by exact search up to `EXACT` nodes, else as it was given."""
         if self.graph.nodes > EXACT:
             return self.hamiltonian
-        return bool(of_short_steps(self.graph.adjacency[None])[1][0])
+        return self.graph.nodes >= 3 and bool(of_short_steps(self.graph.adjacency[None])[1][0])
 
     def is_cycle(self, successors: Sequence[int]) -> bool:
         """Whether these successors, nodes from 0, are a Hamiltonian cycle: in plain steps, for reports."""
@@ -89,11 +90,14 @@ class HamiltonianProblem(Problem):
             if (min(at, after), max(at, after)) not in edges:
                 return False
             at = after
-        return at == 0 and len(passed) == self.graph.nodes
+        return at == 0 and len(passed) == self.graph.nodes >= 3
 
 
 def threshold(nodes: int) -> float:
-    """Edges about which random graphs become Hamiltonian: n (ln n + ln ln n) / 2 (Komlós and Szemerédi, 1983)."""
+    """Edges about which random graphs become Hamiltonian: n (ln n + ln ln n) / 2 (Komlós and Szemerédi, 1983).
+
+    Below 3 nodes, where there is no cycle, that of 3."""
+    nodes = max(3, nodes)
     return nodes * (log(nodes) + log(log(nodes))) / 2
 
 
@@ -160,7 +164,7 @@ def _generate(
 
 
 class Hamiltonian(Task):
-    """Graphs of 3 to 64 nodes; trained on random ones about the density at which half of them are Hamiltonian.
+    """Graphs of 1 to 64 nodes; trained on random ones about the density at which half of them are Hamiltonian.
 
     Training graphs are made at the first `train_batch` of their size; every example has its nodes in a random order,
     and its cycle of the shortest steps.

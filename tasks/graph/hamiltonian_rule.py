@@ -217,7 +217,8 @@ class HamiltonianCycle(Constraint):
     decides the rest.
 
     Args:
-        joined: (1 or B, n, n) bool, symmetric, which nodes an edge joins; n = T from 3 to 64.
+        joined: (1 or B, n, n) bool, symmetric, which nodes an edge joins; n = T from 1 to 64. Below 3 no
+            answer satisfies it.
         first: the token of node 1; the others follow it.
         num_classes: A.
 
@@ -244,7 +245,7 @@ class HamiltonianCycle(Constraint):
         )
         simple = torch.equal(joined, joined.mT) and not joined.diagonal(dim1=1, dim2=2).any()
         check(simple, "joined is not the matrix of a simple graph", "make it symmetric, with a diagonal of False")
-        check(3 <= self.length <= 64, f"a graph of {self.length} nodes", "a cycle is searched for on 3 to 64 nodes")
+        check(1 <= self.length <= 64, f"a graph of {self.length} nodes", "a cycle is searched for on 1 to 64 nodes")
         check(
             0 <= self.first <= self.num_classes - self.length,
             f"tokens {self.first} .. {self.first + self.length - 1} do not fit the alphabet of {self.num_classes}",
@@ -311,7 +312,7 @@ class HamiltonianCycle(Constraint):
 
     def violations(self, answer: IntTensor) -> BoolTensor:
         after = self._next(answer)
-        return self._strays(after) | self._shared(after) | self._own_cycles(after)[0]
+        return self._strays(after) | self._shared(after) | self._own_cycles(after)[0] | (self.length < 3)
 
     def explain(self, answer: IntTensor) -> list[list[str]]:
         after = self._next(answer)
@@ -319,7 +320,8 @@ class HamiltonianCycle(Constraint):
         columns = (after[:, :-1], self._strays(after), self._shared(after), on, smallest)
         told = []
         for ahead, strays, shared, own, label in zip(*(column.tolist() for column in columns), strict=True):
-            sentences = [_stray(node, ahead[node], self.length) for node, stray in enumerate(strays) if stray]
+            sentences = [] if self.length >= 3 else ["a cycle needs three nodes or more"]
+            sentences += [_stray(node, ahead[node], self.length) for node, stray in enumerate(strays) if stray]
             for node in sorted({ahead[i] for i, twice in enumerate(shared) if twice}):
                 named = [i + 1 for i, other in enumerate(ahead) if other == node]
                 sentences.append(
@@ -365,7 +367,8 @@ class HamiltonianCycle(Constraint):
     def most_likely(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
         if not self.has_most_likely:
             return super().most_likely(log_probs)
-        scores = log_probs[..., self.first : self.first + self.length].double().masked_fill(~self.joined, -torch.inf)
+        barred = ~self.joined if self.length >= 3 else torch.ones_like(self.joined)
+        scores = log_probs[..., self.first : self.first + self.length].double().masked_fill(barred, -torch.inf)
         cycles = np.zeros(scores.shape[:2], np.int64)
         found = best_cycles(scores.cpu().numpy(), cycles)
         device = log_probs.device

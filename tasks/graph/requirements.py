@@ -10,8 +10,8 @@ from typing import ClassVar
 import networkx as nx
 import numpy as np
 
-from tasks.graph.graph import Graph
-from tasks.graph.projection import bridges, is_planar, keeps_planar, kuratowski, pieces, sides
+from .graph import Graph
+from .projection import bridges, is_planar, keeps_planar, kuratowski, pieces, sides
 
 #: What is wrong with a graph: a sentence, and the pairs that take part, (n, n) bool, at least one.
 Fault = tuple[str, np.ndarray]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from constrained_dg.numba_jit import compiled, next_random
-from tasks.graph.graph import Graph
+
+from .graph import Graph
 
 #: Moves of a tabu list: 0 to TENURE - 1 at random, and a share of the conflicts (Galinier and Hao, 1999).
 TENURE, SHARE = 10, 0.6

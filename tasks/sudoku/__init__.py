@@ -1,7 +1,7 @@
 """Sudoku: 4x4, 9x9 and 16x16."""
 
-from tasks.sudoku.codec import Puzzle
-from tasks.sudoku.solver import solve
-from tasks.sudoku.task import Sudoku
+from .codec import Puzzle
+from .solver import count_solutions, solve
+from .task import Sudoku
 
-__all__ = ["Puzzle", "Sudoku", "solve"]
+__all__ = ["Puzzle", "Sudoku", "count_solutions", "solve"]

@@ -10,7 +10,8 @@ import numpy as np
 
 from constrained_dg.errors import check
 from constrained_dg.numba_jit import compiled
-from tasks.sudoku.codec import BOX, size_of
+
+from .codec import BOX, size_of
 
 
 @lru_cache

@@ -22,7 +22,13 @@ VOCAB_SIZE = FIRST_SYMBOL + 16
 #: Side of the grid -> side of a box.
 BOX = {4: 2, 9: 3, 16: 4}
 SYMBOLS = "123456789ABCDEFG"
-_VALUES = {".": 0, "0": 0} | {s: i + 1 for i, s in enumerate(SYMBOLS)} | {s: i + 10 for i, s in enumerate("abcdefg")}
+#: What marks a blank besides 0.
+BLANKS = frozenset("._*xX")
+_VALUES = (
+    dict.fromkeys(BLANKS, 0)
+    | {symbol: value for value, symbol in enumerate(SYMBOLS, 1)}
+    | {symbol.lower(): value for value, symbol in enumerate(SYMBOLS, 1)}
+)
 LENGTHS = "16 (4x4), 81 (9x9) or 256 (16x16)"
 
 
@@ -49,7 +55,7 @@ class Puzzle(Problem):
         return cls(tier=tier, text=to_text(values), size=size_of(len(values)), cells=values, solution=answer)
 
     @property
-    def clues(self) -> int:
+    def given(self) -> int:
         """Number of clues."""
         return sum(cell > 0 for cell in self.cells)
 
@@ -66,10 +72,38 @@ def to_text(cells: Sequence[int]) -> str:
     return "".join("." if cell == 0 else SYMBOLS[cell - 1] for cell in cells)
 
 
-def from_text(text: str) -> tuple[int, ...]:
-    """The cells of one line of text (0 or . for blanks; letters in either case). Raises InputError."""
+def zero_is_symbol(text: str) -> bool:
+    """Whether 0 is a symbol of this line of text, and not a blank: in 16x16 puzzles of 0-F with other blanks.
+
+    Raises:
+        InputError: blanks of two kinds where 0 may be a symbol as well.
+    """
     size = size_of(len(text))
-    cells = tuple(_VALUES.get(symbol, -1) for symbol in text)
+    symbols = set(text.upper())
+    # The last of the symbols 1 .. size leaves none for 0.
+    if "0" not in symbols or not symbols & BLANKS or SYMBOLS[size - 1] in symbols:
+        return False
+    last = SYMBOLS[size - 2]
+    check(
+        size == 16 and bool(symbols & set("ABCDEF")),
+        f"a {size}x{size} puzzle holds both 0 and {min(symbols & BLANKS)}: 0 may be a blank, or a symbol of 0-{last}",
+        f"write all blanks as . ; write {SYMBOLS[size - 1]} for a symbol 0",
+    )
+    return True
+
+
+def from_text(text: str) -> tuple[int, ...]:
+    """The cells of one line of text, letters in either case.
+
+    Symbols are 1-4, 1-9, or 1-9 and A-G; blanks are 0 or any of `BLANKS`. A 16x16 puzzle may also be hexadecimal (0-F):
+    where A-F stand beside other blanks and no G, 0 is the symbol that is written G here.
+
+    Raises:
+        InputError: another length or symbol, or 0 of unclear meaning.
+    """
+    size = size_of(len(text))
+    values = _VALUES | {"0": size if zero_is_symbol(text) else 0}
+    cells = tuple(values.get(symbol, -1) for symbol in text)
     for symbol, cell in zip(text, cells, strict=True):
         legal = f"1-{size}" if size < 16 else "1-9 and A-G"
         check(0 <= cell <= size, f"symbol {symbol!r} in a {size}x{size} puzzle", f"use {legal}, and 0 or . for a blank")

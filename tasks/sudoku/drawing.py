@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tasks.sudoku.codec import BOX, SYMBOLS, Puzzle, from_tokens
+from .codec import BOX, SYMBOLS, Puzzle, from_tokens
 
 _BOLD, _RED, _OFF = "\x1b[1m", "\x1b[31m", "\x1b[0m"
 

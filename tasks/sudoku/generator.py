@@ -17,10 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from constrained_dg.errors import InputError, check
-from constrained_dg.numba_jit import compiled, next_random
-from tasks.sudoku.codec import BOX
-from tasks.sudoku.solver import search, units
-from tasks.sudoku.symmetry import fingerprint, mix
+from constrained_dg.numba_jit import compiled, mix, next_random
+
+from .codec import BOX
+from .solver import search, units
+from .symmetry import fingerprint
 
 #: Clue count that asks for a minimal puzzle: one whose every clue is needed.
 MINIMAL = 0
@@ -30,6 +31,8 @@ ANY, TRAINING, HELD_OUT = -1, 0, 1
 #: Fewest clues that can be asked for; what random digging reaches within `TRIES` grids.
 FEWEST = {4: 4, 9: 22, 16: 100}
 TRIES = 2000
+#: Puzzles that are made at a stretch: between stretches an interruption is heard.
+_STRETCH = {4: 2000, 9: 200, 16: 2}
 #: A clue whose removal takes longer to check than this many guesses stays. Only 16x16 comes near.
 MAX_NODES = 200
 
@@ -61,29 +64,56 @@ def full_grid(grid, of, members, state):
 
 
 @compiled
-def generate(of, members, clues, seed, side, tries, puzzles, solutions):
+def full_grid_of_side(grid, of, members, side, state):
+    """As `full_grid`; with a `side`, until the fingerprint lies in (HELD_OUT) or outside (TRAINING) the reserved share.
+
+    Returns the fingerprint (uint64), 0 without a side.
+    """
+    box = round(members.shape[1] ** 0.5)
+    full_grid(grid, of, members, state)
+    if side < 0:
+        return np.uint64(0)
+    mark = fingerprint(grid, box)
+    while (mark % np.uint64(RESERVED) == 0) != (side == HELD_OUT):
+        full_grid(grid, of, members, state)
+        mark = fingerprint(grid, box)
+    return mark
+
+
+@compiled
+def first_grids(of, members, start, seed, side, marks, grids):
+    """The first full grid of each puzzle of `generate`, (M, N) uint8, and its fingerprint (M,) uint64.
+
+    Minimal puzzles always come from their first grid, so these are their solutions, without any digging.
+    """
+    state = np.zeros(1, np.uint64)
+    grid = np.empty(grids.shape[1], np.int64)
+    for i in range(len(marks)):
+        state[0] = mix(mix(np.uint64(seed)) ^ np.uint64(start + i))
+        marks[i] = full_grid_of_side(grid, of, members, side, state)
+        grids[i] = grid
+
+
+@compiled
+def generate(of, members, clues, start, seed, side, tries, puzzles, solutions):
     """Fill puzzles and solutions, (M, N) uint8, with puzzles of `clues` (M,) int64 clues; 0 asks for minimal.
 
-    Puzzle i depends on (seed, clues[i], side, i) alone. With a `side`, the solution grids are those whose fingerprint
-    lies in (HELD_OUT) or outside (TRAINING) the reserved share. Returns the first i that `tries` grids did not reach,
+    Puzzle i depends on (seed, clues[i], side, start + i) alone. Returns the first i that `tries` grids did not reach,
     or M.
     """
     size = members.shape[1]
     total = size * size
-    box = round(size**0.5)
     state = np.zeros(1, np.uint64)
     fixed = np.zeros(1, np.uint64)
     grid = np.empty(total, np.int64)
     ignored = np.empty(total, np.int64)
     order = np.arange(total)
     for i in range(clues.size):
-        state[0] = mix(mix(np.uint64(seed)) ^ np.uint64(i))
+        state[0] = mix(mix(np.uint64(seed)) ^ np.uint64(start + i))
         order[:] = np.arange(total)
         done = False
         for _ in range(tries):
-            full_grid(grid, of, members, state)
-            while side >= 0 and (fingerprint(grid, box) % np.uint64(RESERVED) == 0) != (side == HELD_OUT):
-                full_grid(grid, of, members, state)
+            full_grid_of_side(grid, of, members, side, state)
             puzzle = grid.copy()
             shuffle(order, state)
             left = total
@@ -135,10 +165,13 @@ def generate_puzzles(size: int, clues: np.ndarray, seed: int, side: int = ANY) -
     assert side == ANY or size > 4, "4x4 has two grid classes only: split puzzles instead"
     works = f"a {size}x{size} puzzle takes {FEWEST[size]} to {size * size} clues, or {MINIMAL} for a minimal one"
     for count in clues[(clues != MINIMAL) & ((clues < FEWEST[size]) | (clues > size * size))][:1]:
-        raise InputError(f"{count} clues asked of the {size}x{size} generator", works)
+        raise InputError(f"{count} clues for the {size}x{size} generator", works)
     puzzles = np.empty((clues.size, size * size), np.uint8)
-    made = Generated(puzzles, np.empty_like(puzzles))
-    reached = generate(*units(size), clues, seed, side, TRIES, made.puzzles, made.solutions)
-    if reached < clues.size:
-        raise InputError(f"no puzzle of {clues[reached]} clues within {TRIES} {size}x{size} grids", works)
-    return made
+    generated = Generated(puzzles, np.empty_like(puzzles))
+    for start in range(0, clues.size, _STRETCH[size]):
+        here = slice(start, start + _STRETCH[size])
+        buffers = generated.puzzles[here], generated.solutions[here]
+        reached = start + generate(*units(size), clues[here], start, seed, side, TRIES, *buffers)
+        if reached < min(here.stop, clues.size):
+            raise InputError(f"no puzzle of {clues[reached]} clues within {TRIES} {size}x{size} grids", works)
+    return generated

@@ -11,8 +11,9 @@ from constrained_dg.constraints.all_different import AllDifferent, listing
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.pinned import Pinned
 from constrained_dg.shapes import BoolTensor, IntTensor
-from tasks.sudoku.codec import BLANK, FIRST_SYMBOL, SYMBOLS, VOCAB_SIZE, Puzzle
-from tasks.sudoku.solver import units
+
+from .codec import BLANK, FIRST_SYMBOL, SYMBOLS, VOCAB_SIZE, Puzzle
+from .solver import units
 
 
 def show(token: int) -> str:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
+from constrained_dg.errors import check, is_count
 from constrained_dg.numba_jit import compiled, next_random
-from tasks.sudoku.codec import BOX, size_of
+
+from .codec import BOX, size_of
+
+#: Guesses after which a puzzle counts as undecided (16x16: about a second).
+DECIDED = 100_000
 
 
 @lru_cache
@@ -212,3 +218,45 @@ def solve(cells: Sequence[int], max_nodes: int = 2**62) -> tuple[tuple[int, ...]
     no_shuffle = np.zeros(1, np.uint64)
     count, nodes = search(np.array(cells, np.int64), *units(size), 2, max_nodes, -1, 0, no_shuffle, answer)
     return (tuple(answer.tolist()) if count else None), count, nodes
+
+
+@dataclass(frozen=True)
+class SolutionCount:
+    """How many solutions were counted.
+
+    Attributes:
+        count: solutions that were met.
+        complete: whether the search ended by itself: there is no further solution, or `most` were met.
+        most: where counting stops.
+    """
+
+    count: int
+    complete: bool
+    most: int
+
+    def __str__(self) -> str:
+        if not self.complete:
+            return f"undecided: {self.count or 'no'} solution{'s' * (self.count != 1)} met before the search gave up"
+        if self.count == self.most:
+            return f"at least {self.count} solution{'s' * (self.count != 1)}"
+        return {0: "no solution", 1: "exactly one solution"}.get(self.count, f"exactly {self.count} solutions")
+
+
+def count_solutions(cells: Sequence[int], most: int = 2, max_guesses: int = DECIDED) -> SolutionCount:
+    """Count the solutions of a puzzle.
+
+    Args:
+        cells: 16, 81 or 256 values, 0 for a blank.
+        most: stop at this many; 2 are enough to say whether a solution is unique. With 1, only whether there is any.
+        max_guesses: give up after this many.
+
+    Raises:
+        InputError: another length, or a number below 1.
+    """
+    size = size_of(len(cells))
+    for name, value in (("most", most), ("max_guesses", max_guesses)):
+        check(is_count(value, 1) and value < 2**62, f"{name}={value!r}", "use an integer of at least 1")
+    answer, no_shuffle = np.zeros(size * size, np.int64), np.zeros(1, np.uint64)
+    arguments = np.array(cells, np.int64), *units(size), most, max_guesses, -1, 0, no_shuffle, answer
+    count, guesses = search(*arguments)
+    return SolutionCount(count, guesses >= 0 or count >= most, most)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from constrained_dg.numba_jit import compiled
-from tasks.sudoku.codec import BOX
+from constrained_dg.numba_jit import compiled, mix
+
+from .codec import BOX
 
 
 def random_symmetry(generator: np.random.Generator, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -37,15 +38,6 @@ def apply_symmetry(cells: np.ndarray, order: np.ndarray, relabel: np.ndarray) ->
     """Apply one symmetry to each row: (B, N) values -> (B, N) int64."""
     moved = np.take_along_axis(cells, order, axis=1).astype(np.int64)
     return np.take_along_axis(relabel, moved, axis=1)
-
-
-@compiled
-def mix(x):
-    """The splitmix64 finaliser: uint64 -> uint64, a bijection whose bits all depend on all bits."""
-    x += np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 @compiled

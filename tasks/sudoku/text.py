@@ -20,9 +20,10 @@ from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Task
 from constrained_dg.text import Tokenizer, pad_left, padded
-from tasks.sudoku import drawing
-from tasks.sudoku.codec import BLANK, SYMBOLS, Puzzle, size_of, to_text
-from tasks.sudoku.rules import rules
+
+from . import drawing
+from .codec import BLANK, SYMBOLS, Puzzle, size_of, to_text
+from .rules import rules
 
 SYSTEM = (
     "Fill in this Sudoku: 0 stands for an empty cell. "

@@ -1,5 +1,5 @@
-"""A user's own prompts and answers."""
+"""Pairs of a prompt and an answer from a file."""
 
-from tasks.text.task import Pair, Text
+from .task import Pair, Text
 
 __all__ = ["Pair", "Text"]

@@ -1,4 +1,4 @@
-"""Prompt and answer pairs of a user's own, for fine-tuning without writing a task.
+"""Pairs of a prompt and an answer from a file, for fine-tuning without writing a task.
 
 A file holds one JSON object a line: {"prompt": ..., "answer": ...}, and "system" where there is a system turn. All
 three are texts. A tenth of the prompts, chosen by a hash of the prompt, never trains: equal prompts stay together.
@@ -13,7 +13,6 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,12 @@ import torch
 
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import InputError, check, is_count
+from constrained_dg.files import read_text
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Task
 from constrained_dg.text import Tokenizer, pad_left, padded
-from tasks.text.reference import Reference
+
+from .reference import Reference
 
 #: One prompt in this many is held out.
 HELD_OUT = 10
@@ -56,36 +57,37 @@ def one_line(text: str) -> str:
 
 
 def read_pairs(path: str) -> list[tuple[int, Pair]]:
-    """The pairs of a file and their line numbers; empty lines are skipped.
+    """The pairs of a file, optionally .gz, and their line numbers; empty lines are skipped.
 
     Raises:
         InputError: naming file, line and key; a file without pairs.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise InputError(f"cannot read {path!r}: {error.strerror}", "give data=FILE.jsonl") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 ({error.reason} at byte {error.start})", "save it as such") from None
     pairs = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path, "give data=FILE.jsonl").split("\n"), 1):
         if not line.strip():
             continue
         where, hint = f"{path} line {number}", 'a line is {"prompt": "...", "answer": "..."}, with "system" if need be'
         try:
             values = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where} is not JSON ({error.msg} at column {error.colno})", hint) from None
+        except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and deep nesting
+            raise InputError(f"{where} is not JSON that can be read ({str(error)[:100]})", hint) from None
         check(isinstance(values, dict), f"{where} is {line[:40]!r}", hint)
         for key in ("prompt", "answer"):
             check(key in values, f"{where} has no {key!r}", hint)
         for key, value in values.items():
-            check(key in ("prompt", "answer", "system"), f"{where} has an unknown key {key!r}", hint)
-            check(isinstance(value, str), f"{where}: {key!r} is {value!r}", "give a text")
-            check(value.strip() != "", f"{where}: {key!r} is empty", "give a text, or leave the line out")
+            check(key in ("prompt", "answer", "system"), f"{where} has an unknown key {key[:40]!r}", hint)
+            check(isinstance(value, str), f"{where}: {key!r} is {str(value)[:40]}", "give a text")
+            check_text(value, f"{where}: {key!r}", "give a text, or leave the line out")
         pairs.append((number, Pair.of(**values)))
     check(bool(pairs), f"{path} holds no pairs", 'give lines of {"prompt": "...", "answer": "..."}')
     return pairs
+
+
+def check_text(text: str, where: str, hint: str) -> None:
+    """Raise InputError where a text is empty, or holds half a surrogate pair, which no encoding can write."""
+    check(text.strip() != "", f"{where} is empty", hint)
+    half = next((letter for letter in text if "\ud800" <= letter <= "\udfff"), None)
+    check(half is None, f"{where} holds {half!r}, half of a surrogate pair", "write whole characters, in UTF-8")
 
 
 class Text(Task):
@@ -105,6 +107,7 @@ class Text(Task):
     num_relations = 0
     needs_tokenizer = True
     compares = True
+    samplers = ("plain",)
 
     def __init__(self, data: str | None = None, prompt_length: int = 1024, canvases: int = 4, seed: int = 0) -> None:
         for key, value in (("prompt_length", prompt_length), ("canvases", canvases)):
@@ -123,15 +126,15 @@ class Text(Task):
 
     @cached_property
     def pairs(self) -> list[tuple[Pair, list[int], list[int]]]:
-        """Pairs of the data file, the tokens of prompt and answer beside them.
+        """Pairs of the data file, each with the tokens of its prompt and of its answer.
 
         Raises:
             InputError: see `read_pairs`; too long a prompt or answer; nothing to train on, or nothing held out.
         """
-        check(self.data is not None, "task text was given no data", "give data=FILE.jsonl")
+        check(self.data is not None, "task text has no data", "give data=FILE.jsonl")
         pairs = [(pair, *self._tokens(pair, f"{self.data} line {number}")) for number, pair in read_pairs(self.data)]
-        held = sum(pair.held_out for pair, *_ in pairs)
-        for count, what in ((held, "held out"), (len(pairs) - held, "left to train on")):
+        count_held_out = sum(pair.held_out for pair, *_ in pairs)
+        for count, what in ((count_held_out, "held out"), (len(pairs) - count_held_out, "left to train on")):
             check(
                 count > 0,
                 f"none of the {len(pairs)} pairs of {self.data} is {what}",
@@ -168,9 +171,9 @@ class Text(Task):
             prompt, answer = self._training[pair]
             count = len(answer) // size + 1  # the last one ends with EOS
             first = size * int(generator.integers(count))
-            whole = self.tokenizer.fill(answer, count * size)
-            prompts.append([*prompt, *whole[:first]])
-            canvases.append(whole[first : first + size])
+            filled = self.tokenizer.fill(answer, count * size)
+            prompts.append([*prompt, *filled[:first]])
+            canvases.append(filled[first : first + size])
         return self._batch(*pad_left(prompts, self.blank_id), torch.tensor(canvases))
 
     def encode(self, problems: Sequence[Pair]) -> Batch:
@@ -188,9 +191,9 @@ class Text(Task):
     def held_out(self, per_tier: int, seed: int) -> list[Pair]:
         """Held-out pairs of the data file, drawn with the seed; fewer where there are fewer."""
         check(per_tier >= 1, f"per_tier={per_tier}", "use at least 1")
-        held = [pair for pair, *_ in self.pairs if pair.held_out]
-        order = np.random.default_rng(seed).permutation(len(held))[:per_tier]
-        return [held[index] for index in sorted(order.tolist())]
+        pairs = [pair for pair, *_ in self.pairs if pair.held_out]
+        order = np.random.default_rng(seed).permutation(len(pairs))[:per_tier]
+        return [pairs[index] for index in sorted(order.tolist())]
 
     def constraint(self, problems: Sequence[Pair]) -> Constraint:
         """The reference answers, to compare with: no rule."""
@@ -205,7 +208,7 @@ class Text(Task):
 
     def parse(self, text: str) -> Pair:
         """A prompt without a reference."""
-        check(text.strip() != "", "the prompt is empty", "give a text")
+        check_text(text, "the prompt", "give a text")
         pair = Pair.of(text)
         self._tokens(pair, "the command line")
         return pair

@@ -6,8 +6,11 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from constrained_dg.errors import InputError
 from constrained_dg.intervals import wilson
 from constrained_dg.model import Backbone, preset
 from constrained_dg.runs import save_run
+from constrained_dg.sampling import Status
 
 PUZZLES = ["1234341221434321", "12343412214343..", "1.34.4122.4.4321", "12..34.2..43.321", ".2.43.1..1.34.2."]
 SEVERAL = "1234............"  # has more than one answer
@@ -70,11 +74,11 @@ def answers_of(folder):
 
 def test_report(cfg, capsys):
     names = ["plain", "validity", "guaranteed", "search", "autoregressive", "validity@untrained"]
-    evaluate.evaluate({**cfg, "samplers": names, "batch_size": 2})
+    evaluate.evaluate({**cfg, "samplers": names, "batch_size": 2, "check_overlap": True})
     shown = capsys.readouterr().out
     assert all(name in shown for name in [*names, "easy", "hard", "all", "seconds", "could equal"])
     out = Path(cfg["out"])
-    pictures = {"answers.png", "solve_rate_by_clues.png", "solve_rate_by_passes.png"}
+    pictures = {"answers.png", "solve_rate_by_given.png", "solve_rate_by_passes.png"}
     assert set(os.listdir(out)) == {"metrics.json", "answers.csv"} | pictures
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
 
@@ -85,21 +89,21 @@ def test_report(cfg, capsys):
     assert header["complete"] is True and header["batch_size"] == 2 and isinstance(header["overlap_with_training"], int)
 
     answers = answers_of(out)
-    assert list(answers[0])[:5] == ["puzzle", "answer", "status", "seed", "passes"]
-    assert [(row["sampler"], row["puzzle"]) for row in answers] == list(product(names, PUZZLES))
+    assert list(answers[0])[:5] == ["problem", "answer", "status", "seed", "passes"]
+    assert [(row["sampler"], row["problem"]) for row in answers] == list(product(names, PUZZLES))
     for row in answers:
-        solved = is_solution(row["puzzle"], row["answer"])
+        solved = is_solution(row["problem"], row["answer"])
         assert row["status"] == ("solved" if solved else "unsolved"), row
         assert solved or row["sampler"] not in ("guaranteed", "search")
 
     assert [(row["sampler"], row["tier"]) for row in saved["rows"]] == list(product(names, ("easy", "hard", "all")))
     for row in saved["rows"]:
         counted = [r for r in answers if r["sampler"] == row["sampler"] and row["tier"] in (r["tier"], "all")]
-        solved = sum(is_solution(r["puzzle"], r["answer"]) for r in counted)
+        solved = sum(is_solution(r["problem"], r["answer"]) for r in counted)
         assert row["n"] == len(counted) and row["solved"] == solved / len(counted)
         assert row["ci95"] == list(wilson(solved, len(counted))) and row["seconds"] > 0
         assert row["mean_passes"] == pytest.approx(sum(int(r["passes"]) for r in counted) / len(counted))
-        free = sum(r["puzzle"].count(".") for r in counted)
+        free = sum(r["problem"].count(".") for r in counted)
         passes = row["mean_passes"] * row["n"]
         assert row["tokens_per_pass"] == pytest.approx(free / passes if passes else 0.0, abs=0.5)
         for metric in row["metrics"].values():
@@ -120,8 +124,8 @@ def test_verdicts(cfg, tmp_path):
     data.write_text("\n".join([SEVERAL, CONTRADICTION, DEAD_END]))
     evaluate.evaluate({**cfg, "data": str(data), "samplers": ["guaranteed", "search"]})
     for row in answers_of(cfg["out"]):
-        expected = "solved" if row["puzzle"] == SEVERAL else "unsatisfiable"
-        assert row["status"] == expected and is_solution(row["puzzle"], row["answer"]) == (expected == "solved")
+        expected = "solved" if row["problem"] == SEVERAL else "unsatisfiable"
+        assert row["status"] == expected and is_solution(row["problem"], row["answer"]) == (expected == "solved")
     metrics = json.loads((Path(cfg["out"]) / "metrics.json").read_text())["rows"][-1]["metrics"]
     assert metrics["unsatisfiable"]["value"] == pytest.approx(2 / 3)
 
@@ -133,26 +137,70 @@ def test_generated_problems_and_limit(cfg, tmp_path):
     for seed in range(4):
         out = str(tmp_path / f"limit{seed}")
         evaluate.evaluate({**cfg, "out": out, "limit": 1, "samplers": ["search"], "seed": seed})
-        drawn.append([row["puzzle"] for row in answers_of(out)])
+        drawn.append([row["problem"] for row in answers_of(out)])
         assert sorted(row["tier"] for row in answers_of(out)) == ["easy", "hard"]
     assert len({tuple(puzzles) for puzzles in drawn}) > 1
 
 
-def test_an_interruption_keeps_what_is_finished(cfg, monkeypatch):
+def test_samplers_are_those_of_the_task_unless_named(cfg, monkeypatch, capsys):
+    monkeypatch.setattr("tasks.sudoku.Sudoku.samplers", ("search", "plain"))
+    rows = evaluate.evaluate({**cfg, "check_overlap": False})["rows"]
+    assert list(dict.fromkeys(row["sampler"] for row in rows)) == ["search", "plain"]
+    evaluate.evaluate({**cfg, "data": None, "out": None, "puzzle": PUZZLES[0]})
+    assert "search on " in capsys.readouterr().out
+
+
+def interrupted_at(call, monkeypatch, error=KeyboardInterrupt):
+    """Makes `solve` stop after its first batch, in this call of it."""
     solve, calls = evaluate.solve, []
 
-    def interrupted(*arguments, **options):
+    def stopped(model, task, sampler, problems, *, progress, **options):
         calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return solve(*arguments, **options)
+        if len(calls) < call:
+            return solve(model, task, sampler, problems, progress=progress, **options)
+        solve(model, task, sampler, problems[:2], progress=progress, **options)
+        raise error
 
-    monkeypatch.setattr(evaluate, "solve", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate.evaluate(cfg)
+    monkeypatch.setattr(evaluate, "solve", stopped)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, InputError("a rule raised")])
+def test_what_is_solved_is_saved_and_printed_when_something_ends_it(cfg, monkeypatch, capsys, error):
+    interrupted_at(2, monkeypatch, error)
+    with pytest.raises(type(error) if isinstance(error, InputError) else error):
+        evaluate.evaluate({**cfg, "samplers": ["search", "plain", "validity"]})
     saved = json.loads((Path(cfg["out"]) / "metrics.json").read_text())
-    assert {row["sampler"] for row in saved["rows"]} == {cfg["samplers"][0]} and saved["header"]["complete"] is False
+    counts = {row["sampler"]: row["n"] for row in saved["rows"] if row["tier"] == "all"}
+    assert counts == {"search": 5, "plain": 2} and saved["header"]["complete"] is False
+    assert [row["sampler"] for row in answers_of(cfg["out"])] == ["search"] * 5 + ["plain"] * 2
     assert sorted(os.listdir(cfg["out"])) == ["answers.csv", "metrics.json"]
+    shown = capsys.readouterr().out
+    assert "search" in shown and "5/2" in shown and "not complete" in shown
+
+
+def test_nothing_is_left_when_nothing_was_solved(cfg, monkeypatch, tmp_path):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "solve", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.evaluate({**cfg, "out": None})
+    assert os.listdir(tmp_path) == ["puzzles.csv"]
+
+
+def test_training_problems_are_compared_where_it_is_cheap_or_asked_for(cfg, monkeypatch, capsys):
+    def note(**change):
+        shutil.rmtree(cfg["out"], ignore_errors=True)
+        header = evaluate.evaluate({**cfg, "samplers": ["search"], **change})["header"]
+        return header["overlap_with_training"], capsys.readouterr().out.splitlines()[-1]
+
+    monkeypatch.setattr("tasks.sudoku.Sudoku.overlap", lambda self, problems: [0, 2])
+    assert note() == (None, "not compared with the training problems; check_overlap=true does, and may take minutes")
+    assert note(check_overlap=True) == (2, "2 of 5 problems could equal a training problem up to symmetry")
+    monkeypatch.setattr(evaluate, "COMPARED_FROM", 5)
+    assert note()[0] == 2 and note(check_overlap=False)[0] is None
+    monkeypatch.setattr("tasks.sudoku.Sudoku.overlap", lambda self, problems: None)
+    assert note() == (None, "not compared with the training problems: this task has no comparison")
 
 
 def test_a_report_is_never_overwritten(cfg):
@@ -187,6 +235,29 @@ def test_show(cfg, capsys):
     assert rows[-1]["n"] == 2 and capsys.readouterr().out.count("validity on ") == 2
 
 
+def test_generated_problems_are_shown_that_take_several_passes(cfg, capsys, monkeypatch):
+    taken = iter([1, 9, 2, 1, 5, 1])
+
+    def settle(cfg, run, one, problem, seed):
+        settled = real(cfg, run, one, problem, seed)
+        return replace(settled, outcome=replace(settled.outcome, passes=next(taken), status=Status.SOLVED))
+
+    real = evaluate.settle
+    monkeypatch.setattr(evaluate, "settle", settle)
+    evaluate.evaluate({**cfg, "data": None, "out": None, "show": 2})
+    shown = capsys.readouterr().out
+    assert re.findall(r"solved: passes (\d+)", shown) == ["9", "5"] and list(taken) == [1]
+    assert "5 of 5 generated problems are solved; shown are those that take several passes" in shown
+
+
+def test_the_last_picture_shows_the_answer_of_the_search(cfg):
+    # One pass of an untrained model does not solve this; the search does.
+    evaluate.evaluate({**cfg, "data": None, "puzzle": SEVERAL, "samplers": ["guaranteed"], "max_passes": 1})
+    trace = json.loads((Path(cfg["out"]) / "trace_1.json").read_text())
+    assert [each["pass"] for each in trace["passes"]] == [1] and trace["passes"][0]["violations"]
+    assert is_solution(SEVERAL, trace["answer"])
+
+
 def cut(folder):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
@@ -203,6 +274,11 @@ def reshape(folder):
     (folder / "run.json").write_text(json.dumps(description))
 
 
+def kill(folder):
+    for name in ("run.json", "model.safetensors"):
+        (folder / name).rename(folder / name.replace("run", "train").replace("model", "last"))
+
+
 def rename_task(folder):
     (folder / "run.json").write_text((folder / "run.json").read_text().replace("tasks.sudoku.Sudoku", "tasks.kakuro.X"))
 
@@ -211,7 +287,7 @@ def rename_task(folder):
     ("change", "match"),
     [
         ({"puzzle": "123", "data": None}, "3 symbols; use 16"),
-        ({"puzzle": "12x4341221434321", "data": None}, "symbol 'x'"),
+        ({"puzzle": "12!4341221434321", "data": None}, "symbol '!'"),
         ({"puzzle": "1274341221434321", "data": None}, "symbol '7' in a 4x4"),
         ({"puzzle": "." * 81, "data": None}, "canvas of 81 tokens; the model of .* holds 16"),
         ({"data": b""}, "bad.csv is empty"),
@@ -219,14 +295,15 @@ def rename_task(folder):
         ({"data": b"clues,level\n" + PUZZLES[1].encode() + b",easy"}, "no puzzle column, only: clues, level"),
         ({"data": b"puzzle\n" + PUZZLES[1].encode() + b"\n12345"}, "line 3: a puzzle of 5 symbols"),
         ({"data": ("." * 81).encode()}, "canvas of 81 tokens"),
-        ({"data": b"\xff\xfe\x00"}, "bad.csv is no text"),
-        ({"data": "nowhere.csv"}, "no file nowhere.csv"),
+        ({"data": b"\xff\xfe\x00"}, "bad.csv cannot be read"),
+        ({"data": "nowhere.csv"}, "no file .nowhere.csv"),
         ({"data": "."}, "cannot be read"),
         ({"run": "nowhere"}, "no run.json in 'nowhere'"),
         ({"run": cut}, "model.safetensors cannot be read"),
         ({"run": cut_description}, "not a run description"),
         ({"run": reshape}, "has shape"),
         ({"run": rename_task}, "tasks.kakuro"),
+        ({"run": kill}, "broken' was not finished; go on with: python train.py resume="),
         ({"samplers": ["plan"]}, "no sampler 'plan'; known: .*plain"),
         ({"samplers": ["plain@trained"]}, "no sampler 'plain@trained'"),
         ({"samplers": ["search@untrained"]}, "'search@untrained' needs no model"),
@@ -242,6 +319,15 @@ def rename_task(folder):
         ({"max_passes": 0}, "max_passes is 0"),
         ({"threads": -1}, "threads is -1"),
         ({"show": 0, "data": None}, "show is 0"),
+        ({"show": 100_000_000, "data": None}, "show is 100000000; use an integer from 1 to 100"),
+        ({"limit": 10**15, "data": None}, "use at most 100000, or give data=FILE"),
+        ({"threads": 100_000}, "threads is 100000; use an integer from 0 to "),
+        ({"seed": 2**63}, "seed is 9223372036854775808"),
+        ({"device": None}, "device is None"),
+        ({"device": "meta"}, "device 'meta' cannot be used"),
+        ({"run": "x" * 300}, "x"),
+        ({"data": "x" * 300}, "x"),
+        ({"out": "x" * 300}, "cannot write to out 'x.*File name too long"),
         ({"puzzle": PUZZLES[1]}, "data and puzzle were given together"),
         ({"check_overlap": 3}, "check_overlap is 3"),
         ({"packages": "mine"}, "packages is 'mine'"),
@@ -299,14 +385,16 @@ def test_the_command_refuses_in_one_line(trained, tmp_path, monkeypatch, capsys,
     assert os.listdir(tmp_path) == []
 
 
-def test_ctrl_c(trained, tmp_path, monkeypatch, capsys):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(("sign", "code", "line"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
+def test_signals(trained, tmp_path, monkeypatch, capsys, sign, code, line):
+    def signalled(*_, **__):
+        os.kill(os.getpid(), getattr(signal, sign))
+        time.sleep(10)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluate, "solve", interrupted)
-    assert main(monkeypatch, f"run={trained}", "limit=1") == 130
-    assert capsys.readouterr().err == "interrupted\n"
+    monkeypatch.setattr(evaluate, "solve", signalled)
+    assert main(monkeypatch, f"run={trained}", "limit=1") == code
+    assert capsys.readouterr().err == f"{line}\n" and os.listdir(tmp_path) == []
 
 
 def test_progress_is_logged(cfg, caplog):

@@ -97,7 +97,7 @@ def test_the_commands_of_the_readme_train_and_evaluate_it(
         rows = list(csv.DictReader(file))
     assert {row["tier"] for row in rows} == {"9 given", "15 given", "24 given"} and len(rows) == 12
     for row in rows:
-        assert (row["status"] == "solved") == completes(row["answer"], row["puzzle"], 6), row
+        assert (row["status"] == "solved") == completes(row["answer"], row["problem"], 6), row
         assert row["status"] == "solved" or row["sampler"] == "restarts"
     assert (folder / "report" / "answers.png").read_bytes().startswith(b"\x89PNG")
 

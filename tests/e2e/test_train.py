@@ -83,7 +83,7 @@ def test_a_finished_run_is_trained_further_with_the_noise_and_canvases_of_a_samp
     moved = max((a - b).abs().max() for a, b in zip(before.model.parameters(), after.model.parameters(), strict=True))
     assert moved < 0.5  # three steps from where it was, not from the start
     told = refusal(["train.py", *TINY, f"model.run={unbroken}", "model.loops=3"], monkeypatch, capsys)
-    assert "model.loops beside model.run" in told
+    assert "model.loops together with model.run" in told
     assert "no run.json" in refusal(["train.py", *TINY, "model.run=nowhere"], monkeypatch, capsys)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from constrained_dg import load_pretrained
-from constrained_dg.integrations.transformers import wrap
+from constrained_dg.integrations.transformers import cache_keyword, wrap
 from constrained_dg.model.moe import Experts, Router
 from constrained_dg.model.rope import inverse_frequencies, rotation
 from tests.released import CANVAS, VOCAB, WINDOW, nudged, released, save, transformers
@@ -57,19 +57,26 @@ def padded(length: int) -> torch.Tensor:
 
 
 def encode(model, prompt, mask=None, past=None):
+    """Their cache with the prompt in it, and the hidden states after the final norm (B, N, D)."""
     past = transformers.DynamicCache(config=model.config.text_config) if past is None else past
-    return model.model.encoder(input_ids=prompt, attention_mask=mask, past_key_values=past)
+    output = model.model.encoder(input_ids=prompt, attention_mask=mask, **{cache_keyword(model): past})
+    return past, output.last_hidden_state
 
 
 def decode(model, canvas, past, logits=None, rows=None, mask=None):
     seen = None if mask is None else torch.cat([mask, torch.ones(canvas.shape, dtype=torch.bool)], 1)
     return model(
         decoder_input_ids=canvas,
-        past_key_values=past,
         self_conditioning_logits=logits,
         self_conditioning_mask=rows,
         decoder_attention_mask=seen,
+        **{cache_keyword(model): past},
     ).logits
+
+
+def causal_logits(model, states):
+    """Their tied, soft-capped head on hidden states of the encoder."""
+    return 30 * torch.tanh(model.lm_head(states) / 30)
 
 
 def assert_close(found, expected, nudge, where=None):
@@ -121,7 +128,7 @@ def test_few_layers(layers, tmp_path):
     theirs = released(seed=1, layers=layers)
     ours, twin = load_pretrained(save(theirs, tmp_path)), nudged(theirs)
     prompt, canvas = tokens(2, 40), tokens(2, CANVAS, seed=1)
-    expected, nudge = (decode(m, canvas, encode(m, prompt).past_key_values) for m in (theirs, twin))
+    expected, nudge = (decode(m, canvas, encode(m, prompt)[0]) for m in (theirs, twin))
     assert_close(ours.denoise(canvas, ours.prefill(prompt)), expected, nudge)
 
 
@@ -130,16 +137,16 @@ def test_few_layers(layers, tmp_path):
 
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "left-padded"])
-def test_encoder_states_and_cache(theirs, twin, ours, length, masked):
+def test_causal_logits_and_cache(theirs, twin, ours, length, masked):
     prompt, mask = tokens(2, length), padded(length) if masked else None
     seen = torch.ones(2, length, dtype=torch.bool) if mask is None else mask
-    expected, nudge = encode(theirs, prompt, mask), encode(twin, prompt, mask)
+    (past, states), (past_twin, states_twin) = encode(theirs, prompt, mask), encode(twin, prompt, mask)
     cache = ours.empty_cache(2, length)
-    states = ours.hidden_states(prompt, cache, mask)
-    assert_close(states, expected.last_hidden_state, nudge.last_hidden_state, seen)
+    logits = ours.causal_logits(prompt, cache, mask=mask)
+    assert_close(logits, causal_logits(theirs, states), causal_logits(twin, states_twin), seen)
     full = [ours.config.is_full(i) for i in range(6)]
     assert full == [False] * 5 + [True] and cache.length == length
-    for i, (layer, other) in enumerate(zip(expected.past_key_values.layers, nudge.past_key_values.layers, strict=True)):
+    for i, (layer, other) in enumerate(zip(past.layers, past_twin.layers, strict=True)):
         kept = layer.keys.shape[2]
         assert kept == (length if full[i] else min(length, WINDOW - 1))
         for found, kind in zip(cache.committed(i), ("keys", "values"), strict=True):
@@ -158,7 +165,7 @@ def test_canvas_logits(theirs, twin, model, length, masked):
     fed_back = 3 * torch.randn(2, CANVAS, VOCAB, generator=torch.Generator().manual_seed(length))
     rows = torch.tensor([True, False])
     cache = model.prefill(prompt, mask)
-    pasts = [encode(m, prompt, mask).past_key_values for m in (theirs, twin)]
+    pasts = [encode(m, prompt, mask)[0] for m in (theirs, twin)]
     found = {}
     for name, logits, to in (("none", None, None), ("full", fed_back, None), ("masked", fed_back, rows)):
         both = [decode(m, canvas, past, logits, to, mask) for m, past in zip((theirs, twin), pasts, strict=True)]
@@ -175,7 +182,7 @@ def test_several_canvases(theirs, twin, model, masked):
     """The context grows from 10 to 58 tokens, through the window of 24."""
     mask = padded(10) if masked else None
     cache = model.prefill(tokens(2, 10), mask)
-    pasts = [encode(m, tokens(2, 10), mask).past_key_values for m in (theirs, twin)]
+    pasts = [encode(m, tokens(2, 10), mask)[0] for m in (theirs, twin)]
     for number in range(4):
         canvas, last = tokens(2, CANVAS, seed=10 + number), tokens(2, CANVAS, seed=20 + number)
         both = [decode(m, canvas, past, mask=mask) for m, past in zip((theirs, twin), pasts, strict=True)]
@@ -191,8 +198,8 @@ def test_next_token(theirs, twin, model):
     prompt, new = tokens(2, 30), tokens(2, 3, seed=1)
     both = []
     for m in (theirs, twin):
-        hidden = encode(m, new, past=encode(m, prompt).past_key_values).last_hidden_state[:, -1:]
-        both.append(30 * torch.tanh(m.lm_head(hidden) / 30))
+        _, states = encode(m, new, past=encode(m, prompt)[0])
+        both.append(causal_logits(m, states[:, -1:]))
     cache = model.prefill(prompt)
     assert_close(model.next_token(new, cache)[:, None], *both)
     assert cache.length == 33
@@ -239,7 +246,7 @@ def test_bfloat16(sizes, apart, tmp_path):
     errors = torch.zeros(3)
     for length in (10, 40, 70):
         prompt, canvas = tokens(4, length), tokens(4, CANVAS, seed=1)
-        theirs, right = (decode(m, canvas, encode(m, prompt).past_key_values) for m in (half, exact))
+        theirs, right = (decode(m, canvas, encode(m, prompt)[0]) for m in (half, exact))
         found = ours.denoise(canvas, ours.prefill(prompt))
         assert found.dtype == torch.float32
         errors += torch.stack([(x - y).abs().mean() / 3 for x, y in ((found, right), (theirs, right), (found, theirs))])
@@ -254,11 +261,11 @@ def test_static_cache_beyond_the_window_is_not_what_we_reproduce(theirs, ours):
     canvas = tokens(2, CANVAS, seed=1)
     for length, wrong in ((WINDOW - 8, False), (40, True)):
         static = transformers.StaticCache(config=theirs.config.text_config, max_cache_len=length + CANVAS)
-        past = encode(theirs, tokens(2, length), past=static).past_key_values
+        past = encode(theirs, tokens(2, length), past=static)[0]
         masks = theirs.model.decoder.create_diffusion_decoder_attention_mask(
             theirs.config, canvas[:, :, None], past, torch.ones(2, length + CANVAS, dtype=torch.bool)
         )
-        logits = theirs(decoder_input_ids=canvas, past_key_values=past, decoder_attention_mask=masks).logits
+        logits = theirs(decoder_input_ids=canvas, decoder_attention_mask=masks, **{cache_keyword(theirs): past}).logits
         error = (ours.denoise(canvas, ours.prefill(tokens(2, length))) - logits).abs().max()
         assert error > 0.1 if wrong else error < 3e-4
 
@@ -269,7 +276,7 @@ def test_padding_stays_hidden_from_the_canvas(theirs, model):
     mask = torch.ones(1, 28, dtype=torch.bool)
     mask[:, :8] = False
     padded_prompt = torch.cat([torch.zeros(1, 8, dtype=torch.int64), prompt], 1)
-    alone = decode(theirs, canvas, encode(theirs, prompt).past_key_values)
+    alone = decode(theirs, canvas, encode(theirs, prompt)[0])
     naive = theirs(padded_prompt, attention_mask=mask, decoder_input_ids=canvas).logits
     assert (naive - alone).abs().max() > 0.1
     torch.testing.assert_close(model.denoise(canvas, model.prefill(padded_prompt, mask)), alone, atol=3e-4, rtol=0)

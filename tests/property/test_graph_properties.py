@@ -78,7 +78,8 @@ def test_tabu_search_counts_its_conflicts_and_keeps_what_is_pinned(graph, k, see
 def test_the_completer_agrees_with_the_chromatic_number(graph, k, seed):
     """With the repair and without it: a coloring where there is one, else a proof."""
     edges = torch.tensor(graph.edges, dtype=torch.int64).reshape(-1, 2)
-    rule = ProperColoring(edges, (FIRST_COLOR, FIRST_COLOR + k), graph.nodes, VOCAB_SIZE)
+    real = torch.ones(1, graph.nodes, dtype=torch.bool)
+    rule = ProperColoring(edges, (FIRST_COLOR, FIRST_COLOR + k), graph.nodes, VOCAB_SIZE, real=real)
     draft = torch.from_numpy(np.random.default_rng(seed).integers(k, size=graph.nodes)) + FIRST_COLOR
     found = complete(rule, draft, torch.zeros(graph.nodes, dtype=torch.bool))
     exists = any(

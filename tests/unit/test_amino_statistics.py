@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from constrained_dg.errors import InputError
-from constrained_dg.intervals import mean_interval, wilson
 from tasks.amino_acid import distances
-from tasks.amino_acid.natural import nearest, uniprot
+from tasks.amino_acid.natural import uniprot
 
 
 def test_divergence_by_hand():
@@ -66,15 +65,6 @@ def test_diversity():
     assert distances.diversity(["ACDE", "ACDEFGHI"] * 2, seed=1)["value"] in (0, 0.25, 0.5)
 
 
-def test_unique_and_novel():
-    assert distances.unique(["AC", "AC", "CA"]) == {"value": 2 / 3, "n": 3, "ci95": list(wilson(2, 3))}
-    made, train = [uniprot(False)[0], *uniprot(True)[:3]], uniprot(False)[:500]
-    found = distances.novelty(made, train)
-    values = [0.0, *(1 - nearest(made[1:], train))]
-    assert found["value"] == pytest.approx(np.mean(values)) and found["n"] == 4
-    assert found["ci95"] == pytest.approx(mean_interval(values))
-
-
 @pytest.mark.parametrize(
     "call",
     [
@@ -84,8 +74,6 @@ def test_unique_and_novel():
         lambda: distances.sampling_floor(0, ["AC"], 1),
         lambda: distances.diversity(["AC"] * 3),
         lambda: distances.diversity(["AC", "", "AC", "AC"]),
-        lambda: distances.unique([]),
-        lambda: distances.novelty(["ACD"], ["ACD"]),
     ],
 )
 def test_what_is_refused(call):

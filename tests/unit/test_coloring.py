@@ -9,7 +9,8 @@ import torch
 
 from constrained_dg.cli import ROOT, load_sampler
 from constrained_dg.errors import InputError
-from constrained_dg.metrics import solve, summarise
+from constrained_dg.evaluation import solve, summarise
+from constrained_dg.model import Backbone, preset
 from constrained_dg.sampling.base import Status
 from tasks.graph import Coloring
 from tasks.graph.coloring import FIRST_COLOR, PAD, RELATIONS, SIZES, ColoringProblem, dsatur
@@ -104,6 +105,21 @@ def test_search_solves_or_proves(task):
     assert row["metrics"]["dsatur"]["value"] == 0.5 and row["metrics"]["dsatur"]["n"] == 2
 
 
+@pytest.mark.parametrize("name", ["search", "restarts", "guaranteed", "cold"])
+def test_impossible_problems_get_a_verdict_among_others(task, name, tmp_path):
+    """Too few colors for a clique or an edge: nothing raises, and the others are solved."""
+    lines = ["K4\tC~\t3", "K3\tBw\t2", "K2\tA_\t1", "path\tCh\t2", "K5\tD~{\t5", "lonely\t@\t1", "K4 again\tC~\t1"]
+    (tmp_path / "some.tsv").write_text("\n".join(["name\tgraph6\tk", *lines]))
+    problems = task.read(str(tmp_path / "some.tsv"))
+    shape = {"vocab_size": task.vocab_size, "num_relations": task.num_relations, "canvas_length": 8}
+    model = Backbone(preset("tiny", **shape)).init_weights(torch.Generator().manual_seed(0)).eval()
+    outcomes = solve(model, task, load_sampler(name), problems, batch_size=4, seed=0)
+    verdicts = [outcome.status is Status.UNSATISFIABLE for outcome in outcomes]
+    assert verdicts == [True, True, True, False, False, False, True]
+    assert [outcome.solved for outcome in outcomes[3:6]] == [True] * 3 or name != "search"
+    assert len(summarise(name, outcomes, task)) == 2
+
+
 def test_gap_to_dsatur(task):
     queens = task.parse(f"7:{nx.to_graph6_bytes(_queens(6), header=False).decode().strip()}")
     assert dsatur(queens.graph) == 9
@@ -126,7 +142,6 @@ def _queens(size):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("2:Bw", r"k=2 colors for a clique of 3 nodes \(1, 2, 3\)"),
         ("0:Bw", "k=0 colors"),
         ("81:Bw", "k=81 colors"),
         ("x:Bw", "begins with 'x'; write K:GRAPH6"),

@@ -41,10 +41,17 @@ def test_every_way_to_write_two_records(tmp_path, text, packed):
         (b">one\n>two\nAC\n", "a.fasta, record 1 (one) has no residues"),
         (b">one\nAC\n>two\n", "a.fasta, record 2 (two) has no residues"),
         (b">one\n*\n", "record 1 (one) has no residues"),
-        (b">one\nAC\n>two\nACD\nEXA\n", "record 2 (two): 'X' at position 5 is no residue; residues are ACDEFGHIKLMNPQ"),
-        (b">one\nA*C\n", "record 1 (one): '*' at position 2 is no residue"),
-        (b">one\nA-C\n", "'-' at position 2 is no residue"),
-        (">one\nAſ\n".encode(), "'ſ' at position 2 is no residue"),
+        (
+            b">one\nAC\n>two\nACD\nE1A\n",
+            "record 2 (two): '1' at position 5 is not a residue; residues are ACDEFG",
+        ),
+        (b">one\nA*C\n", "record 1 (one): '*' at position 2 is not a residue"),
+        (b">one\nA\n>two\n" + b"ACGT" * 15, "record 2 (two) is DNA or RNA: 60 letters, all of ACGTUN; give proteins"),
+        (b">one\n" + b"acgun" * 9, "record 1 (one) is DNA or RNA"),
+        (b">one\nAUA\n>two\nAB", "2 of 2 records of"),
+        (b">one\nAUA\n>two\nA1B", "record 2 (two): '1' at position 2"),
+        (b">one\nA-C\n", "'-' at position 2 is not a residue"),
+        (">one\nAſ\n".encode(), "'ſ' at position 2 is not a residue"),
         (b"\xff\xfe>one\nAC\n", "cannot be read"),
     ],
 )
@@ -53,6 +60,13 @@ def test_broken_files_are_named_with_their_record(tmp_path, text, words):
     path.write_bytes(text)
     with pytest.raises(InputError, match=re.escape(words)):
         read_fasta(path)
+
+
+def test_unknown_residues_are_to_be_found_and_other_amino_acids_leave_their_record_out(tmp_path, caplog):
+    path = tmp_path / "a.fasta"
+    path.write_text(">one\nAXC?x\n>two\nMUK\n>three\nACGT\n>four\nabz\n>five\nJO*\n")
+    assert read_fasta(path) == [("one", "A?C??"), ("three", "ACGT")]
+    assert "3 of 5 records" in caplog.text and "the first is two" in caplog.text
 
 
 def test_what_cannot_be_read(tmp_path):
@@ -90,7 +104,7 @@ def test_what_is_written_is_read_and_never_overwritten(tmp_path, name):
         (("a\nb", "A"), r"record 1 is named 'a\\nb'"),
         ((" a", "A"), "record 1 is named ' a'"),
         (("a", ""), r"record 1 \(a\) has no residues"),
-        (("a", "AJ"), r"record 1 \(a\): 'J' at position 2 is no residue"),
+        (("a", "AJ"), r"record 1 \(a\): 'J' at position 2 is not a residue"),
     ],
 )
 def test_what_is_not_written(tmp_path, record, words):

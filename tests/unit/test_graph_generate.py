@@ -13,7 +13,7 @@ import torch
 
 from constrained_dg.cli import ROOT, load_config, load_sampler
 from constrained_dg.errors import InputError
-from constrained_dg.metrics import Outcome, solve
+from constrained_dg.evaluation import Outcome, solve
 from constrained_dg.model import Backbone, preset
 from constrained_dg.runs import build
 from constrained_dg.sampling.base import Status

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from constrained_dg.cli import ROOT
+from constrained_dg.cli import ROOT, load_sampler
 from constrained_dg.constraints import check_constraint, complete
 from constrained_dg.errors import InputError
-from constrained_dg.metrics import Outcome
+from constrained_dg.evaluation import Outcome, solve
+from constrained_dg.model import Backbone, preset
 from constrained_dg.sampling.base import Status
 from tasks.graph.graph import Graph
 from tasks.graph.hamiltonian import FIRST_NODE, RELATIONS, Hamiltonian, HamiltonianProblem, of_short_steps, threshold
@@ -167,8 +168,6 @@ def test_settings_out_of_range_are_refused(settings, words):
 
 
 def test_problems_that_cannot_be_are_refused(task, tmp_path):
-    with pytest.raises(InputError, match="a graph of 2 nodes; a Hamiltonian cycle needs 3 nodes or more"):
-        task.parse("A_")
     large = Graph.of(65, []).graph6
     with pytest.raises(InputError, match="a graph of 65 nodes; the model takes 64 at most"):
         task.parse(large)
@@ -185,6 +184,23 @@ def test_problems_that_cannot_be_are_refused(task, tmp_path):
     for bad in ({"per_tier": 0, "seed": 0}, {"per_tier": 1, "seed": -1}):
         with pytest.raises(InputError):
             task.held_out(**bad)
+
+
+@pytest.mark.parametrize("name", ["search", "restarts", "symmetry", "guaranteed"])
+def test_graphs_of_one_or_two_nodes_get_a_verdict_among_others(task, name, tmp_path):
+    (tmp_path / "some.g6").write_text("@\nA_\nA?\nBw\nBo\n")
+    problems = task.read(str(tmp_path / "some.g6"))
+    shape = {"vocab_size": task.vocab_size, "num_relations": task.num_relations, "canvas_length": 8}
+    model = Backbone(preset("tiny", **shape)).init_weights(torch.Generator().manual_seed(0)).eval()
+    outcomes = solve(model, task, load_sampler(name), problems, batch_size=4, seed=0)
+    assert [outcome.status for outcome in outcomes] == [
+        *[Status.UNSATISFIABLE] * 3,
+        Status.SOLVED,
+        Status.UNSATISFIABLE,
+    ]
+    assert [problem.truth for problem in problems] == [False, False, False, True, False]
+    assert task.measure(outcomes)["refused"]["value"] == 1
+    assert task.constraint([problems[1]]).explain(torch.tensor([[3, 2]])) == [["a cycle needs three nodes or more"]]
 
 
 def test_tables_say_what_is_known_and_other_files_how_dense(task, tmp_path):
@@ -231,7 +247,6 @@ def test_sentences():
 @pytest.mark.parametrize(
     ("joined", "first", "num_classes", "words"),
     [
-        (torch.zeros(1, 2, 2, dtype=torch.bool), 0, 9, "a graph of 2 nodes"),
         (torch.zeros(1, 65, 65, dtype=torch.bool), 0, 99, "a graph of 65 nodes"),
         (torch.zeros(4, 4, dtype=torch.bool), 0, 9, "joined has shape"),
         (torch.zeros(1, 4, 4), 0, 9, "joined has shape"),

@@ -29,6 +29,8 @@ RECORD = "ID   ONE; PATTERN.\nAC   PS00001;\nPA   [AC]-x-\nPA   V.\n//\n"
         ("<A-C>", r"^[A][C]\Z", 2, 2),
         ("F-[G>]", r"[F](?:[G]|\Z)", 1, 2),
         ("[<M]-F", "(?:[M]|^)[F]", 1, 2),
+        ("<{C}*>", f"^[{RESIDUES.replace('C', '')}]{{0,}}\\Z", 0, None),
+        ("A-x*-[CD]*-E", f"[A][{RESIDUES}]{{0,}}[CD]{{0,}}[E]", 2, None),
         ("[<M>]", r"(?:[M]|^|\Z)", 0, 1),
         (" [A C]\n- D (1, 3)\t. ", "[AC][D]{1,3}", 2, 4),
     ],
@@ -45,16 +47,19 @@ def test_what_patterns_mean(text, regex, shortest, longest):
         ("", "the pattern '' is empty; write PROSITE syntax"),
         (" . ", "is empty"),
         ("<>", "is empty"),
-        ("A-U-C", "the pattern 'A-U-C': 'U' in 'U' is no residue; write ACDEFGHIKLMNPQRSTVWY"),
-        ("A-O", "'O' in 'O' is no residue"),
-        ("[AJ]", "'J' in '[AJ]' is no residue"),
-        ("{Ü}", "'Ü' in '{Ü}' is no residue"),
-        ("a-C", "'a' in 'a' is no residue"),
-        ("A-[Cx]", "'x' in '[Cx]' is no residue; write ACDEFGHIKLMNPQRSTVWY, B for [DN], Z for [EQ]; x stands alone"),
-        ("{x}", "'x' in '{x}' is no residue"),
-        ("A-[<M]", "'<' in '[<M]' is no residue"),
-        ("[G>]-A", "'>' in '[G>]' is no residue"),
-        ("A-{G>}", "'>' in '{G>}' is no residue"),
+        ("A-U-C", "the pattern 'A-U-C': 'U' in 'U' is not a residue; write ACDEFGHIKLMNPQRSTVWY"),
+        ("A-O", "'O' in 'O' is not a residue"),
+        ("[AJ]", "'J' in '[AJ]' is not a residue"),
+        ("{Ü}", "'Ü' in '{Ü}' is not a residue"),
+        ("a-C", "'a' in 'a' is not a residue"),
+        (
+            "A-[Cx]",
+            "'x' in '[Cx]' is not a residue; write ACDEFGHIKLMNPQRSTVWY, B for [DN], Z for [EQ]; x stands",
+        ),
+        ("{x}", "'x' in '{x}' is not a residue"),
+        ("A-[<M]", "'<' in '[<M]' is not a residue"),
+        ("[G>]-A", "'>' in '[G>]' is not a residue"),
+        ("A-{G>}", "'>' in '{G>}' is not a residue"),
         ("A-[>]", "'[>]' names no residue; list some, as in [ALT] or {AM}"),
         ("[]", "'[]' names no residue"),
         ("A-{}", "'{}' names no residue"),
@@ -78,12 +83,14 @@ def test_what_patterns_mean(text, regex, shortest, longest):
         ("x(" + "9" * 5000 + ")", "bad repetition in 'x(999"),
         ("[<M](2)-A", "'[<M](2)' repeats an end of the sequence; write [<M] alone"),
         ("A-[G>](1)", "'[G>](1)' repeats an end of the sequence"),
-        ("A-<C", "'<C' is no element; write PROSITE syntax"),
-        ("A>-C", "'A>' is no element"),
-        ("A*", "'A*' is no element"),
-        ("A..", "'A.' is no element"),
-        ("(2)", "'(2)' is no element"),
-        ("[[A]]", "'[[A]]' is no element"),
+        ("A-<C", "'<C' is not an element; write PROSITE syntax"),
+        ("A>-C", "'A>' is not an element"),
+        ("A**", "'A**' is not an element"),
+        ("A*(2)", "'A*(2)' is not an element"),
+        ("[<M]*-A", "'[<M]*' repeats an end of the sequence; write [<M] alone"),
+        ("A..", "'A.' is not an element"),
+        ("(2)", "'(2)' is not an element"),
+        ("[[A]]", "'[[A]]' is not an element"),
         ("A-x(999)-C", "spans 1,001 positions; give at most 1,000: shorten its repetitions"),
         ("x(999999999)", "spans 999,999,999 positions"),
     ],
@@ -106,7 +113,15 @@ def test_an_automaton_is_the_smallest_and_its_states_are_in_order():
     assert there.table[:, :3].tolist() == [[1, 1, 1], [2, -1, -1], [-1, 3, -1], [-1, -1, -1]]
 
 
-@pytest.mark.parametrize(("one", "other"), [("A-A-A", "A(3)"), ("x", f"[{RESIDUES}]"), ("<A(1,2)>", "<A-A(0,1)>")])
+def test_a_zinc_finger_has_many_states_and_fits():
+    """PS00028."""
+    assert len(contains(parse_pattern("C-x(2,4)-C-x(3)-[LIVMFYWC]-x(8)-H-x(3,5)-H")).table) == 12_955
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("A-A-A", "A(3)"), ("x", f"[{RESIDUES}]"), ("<A(1,2)>", "<A-A(0,1)>"), ("A-x*", "A"), ("A*-C", "C")],
+)
 def test_equal_languages_give_equal_automata(one, other):
     for make in (contains, avoids):
         first, second = make(parse_pattern(one)), make(parse_pattern(other))
@@ -130,6 +145,9 @@ def test_what_accepts_everything_and_nothing():
         ("C>", ["C", "CAC"], ["CA", ""]),
         ("<x(2,3)>", ["AC", "ACD"], ["A", "ACDE"]),
         ("[<G>]", ["", "A"], []),
+        ("<{C}*>", ["", "A" * 300], ["C", "A" * 300 + "C"]),
+        ("<A-x*-C>", ["AC", "A" + "D" * 300 + "C", "ACC"], ["A", "C", "ACA", "DAC"]),
+        ("A-[CD]*-E", ["AE", "WACDCDEW"], ["ACAW", "ACWE", "E"]),
     ],
 )
 def test_anchors(text, inside, outside):
@@ -147,16 +165,16 @@ def test_occurrences_overlap_and_are_the_longest():
 
 
 def test_what_an_automaton_refuses():
-    for position in (0, -1, 4097, True, 1.0):
-        with pytest.raises(InputError, match=f"position {position}; give 1 to 4,096"):
+    for position in (0, -1, 1001, True, 1.0):
+        with pytest.raises(InputError, match=f"position {position}; give 1 to 1,000"):
             at(parse_pattern("A"), position)
     with pytest.raises(InputError, match="'<A' cannot match at position 2; give position 1, or leave < out"):
         at(parse_pattern("<A"), 2)
-    with pytest.raises(InputError, match=r"needs more than 4,096 states; shorten its repetitions of x$"):
+    with pytest.raises(InputError, match=r"needs more than 32,768 states; shorten its repetitions of x, or name"):
         contains(parse_pattern("A-x(30)-C"))
-    with pytest.raises(InputError, match=r"needs more than 4,096 states; .*, or give an earlier position"):
-        at(parse_pattern("A-C-D"), 4096)
-    with pytest.raises(InputError, match=r"'\?' in 'A\?' is no residue; write ACDEFGHIKLMNPQRSTVWY"):
+    with pytest.raises(InputError, match=r"needs more than 32,768 states; .*, or give an earlier position"):
+        at(parse_pattern("x(0,30)-A-x(16,30)-C-x(0,30)-D-x(16,30)-E"), 3)
+    with pytest.raises(InputError, match=r"'\?' in 'A\?' is not a residue; write ACDEFGHIKLMNPQRSTVWY"):
         accepts(contains(parse_pattern("A")), "A?")
 
 
@@ -165,7 +183,7 @@ def test_patterns_are_read_from_records(tmp_path):
     header = "CC   PROSITE\n//\n"
     profile = "ID   TWO; MATRIX.\nAC   PS50001;\nMA   /GENERAL_SPEC:\n//\n"
     path.write_bytes(gzip.compress((header + RECORD + profile + RECORD.replace("V", "<W").replace("x-", "x")).encode()))
-    with pytest.raises(InputError, match=r"prosite.dat.gz, PS00001: the pattern '\[AC\]-x<W': 'x<W' is no element"):
+    with pytest.raises(InputError, match=r"prosite.dat.gz, PS00001: the pattern '\[AC\]-x<W': 'x<W' is not an element"):
         read_prosite(path)
     path.write_bytes(gzip.compress((header + RECORD + profile).encode()))
     assert [pattern.text for pattern in read_prosite(path)] == ["[AC]-x-V"]
@@ -179,7 +197,7 @@ def test_patterns_are_read_from_records(tmp_path):
         ("//\n", "holds no pattern; a pattern stands in lines that begin with PA"),
         ("hello\n//\n", "holds no PROSITE records .*; give records as in prosite.dat"),
         ("ID   ONE; PATTERN.\nNR   /TOTAL=x;\n//\n", "holds no PROSITE records"),
-        (RECORD.replace("PA   V", "PA   J"), "PS00001: the pattern '.*': 'J' in 'J' is no residue"),
+        (RECORD.replace("PA   V", "PA   J"), "PS00001: the pattern '.*': 'J' in 'J' is not a residue"),
     ],
 )
 def test_what_is_no_file_of_patterns(tmp_path, text, words):

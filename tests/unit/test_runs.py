@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from constrained_dg import runs
 from constrained_dg.errors import InputError
-from constrained_dg.runs import DESCRIPTION, OUR_PACKAGES, WEIGHTS, build, save_run
+from constrained_dg.places import OUR_PACKAGES
+from constrained_dg.runs import DESCRIPTION, WEIGHTS, build, save_run
 from constrained_dg.task import Task
 from tests.naive_backbone import random_backbone
 
@@ -49,6 +50,7 @@ class Sampler:
     name: str
     part: Part | None = None
     parts: tuple = ()
+    needs_model: bool = True
 
     def run(self) -> None:
         """All that a sampler has to have."""
@@ -156,7 +158,55 @@ def test_missing_folder_and_files(tmp_path, folder):
 )
 def test_broken_description(folder, text):
     (folder / DESCRIPTION).write_text(text, errors="surrogateescape")
-    refused(folder, r"run\.json is not a run description")
+    refused(folder, r"run\.json (is not a run description|cannot be read)")
+
+
+NESTED = '{"a": ' * 200 + "1" + "}" * 200
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{{"model": {{"vocab_size": {"9" * 5000}}}, "task": {{}}, "sampler": {{}}}}',
+        "[" * 100_000 + "]" * 100_000,
+        f'{{"model": {{}}, "task": {NESTED}, "sampler": {{}}}}',
+        f'{{"model": {{}}, "task": {{}}, "sampler": {{}}, "training": {NESTED}}}',
+    ],
+    ids=["5000 digits", "deep list", "deep task", "deep training"],
+)
+def test_odd_numbers_and_deep_nesting_in_a_description(folder, text):
+    (folder / DESCRIPTION).write_text(text)
+    refused(folder, r"run\.json is not a run description \(.{10,300}\); ")
+
+
+@pytest.mark.parametrize("value", [None, [], {}, "x", -1, 1.5, 10**30, 1e300, float("nan"), True, [[]], {"a": None}])
+@pytest.mark.parametrize("key", ["vocab_size", "num_relations", "loops", "canvas_length", "head_dim", "tie"])
+def test_odd_values_of_the_model(folder, key, value):
+    """Refused in one line; a value that changes nothing about the weights may open."""
+    values = json.loads((folder / DESCRIPTION).read_text())["model"]
+    rewrite(folder, model=values | {key: value})
+    try:
+        load(folder)
+    except InputError as error:
+        assert "\n" not in str(error) and len(str(error)) < 1000
+
+
+@pytest.mark.parametrize("value", [None, [], {}, "x", -1, 1.5, 10**30, float("inf"), float("nan"), [[]], {"a": None}])
+def test_odd_values_of_a_task(folder, value):
+    """Every argument of every task: the task is built, or refused in one line."""
+    arguments = {
+        "tasks.sudoku.Sudoku": ("sizes", "puzzles", "seed", "minimal", "added", "augment"),
+        "tasks.graph.Coloring": ("graphs", "seed"),
+        "tasks.graph.GenerateGraphs": ("mix", "graphs", "width", "family", "seed"),
+        "tasks.graph.Hamiltonian": ("sizes", "graphs", "seed"),
+        "tasks.amino_acid.Design": ("seed",),
+    }
+    for target, names in arguments.items():
+        for name in names:
+            try:
+                build({"_target_": target, name: value}, OUR_PACKAGES)
+            except InputError as error:
+                assert "\n" not in str(error) and len(str(error)) < 1000
 
 
 @pytest.mark.parametrize("share", [0, 0.0001, 0.01, 0.5, 0.999])
@@ -182,6 +232,16 @@ def test_missing_extra_and_misshapen_tensors(folder, tmp_path):
     shutil.copy(kept / WEIGHTS, folder / WEIGHTS)
     edit(folder, lambda tensors: tensors.update({"norm.weight": torch.zeros(7)}))
     refused(folder, r"norm\.weight has shape \(7,\); the model takes \(32,\)")
+
+
+def test_weights_of_whole_numbers_or_of_two_types_are_refused(folder, tmp_path):
+    kept = tmp_path / "kept"
+    shutil.copytree(folder, kept)
+    edit(folder, lambda tensors: tensors.update({"norm.weight": tensors["norm.weight"].bfloat16()}))
+    refused(folder, r"model\.safetensors: .* holds torch\.\w+ beside torch\.\w+; store all weights as one")
+    shutil.copy(kept / WEIGHTS, folder / WEIGHTS)
+    edit(folder, lambda tensors: [tensors.update({name: value.long()}) for name, value in list(tensors.items())])
+    refused(folder, r"holds torch\.int64; store all weights as one floating-point type")
 
 
 @pytest.mark.parametrize(
@@ -243,6 +303,7 @@ def test_a_run_from_elsewhere_cannot_make_us_import_a_module(folder, tmp_path, m
     base = "from dataclasses import dataclass\nfrom constrained_dg.task import Task\n"
     body = f"open({str(mark)!r}, 'w').close()\nclass Mine(Task): pass\n"
     parts = "Mine.__abstractmethods__ = frozenset()\n@dataclass\nclass Part:\n    run: int = 0\n"
+    parts += "    name: str = ''\n    needs_model: bool = True\n"
     (tmp_path / "elsewhere_for_tests.py").write_text(base + body + parts)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "elsewhere_for_tests", raising=False)
@@ -289,13 +350,11 @@ def test_a_value_that_a_constructor_refuses_names_the_target():
 
 def test_a_full_disk_is_one_line_and_leaves_the_earlier_run_whole(folder, monkeypatch):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    write = Path.write_bytes
 
-    def full(path, data):
-        write(path, data[:100])
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("constrained_dg.files.os.fsync", full)
     with pytest.raises(InputError, match=r"cannot write to '.*run': No space left on device"):
         save_run(folder, random_backbone(2), description())
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -10,9 +10,9 @@ import pytest
 
 from constrained_dg.cli import ROOT
 from constrained_dg.errors import InputError
-from constrained_dg.intervals import wilson
+from constrained_dg.intervals import percentile_mean, wilson
 from experiments.samplers import study
-from experiments.samplers.statistics import difference, resampled, share
+from experiments.samplers.statistics import difference, share
 
 RUN = str(ROOT / "experiments" / "sudoku" / "small")
 
@@ -30,7 +30,7 @@ def test_the_bootstrap_is_that_of_a_slow_twin():
     values = np.random.default_rng(3).random(30)
     draws = np.random.default_rng(0).integers(30, size=(2000, 30))
     means = sorted(sum(values[at] for at in row) / 30 for row in draws)
-    low, high = resampled(values)
+    low, high = percentile_mean(values)
     assert means[48] <= low <= means[51] and means[1948] <= high <= means[1951]
 
 
@@ -55,7 +55,7 @@ def test_differences_are_paired():
         ([f"run={RUN}", "data=x", "out=y", "jobs=best"], r"no jobs \['best'\]"),
         ([f"run={RUN}", "data=x", "out=y", "limit=-1"], "limit is '-1'"),
         (["run=nowhere", "data=x", "out=y"], "no run.json"),
-        ([f"run={RUN}", "data=nowhere.csv", "out=y"], "no file nowhere.csv"),
+        ([f"run={RUN}", "data=nowhere.csv", "out=y"], "no file 'nowhere.csv'"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(arguments, words):

@@ -7,7 +7,7 @@ import pytest
 
 from constrained_dg import numba_jit
 from constrained_dg.errors import InputError
-from tasks.sudoku import solve
+from tasks.sudoku import count_solutions, solve
 from tasks.sudoku.codec import BOX, from_text
 from tasks.sudoku.generator import HELD_OUT, RESERVED, TRAINING, generate_puzzles
 from tasks.sudoku.solver import units
@@ -81,6 +81,9 @@ def test_solver_counts_as_the_slow_twin(size):
             assert count == slow_count(cells, size, 2)
             assert nodes >= 0
             verdicts.add(count)
+            if size == 4:
+                most = int(generator.integers(1, 9))
+                assert count_solutions(cells, most).count == slow_count(cells, size, most)
     assert verdicts == {0, 1, 2}
 
 
@@ -146,7 +149,7 @@ def test_a_side_keeps_to_its_grid_classes(size, side):
 @pytest.mark.parametrize(
     ("size", "clues", "seed", "words"),
     [
-        (9, 17, 0, "17 clues asked of the 9x9 generator; a 9x9 puzzle takes 22 to 81 clues, or 0 for a minimal one"),
+        (9, 17, 0, "17 clues for the 9x9 generator; a 9x9 puzzle takes 22 to 81 clues, or 0 for a minimal one"),
         (9, 82, 0, "82 clues"),
         (9, -1, 0, "-1 clues"),
         (16, 99, 0, "100 to 256"),

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
 
-from constrained_dg.cli import ROOT
 from constrained_dg.errors import InputError
-from constrained_dg.runs import load
-from constrained_dg.sampling import Guide, Violations
-from constrained_dg.sampling.renoise import Accepted
-from tasks.sudoku import Puzzle, Sudoku, solve
+from tasks.sudoku import Puzzle, Sudoku, pool, solve
 from tasks.sudoku.canonical import canonical
 from tasks.sudoku.codec import BOX, from_text
 from tasks.sudoku.generator import RESERVED
-from tasks.sudoku.pool import is_reserved
+from tasks.sudoku.pool import is_reserved, training_grids, training_pool
 from tasks.sudoku.symmetry import fingerprint
 from tasks.sudoku.task import RELATIONS, TIERS, relations
 
@@ -29,7 +24,7 @@ SMALL = "12..34......2..1"
 
 @pytest.fixture(scope="module")
 def task():
-    return Sudoku({4: 0.3, 9: 0.5, 16: 0.2}, puzzles=30, seed=1)
+    return Sudoku({4: 0.3, 9: 0.5, 16: 0.2}, puzzles=12, seed=1)
 
 
 def tensors(batch):
@@ -165,6 +160,40 @@ def test_overlap_finds_training_puzzles_in_disguise(task):
         fresh = [puzzle for puzzle in task.held_out(2, 0) if puzzle.size == size][:2]
         assert task.overlap([*fresh, *disguised]) == [len(fresh) + k for k in range(3)]
     assert task.overlap([task.parse("." * 81)]) == []
+
+
+@pytest.mark.parametrize("size", [9, 16])
+def test_the_solutions_of_base_puzzles_are_known_without_digging(size, monkeypatch):
+    monkeypatch.setattr(pool, "_CHUNK", {9: 7, 16: 2})
+    base = training_pool(size, 15 if size == 9 else 3, 5)
+    marks = np.array([fingerprint(grid.astype(np.int64), BOX[size]) for grid in base.solutions])
+    assert np.array_equal(training_grids(size, len(marks), 5, marks), base.solutions)
+    assert np.array_equal(training_grids(size, len(marks), 5, marks[1:2]), base.solutions[1:2])
+
+
+def test_overlap_of_reserved_puzzles_makes_no_base_puzzle(task, monkeypatch):
+    held = [puzzle for puzzle in task.held_out(2, 0)]
+    fresh = Sudoku({4: 0.3, 9: 0.5, 16: 0.2}, puzzles=12, seed=1)
+    monkeypatch.setattr(Sudoku, "training_puzzles", None)
+    monkeypatch.setattr("tasks.sudoku.task.training_grids", None)
+    assert fresh.overlap(held) == []
+
+
+def test_solutions_are_counted_and_giving_up_is_said(task):
+    def text(*arguments):
+        return str(task.solutions(*arguments))
+
+    assert text(task.held_out(1, 0)[1]) == "exactly one solution"
+    assert text("." * 16) == text("." * 81) == text("." * 256) == "at least 2 solutions"
+    assert text("." * 16, 288) == "at least 288 solutions" and text("." * 16, 289) == "exactly 288 solutions"
+    assert text("11" + "." * 14) == "no solution" and text("123." + "...4" + "." * 8) == "no solution"
+    assert text("." * 16, 1) == "at least 1 solution"
+    gave_up = task.solutions("." * 81, 10**9, 1000)
+    assert not gave_up.complete and 0 < gave_up.count <= 1001
+    assert str(gave_up) == f"undecided: {gave_up.count} solutions met before the search gave up"
+    for most in (0, -1, 1.5, 2**62):
+        with pytest.raises(InputError, match="most="):
+            task.solutions("." * 16, most)
 
 
 def test_overlap_names_what_it_cannot_decide_in_time(task):
@@ -366,32 +395,3 @@ def test_a_tokenizer_without_digits_of_their_own_and_a_short_canvas_are_refused(
         Sudoku({9: 1.0}).in_text(written.tokenizer, 160)
     with pytest.raises(InputError, match="16x16 grid takes 511 tokens"):
         written.encode([Puzzle.of([0] * 256)])
-
-
-def test_the_rules_of_a_pass_cost_less_than_a_tenth_of_it() -> None:
-    """Masks, violations among accepted tokens and the judge, at batch 256 beside a canvas pass of the shipped model."""
-    run = load(ROOT / "experiments" / "sudoku" / "small")
-    batch = run.task.encode([p for p in run.task.held_out(86, 0) if p.size == 9][:256])
-    rules, span, mask = run.task.rules(batch), slice(0, 81), ~batch.pinned
-    told = Accepted(mask, batch.answer, batch.pinned, span, rules, torch.arange(len(batch)), 0, 8)
-    logits = torch.zeros(*batch.answer.shape, run.task.vocab_size)
-
-    def of_rules() -> None:
-        guide = Guide(True, True)
-        guide(logits, guide.forbidden(batch.answer, batch.pinned, span, rules)[0], rules)
-        Violations()(told)
-        rules.is_satisfied(batch.answer)
-
-    with torch.no_grad():
-        cache = run.model.prefill(batch.prompt, None, batch.relations)
-        seconds = {}
-        for call in (of_rules, lambda: run.model.denoise(batch.answer, cache, None, batch.relations)):
-            tries = []
-            for _ in range(3):
-                begun = time.perf_counter()
-                call()
-                tries.append(time.perf_counter() - begun)
-            seconds[call] = min(tries)
-    rules_alone, whole_pass = seconds.values()
-    assert rules_alone < whole_pass / 10, (rules_alone, whole_pass)
-    print(f"rules {rules_alone:.4f} s, canvas pass {whole_pass:.4f} s")

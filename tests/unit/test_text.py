@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import torch
 
 from constrained_dg.cli import load_sampler
 from constrained_dg.errors import InputError
-from constrained_dg.metrics import check_sampler, solve
+from constrained_dg.evaluation import check_sampler, solve
 from constrained_dg.model import Backbone, preset
 from constrained_dg.text import BOS, MULTIPLE, TURN, TURN_END, Tokenizer, pad_left
 from tasks.text import Pair, Text
@@ -97,6 +98,11 @@ def test_prompts_are_padded_on_the_left_to_few_lengths() -> None:
     [
         ("{", "line 2 is not JSON"),
         ("[1]", r"line 2 is '\[1\]'"),
+        ("[" * 100_000, "line 2 is not JSON"),
+        ('{"prompt": ' + "9" * 5000 + ', "answer": "a"}', "line 2 is not JSON"),
+        ('{"prompt": "a", "answer": "b\\ud800"}', r"line 2: 'answer' holds '\\ud800', half of a surrogate pair"),
+        ('{"prompt": "a", "answer": [' + "1," * 5000 + "1]}", r"line 2: 'answer' is \[1, 1"),
+        ('{"prompt": "a", "answer": "b", "' + "k" * 5000 + '": "c"}', "line 2 has an unknown key 'kkk"),
         ('{"prompt": "a"}', "line 2 has no 'answer'"),
         ('{"answer": "a"}', "line 2 has no 'prompt'"),
         ('{"prompt": 3, "answer": "a"}', "line 2: 'prompt' is 3"),
@@ -116,28 +122,44 @@ def test_a_bad_line_is_named_with_its_number(line: str, named: str, tmp_path: Pa
     path.write_text('{"prompt": "a", "answer": "b"}\n' + line + "\n")
     task = Text(str(path), prompt_length=64, canvases=4).in_text(letters, CANVAS)
     for use in (lambda: task.read(str(path)), lambda: task.held_out(1, 0)):
-        with pytest.raises(InputError, match=f"pairs.jsonl {named}"):
+        with pytest.raises(InputError, match=f"pairs.jsonl {named}") as caught:
             use()
+        assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
 
 
 def test_files_that_hold_nothing_to_learn_are_refused(tmp_path: Path, letters: Tokenizer) -> None:
-    def told(content: bytes) -> str:
+    def refusal(content: bytes) -> str:
         path = tmp_path / "pairs.jsonl"
         path.write_bytes(content)
         with pytest.raises(InputError) as caught:
             Text(str(path)).in_text(letters, CANVAS).train_batch(0, 2)
         return str(caught.value)
 
-    assert "holds no pairs" in told(b"\n \n")
-    assert "is not UTF-8" in told(b"\xff\xfe")
+    assert "holds no pairs" in refusal(b"\n \n")
+    assert "cannot be read" in refusal(b"\xff\xfe")
     held = next(f"p{n}" for n in range(100) if Pair.of(f"p{n}").held_out)
     other = next(f"p{n}" for n in range(100) if not Pair.of(f"p{n}").held_out)
-    assert "none of the 1 pairs" in told(json.dumps({"prompt": held, "answer": "1"}).encode())
-    assert "is held out" in told(json.dumps({"prompt": other, "answer": "1"}).encode())
-    with pytest.raises(InputError, match="cannot read '/nowhere'"):
+    assert "none of the 1 pairs" in refusal(json.dumps({"prompt": held, "answer": "1"}).encode())
+    assert "is held out" in refusal(json.dumps({"prompt": other, "answer": "1"}).encode())
+    with pytest.raises(InputError, match="no file '/nowhere'"):
         Text("/nowhere").in_text(letters, CANVAS).held_out(1, 0)
-    with pytest.raises(InputError, match="no data"):
+    with pytest.raises(InputError, match="has no data"):
         Text().in_text(letters, CANVAS).held_out(1, 0)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_packed_file_and_a_byte_order_mark_are_read(packed: bool, tmp_path: Path, letters: Tokenizer) -> None:
+    path = tmp_path / ("pairs.jsonl" + ".gz" * packed)
+    data = '\ufeff{"prompt": "a", "answer": "b"}\r\n'.encode()
+    path.write_bytes(gzip.compress(data) if packed else data)
+    [pair] = Text(str(path)).in_text(letters, CANVAS).read(str(path))
+    assert (pair.prompt, pair.answer) == ("a", "b")
+
+
+def test_a_prompt_that_cannot_be_written_is_refused(task: Text) -> None:
+    for text in ("", " ", "a\udce4"):
+        with pytest.raises(InputError, match=r"the prompt (is empty|holds)"):
+            task.parse(text)
 
 
 @pytest.mark.parametrize("values", [{"prompt_length": 0}, {"canvases": 1.5}, {"seed": -1}])

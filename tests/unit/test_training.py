@@ -15,11 +15,11 @@ from constrained_dg.model.lora import adapt
 from constrained_dg.sampling import AllowedToken, Diffusion, Guide, Violations
 from constrained_dg.task import Batch
 from constrained_dg.training.callbacks import WeightAverage
-from constrained_dg.training.fit import trainer_arguments
 from constrained_dg.training.module import DiffusionModule, learning_rate_share, step_generator
 from constrained_dg.training.optimiser import new_optimiser
 from constrained_dg.training.own_canvas import Carried, advance, refill
 from constrained_dg.training.settings import Objective, Optimisation, from_dict
+from constrained_dg.training.trainer import trainer_arguments
 from tests.fakes import VOCAB, sudoku_batch
 
 OPTIMISATION = Optimisation(

@@ -2,9 +2,9 @@ import json
 
 import pytest
 import torch
-from test_metrics import PROBLEMS, TinyTask
+from test_evaluation import PROBLEMS, TinyTask
 
-from constrained_dg.metrics import solve
+from constrained_dg.evaluation import solve
 from constrained_dg.sampling import Diffusion, Violations
 from constrained_dg.viz import pictures, trace
 from tasks.sudoku import Sudoku
@@ -26,7 +26,7 @@ def test_frames_agree_with_the_records_and_the_outcome(settled):
     batch, constraint = task.encode(problems), task.constraint(problems)
     for row, outcome in enumerate(made):
         frames = trace.frames_of(records, batch, constraint, row, blank=0)
-        assert len(frames) == outcome.passes and [f.pass_index for f in frames] == list(range(len(frames)))
+        assert len(frames) == outcome.passes and [f.number for f in frames] == list(range(1, len(frames) + 1))
         assert torch.equal(frames[-1].best, outcome.tokens)
         assert int(frames[-1].violations.sum()) == outcome.violations
         for frame in frames:
@@ -47,7 +47,7 @@ def test_frames_of_several_canvases():
     made = SAMPLER.run(Restless(1), batch, constraint, 5, canvas_length=4, on_step=records.append)
     frames = trace.frames_of(records, batch, constraint, 0, blank=0)
     assert len(frames) == int(made.passes[0]) and torch.equal(frames[-1].best, made.tokens[0])
-    assert [f.pass_index for f in frames] == list(range(len(frames)))
+    assert [f.number for f in frames] == list(range(1, len(frames) + 1))
 
 
 def test_chosen_keeps_first_and_last():
@@ -75,12 +75,12 @@ def test_pictures_and_text(tmp_path):
     trace.plot_frames(tmp_path / "settling.png", task, problems[0], frames)
     outcomes = {"plain": made, "again": made}
     pictures.solve_rate_by_passes(tmp_path / "passes.png", outcomes)
-    assert pictures.solve_rate_by_clues(tmp_path / "clues.png", outcomes)
+    assert pictures.solve_rate_by_given(tmp_path / "given.png", outcomes)
     pictures.answers(tmp_path / "answers.png", task, outcomes)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["answers.png", "clues.png", "passes.png", "settling.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["answers.png", "given.png", "passes.png", "settling.png"]
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in tmp_path.iterdir())
 
 
-def test_no_picture_by_clues_without_clues(tmp_path, settled):
-    assert not pictures.solve_rate_by_clues(tmp_path / "clues.png", {"plain": settled[0]})
+def test_no_picture_by_given_without_given(tmp_path, settled):
+    assert not pictures.solve_rate_by_given(tmp_path / "given.png", {"plain": settled[0]})
     assert list(tmp_path.iterdir()) == []

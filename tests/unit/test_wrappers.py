@@ -8,7 +8,7 @@ import torch
 import constrained_dg
 from constrained_dg.cli import ROOT, load_sampler
 from constrained_dg.errors import InputError
-from constrained_dg.metrics import solve
+from constrained_dg.evaluation import solve
 from constrained_dg.sampling import (
     AllowedToken,
     Candidates,

@@ -17,8 +17,8 @@ import torch
 
 from constrained_dg.cli import ROOT, load_sampler
 from constrained_dg.errors import check
+from constrained_dg.evaluation import solve
 from constrained_dg.intervals import wilson
-from constrained_dg.metrics import solve
 from constrained_dg.model import Backbone
 from constrained_dg.report import new_header, progress
 from constrained_dg.runs import load
@@ -26,6 +26,7 @@ from constrained_dg.sampling.base import Status
 from experiments.arguments import parse
 from experiments.arguments import run as command
 from tasks.amino_acid import rule_sets
+from tasks.amino_acid.judge import broken
 from tasks.amino_acid.prosite import Pattern, read_prosite
 from tasks.amino_acid.residues import RESIDUES
 from tasks.amino_acid.task import SequenceProblem
@@ -58,7 +59,7 @@ def made(task, patterns: list[Pattern], n: int, seed: int) -> tuple[list[Sequenc
             at = int(draws.integers(max(1, len(sequence) - len(match) + 1)))
             sequence = (sequence[:at] + match + sequence[at + len(match) :])[: max(len(sequence), len(match))]
         requirements = rule_sets.planted(sequence, rules, draws, own, kind)
-        told = requirements.broken(sequence)
+        told = broken(requirements, sequence)
         check(not told and set(sequence) <= set(RESIDUES), f"set {number} is not met by its own sequence: {told}")
         possible.append(number % 10 != 9)
         if not possible[-1]:
@@ -86,7 +87,7 @@ def main(arguments: list[str]) -> None:
         with progress(name, len(problems)) as told:
             outcomes = solve(model, run.task, sampler, problems, batch_size=16, seed=seed, progress=told)
         seconds = time.perf_counter() - begun
-        met = [o.solved and not o.problem.requirements.broken(o.answer) for o in outcomes]
+        met = [o.solved and not broken(o.problem.requirements, o.answer) for o in outcomes]
         for tier in [*rule_sets.RULES, "all satisfiable", "unsatisfiable"]:
             chosen = [
                 at for at, o in enumerate(outcomes)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from constrained_dg.cli import ROOT
 from constrained_dg.errors import check
-from constrained_dg.metrics import solve, summarise
+from constrained_dg.evaluation import solve, summarise
 from constrained_dg.model import Backbone
 from constrained_dg.report import new_header, print_table
 from constrained_dg.runs import load

@@ -11,14 +11,16 @@ from typing import Any
 import torch
 
 from constrained_dg import rng
+from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check
-from constrained_dg.intervals import mean_interval, wilson
-from constrained_dg.sampling.base import Denoiser, Sampler, Status, StepRecord
+from constrained_dg.intervals import mean, share
+from constrained_dg.sampling.base import Denoiser, Status, StepRecord
+from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.shapes import IntTensor
-from constrained_dg.task import Problem, Task
+from constrained_dg.task import Batch, Problem, Task
 
-#: The metrics that every row has; a task may add others (`Task.measure`).
-METRICS = ("violations", "passes", "passes_of_solved", "search_nodes", "unsatisfiable")
+#: The metrics that every row of a report has; a task may add others (`Task.measure`).
+COMMON_METRICS = ("violations", "passes", "passes_of_solved", "search_nodes", "unsatisfiable")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +32,7 @@ class Outcome:
         tokens: (T) int64, on the CPU.
         seed: of the row; its random draws follow from it alone.
         violations: positions that take part in a broken rule.
-        tokens_per_pass: free tokens over passes; 0 where no pass was made.
+        tokens_per_pass: free tokens over passes; 0 where no pass was generation.
         seconds: wall time of its batch, divided by the rows of the batch.
     """
 
@@ -87,63 +89,76 @@ def solve(
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, problem in enumerate(problems):
         groups.setdefault(task.shape_of(problem), []).append(index)
-    outcomes: list[Outcome | None] = [None] * len(problems)
+    outcomes: dict[int, Outcome] = {}
     for group in groups.values():
         for first in range(0, len(group), batch_size):
             indices = group[first : first + batch_size]
             chosen = [problems[index] for index in indices]
-            made = _solve_batch(model, task, sampler, chosen, seeds[indices], max_passes, device, on_step)
-            for index, outcome in zip(indices, made, strict=True):
+            begun = time.perf_counter()
+            batch, constraint = task.encode(chosen).to(device), task.constraint(chosen).to(device)
+            solved = solve_batch(
+                model, task, sampler, chosen, batch, constraint, seeds[indices], max_passes, on_step, begun
+            )
+            for index, outcome in zip(indices, solved, strict=True):
                 outcomes[index] = outcome
             if progress is not None:
-                progress(made)
-    return outcomes
+                progress(solved)
+    return [outcomes[index] for index in range(len(problems))]
 
 
 def check_sampler(task: Task, sampler: Sampler) -> None:
     """Raise InputError where a sampler would read what its task only compares answers with."""
     if not task.compares:
         return
-    reads = [name for name in ("reads_rules", "judge_stop", "complete") if getattr(sampler, name, None)]
-    several = hasattr(sampler, "sampler")  # which asks the judge whether another is needed
-    what = ", ".join(reads) or "the judge"
     check(
-        not reads and not several,
-        f"sampler {sampler.name!r} reads the rules ({what}), but task {task.name!r} has none",
+        not sampler.rule_uses,
+        f"sampler {sampler.name!r} reads the rules ({', '.join(sampler.rule_uses)}), but task {task.name!r} has none",
         "use plain: its answers are compared with references",
     )
 
 
-def _solve_batch(
+def solve_batch(
     model: Denoiser | None,
     task: Task,
     sampler: Sampler,
     problems: Sequence[Problem],
+    batch: Batch,
+    constraint: Constraint,
     seeds: IntTensor,
-    max_passes: int | None,
-    device: torch.device | str,
-    on_step: Callable[[StepRecord], None] | None,
+    max_passes: int | None = None,
+    on_step: Callable[[StepRecord], None] | None = None,
+    begun: float | None = None,
 ) -> list[Outcome]:
-    begun = time.perf_counter()
-    batch, constraint = task.encode(problems).to(device), task.constraint(problems).to(device)
-    ends = {"eos": task.ends, "pad": task.padding_id, "canvas_length": task.canvas_length} if task.ends else {}
-    # What is only compared with is not handed to a sampler.
+    """Solve problems of equal shape that are encoded already; see `solve`.
+
+    Args:
+        batch, constraint: what `Task.encode` and `Task.constraint` make of the problems, on the model's device.
+        seeds: (B) int64, one for each problem.
+        begun: `time.perf_counter()` from which the time of the batch is counted; by default now.
+    """
+    begun = time.perf_counter() if begun is None else begun
+    options: dict[str, Any] = {"max_passes": max_passes, "on_step": on_step}
+    if task.ends:
+        options |= {"eos": task.ends, "pad": task.padding_id, "canvas_length": task.canvas_length}
+    # Reference answers are not shown to a sampler.
     rules = None if task.compares else constraint
-    if getattr(sampler, "uses_symmetry", False):
-        ends["symmetric"] = task.symmetric
-    made = sampler.run(model, batch, rules, seeds.to(device), max_passes=max_passes, on_step=on_step, **ends)
-    tokens = made.tokens.cpu()  # waits for the device, so it belongs to the time
+    if sampler.uses_symmetry:
+        options["symmetric"] = task.symmetric
+    generation = sampler.run(model, batch, rules, seeds.to(batch.answer.device), **options)
+    tokens = generation.tokens.cpu()  # waits for the device, so it belongs to the time
     seconds = (time.perf_counter() - begun) / len(problems)
-    status = made.status
+    status = generation.status
     if task.compares:
-        status = [Status.SOLVED if same else Status.UNSOLVED for same in constraint.is_satisfied(made.tokens).tolist()]
+        status = [
+            Status.SOLVED if same else Status.UNSOLVED for same in constraint.is_satisfied(generation.tokens).tolist()
+        ]
     columns = (
         status,
-        made.seeds.tolist(),
-        constraint.violations(made.tokens).sum(-1).tolist(),
-        made.passes.tolist(),
-        made.tokens_per_pass.tolist(),
-        made.search_nodes.tolist(),
+        generation.seeds.tolist(),
+        constraint.violations(generation.tokens).sum(-1).tolist(),
+        generation.passes.tolist(),
+        generation.tokens_per_pass.tolist(),
+        generation.search_nodes.tolist(),
     )
     rows = zip(problems, tokens, *columns, strict=True)
     return [Outcome(p, task.decode(p, answer), answer, *values, seconds=seconds) for p, answer, *values in rows]
@@ -188,18 +203,14 @@ def _row(sampler: str, tier: str, outcomes: Sequence[Outcome]) -> dict[str, Any]
         "passes_of_solved": [o.passes for o in solved],
         "search_nodes": [o.search_nodes for o in outcomes],
     }
-    metrics = {
-        name: {"value": sum(values) / len(values), "n": len(values), "ci95": list(mean_interval(values))}
-        for name, values in means.items()
-        if len(values) >= 2
-    }
-    metrics["unsatisfiable"] = {"value": unsatisfiable / n, "n": n, "ci95": list(wilson(unsatisfiable, n))}
+    metrics = {name: mean(values) for name, values in means.items() if len(values) >= 2}
+    metrics["unsatisfiable"] = share(unsatisfiable, n)
     return {
         "sampler": sampler,
         "tier": tier,
         "n": n,
         "solved": len(solved) / n,
-        "ci95": list(wilson(len(solved), n)),
+        "ci95": share(len(solved), n)["ci95"],
         "mean_passes": passes / n,
         "tokens_per_pass": sum(o.tokens_per_pass * o.passes for o in outcomes) / passes if passes else 0.0,
         "seconds": sum(o.seconds for o in outcomes) / n,

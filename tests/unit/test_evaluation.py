@@ -1,15 +1,13 @@
 import json
-import math
 from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from constrained_dg.constraints import Pinned
 from constrained_dg.errors import InputError
-from constrained_dg.metrics import METRICS, mean_interval, solve, summarise, tiers_of, wilson
+from constrained_dg.evaluation import COMMON_METRICS, solve, summarise, tiers_of
+from constrained_dg.intervals import mean_interval, wilson
 from constrained_dg.sampling import Diffusion, Search, Status
 from constrained_dg.task import Batch, Problem
 from tests.fakes import VOCAB, Oracle, Restless, sudoku4
@@ -44,41 +42,6 @@ def problem(blanks, tier="9"):
 
 
 PROBLEMS = [problem(range(k, k + 4 + k), ("9", "long", "17")[k % 3]) for k in range(6)]
-
-
-@pytest.mark.parametrize(
-    ("successes", "n", "low", "high"),
-    # Newcombe (1998), table I: the worked examples of the score method without continuity correction.
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_wilson_published(successes, n, low, high):
-    assert wilson(successes, n) == pytest.approx((low, high), abs=6e-5)
-
-
-@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_solves_its_equation(case):
-    successes, n = case
-    for bound in wilson(successes, n):
-        assert 0 <= bound <= 1
-        assert (successes / n - bound) ** 2 == pytest.approx(1.959964**2 * bound * (1 - bound) / n, abs=1e-7)
-    low, high = wilson(successes, n)
-    assert low <= successes / n <= high
-    assert (1 - high, 1 - low) == pytest.approx(wilson(n - successes, n), abs=1e-12)
-
-
-@pytest.mark.parametrize("case", [(1, 0), (-1, 3), (4, 3)])
-def test_wilson_refuses(case):
-    with pytest.raises(InputError, match=f"{case[0]} of {case[1]}"):
-        wilson(*case)
-
-
-def test_mean_interval():
-    low, high = mean_interval([1.0, 2.0, 3.0, 4.0])
-    half = 1.959964 * math.sqrt(5 / 3) / 2
-    assert (low, high) == pytest.approx((2.5 - half, 2.5 + half), abs=1e-6)
-    assert mean_interval([0, 0, 0, 9])[0] == 0.0
-    with pytest.raises(InputError, match="1 values"):
-        mean_interval([3.0])
 
 
 def test_solve_keeps_the_order_and_groups_shapes():
@@ -167,4 +130,4 @@ def test_a_task_adds_metrics_of_its_own_to_every_row():
     rows = {row["tier"]: row["metrics"]["long"] for row in summarise("search", outcomes, Measured())}
     assert rows == {"9": {"value": 0, "n": 1}, "long": {"value": 2, "n": 2}, "all": {"value": 2, "n": 3}}
     # Without the task every row has the metrics that reports call common, and no other.
-    assert all(set(row["metrics"]) == set(METRICS) for row in summarise("search", outcomes)[1:])
+    assert all(set(row["metrics"]) == set(COMMON_METRICS) for row in summarise("search", outcomes)[1:])

@@ -1,0 +1,34 @@
+"""The prompt of a sequence: its kind, length, net charge and hydropathy, each of them given or left open."""
+
+from __future__ import annotations
+
+from .requirements import PH, Requirements
+from .residues import FIRST_KIND, FIRST_NUMBER, KINDS, NUMBERS, OPEN
+
+#: Tokens of a prompt: kind, residues (two numbers), charge, hydropathy.
+PROMPT = 5
+#: The widest bounds of charge and hydropathy whose middle is named.
+_WIDEST = (6.0, 1.0)
+
+
+def prompt_of(kind: str, residues: int | None, charge: float | None, hydropathy: float | None) -> list[int]:
+    """The five tokens of a prompt; None leaves one open."""
+    middle = NUMBERS // 2
+    steps = [
+        None if charge is None else round(charge) + middle,
+        None if hydropathy is None else round(4 * hydropathy) + middle,
+    ]
+    numbers: list[int | None] = [None, None] if residues is None else list(divmod(residues, 16))
+    numbers += [None if step is None else min(max(step, 0), NUMBERS - 1) for step in steps]
+    return [FIRST_KIND + KINDS.index(kind), *(OPEN if number is None else FIRST_NUMBER + number for number in numbers)]
+
+
+def prompt_for(asked: Requirements) -> list[int]:
+    """The prompt of requirements, as in training: the middle of narrow bounds, nothing of wide ones, and no charge at
+    another pH than that of training."""
+    low, high = asked.length
+    middles = []
+    for bounds, widest in zip((asked.charge if asked.ph == PH else None, asked.hydropathy), _WIDEST, strict=True):
+        narrow = bounds is not None and bounds[1] - bounds[0] <= widest
+        middles.append((bounds[0] + bounds[1]) / 2 if narrow else None)
+    return prompt_of(asked.kind, low if low == high else None, *middles)
