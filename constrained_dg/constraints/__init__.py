@@ -1,7 +1,7 @@
 """Rules on whole answers: judge, blame, allowed tokens, propagation and search."""
 
 from constrained_dg.constraints.all_different import AllDifferent
-from constrained_dg.constraints.automaton import Automaton, Forbidden, Regex, Required
+from constrained_dg.constraints.automaton import Automaton, Forbidden, Required
 from constrained_dg.constraints.base import Constraint, contradictory
 from constrained_dg.constraints.by_row import ByRow
 from constrained_dg.constraints.candidates import candidates_of
@@ -13,6 +13,7 @@ from constrained_dg.constraints.part import On
 from constrained_dg.constraints.permutation import Permutation
 from constrained_dg.constraints.pinned import Pinned
 from constrained_dg.constraints.predicate import Predicate
+from constrained_dg.constraints.regex import Regex
 from constrained_dg.constraints.search import Completion, complete
 from constrained_dg.constraints.sums import Count, RealSum, Sum
 from constrained_dg.constraints.token_classes import TokenClasses

@@ -119,8 +119,8 @@ def test_two_rules_that_contradict_each_other_are_unsatisfiable_before_any_pass(
     "build, words",
     [
         (lambda: Regex("ab", "abcdefg", LENGTH), "'ab' fits no answer of 6 tokens"),
-        (lambda: Regex("(a", "abcdefg", LENGTH), r"'\(a' is no regular expression"),
-        (lambda: Regex("a*", ["ab"], LENGTH), "no single characters"),
+        (lambda: Regex("(a", "abcdefg", LENGTH), r"'\(a' is not a valid regular expression"),
+        (lambda: Regex("a*", ["ab"], LENGTH), "not single characters"),
         (lambda: Count([1], 3, 2, LENGTH, VOCAB), "low 3 lies above high 2"),
         (lambda: Count([1], 7, None, LENGTH, VOCAB), "6 positions cannot hold at least 7"),
         (lambda: Count([9], 0, 1, LENGTH, VOCAB), r"tokens \[9\] do not fit"),
