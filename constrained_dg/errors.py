@@ -24,3 +24,8 @@ def check(condition: bool, problem: str, hint: str = "") -> None:
     """Raise `InputError(problem, hint)` unless the condition holds."""
     if not condition:
         raise InputError(problem, hint)
+
+
+def is_number(value: object, above: float) -> bool:
+    """Whether a value is a finite number (a bool is none) above a bound."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and above < value < float("inf")

@@ -79,6 +79,9 @@ class Wrapped:
         self.eos_token_ids: tuple[int, ...] = tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
         self.pad_token_id: int = 0 if pad is None else pad
 
+    def memory_needed(self, rows: int, committed: int, canvas: int) -> None:
+        """Unknown: `transformers` allocates as it goes."""
+
     def prefill(
         self, prompt: IntTensor, mask: BoolTensor | None = None, relations: BoolTensor | None = None
     ) -> WrappedCache:
