@@ -55,9 +55,6 @@ class WrappedCache:
         keys = self.past.layers[0].keys
         return self.select(torch.arange(len(keys), device=keys.device).repeat_interleave(copies))
 
-    def reserve(self, tokens: int) -> None:
-        """Nothing: a `DynamicCache` grows as it goes."""
-
 
 class Wrapped:
     """See `wrap`. The methods are those of `sampling.base.Denoiser`; relations are refused."""
@@ -83,7 +80,7 @@ class Wrapped:
         self.pad_token_id: int = 0 if pad is None else pad
 
     def memory_needed(self, rows: int, committed: int, canvas: int) -> None:
-        """Not known of a model of transformers."""
+        """Unknown: `transformers` allocates as it goes."""
 
     def prefill(
         self, prompt: IntTensor, mask: BoolTensor | None = None, relations: BoolTensor | None = None
