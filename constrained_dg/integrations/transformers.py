@@ -55,9 +55,6 @@ class WrappedCache:
         keys = self.past.layers[0].keys
         return self.select(torch.arange(len(keys), device=keys.device).repeat_interleave(copies))
 
-    def reserve(self, tokens: int) -> None:
-        """Nothing: a `DynamicCache` grows as it goes."""
-
 
 class Wrapped:
     """See `wrap`. The methods are those of `sampling.base.Denoiser`; relations are refused."""

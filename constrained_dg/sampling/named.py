@@ -48,10 +48,9 @@ AUTOREGRESSIVE = Autoregressive()
 #: The completer alone, without a model.
 SEARCH = Search()
 
+_SIMPLE = (PLAIN, PLAIN_EAGER, VALIDITY, KNOWN, EAGER, EXACT, EXACT_SHARPER, AUTOREGRESSIVE)
 _ALL: dict[str, Sampler] = {
-    each.name: each
-    for each in (PLAIN, PLAIN_EAGER, VALIDITY, KNOWN, EAGER, RESTARTS, GUARANTEED, SYMMETRY, COLD, CANDIDATES, EXACT)
-    + (EXACT_SHARPER, AUTOREGRESSIVE, SEARCH)
+    each.name: each for each in (*_SIMPLE, RESTARTS, GUARANTEED, SYMMETRY, COLD, CANDIDATES, SEARCH)
 }
 
 

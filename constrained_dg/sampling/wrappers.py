@@ -46,7 +46,7 @@ class Restarts(Sampler):
         check(isinstance(self.sampler, Diffusion), f"sampler is {self.sampler!r}", "give a diffusion sampler")
         searches = self.sampler.complete
         check(searches is None, f"each attempt of {self.name!r} would search", "give `complete` to the whole")
-        check(isinstance(self.complete, Completer | None), f"complete is {self.complete!r}", "give a Completer, or None")
+        check(isinstance(self.complete, Completer | None), f"complete is {self.complete!r}", "give a Completer")
 
     @property
     def rule_uses(self) -> tuple[str, ...]:
@@ -182,9 +182,7 @@ def _for_rows(options: Options, rows: IntTensor) -> Callable[[StepRecord], None]
     copies, listener = options.candidates, options.on_step
     if listener is None:
         return None
-    return lambda record: listener(
-        replace(record, rows=rows[record.rows // copies] * copies + record.rows % copies)
-    )
+    return lambda record: listener(replace(record, rows=rows[record.rows // copies] * copies + record.rows % copies))
 
 
 def _undone(moved: Generation, undo: Callable[[IntTensor], IntTensor], constraint: Constraint | None) -> Generation:
