@@ -145,6 +145,10 @@ class Sudoku(Task):
         """
         return count_solutions((self.parse(puzzle) if isinstance(puzzle, str) else puzzle).cells, most, max_guesses)
 
+    def remark(self, puzzle: Puzzle) -> str:
+        """How many solutions the puzzle has: none, one, several, or undecided."""
+        return f"the puzzle has {count_solutions(puzzle.cells)}"
+
     def held_out(self, per_tier: int, seed: int) -> list[Puzzle]:
         """Generated puzzles that never train: `per_tier` for each tier of the sizes trained on.
 

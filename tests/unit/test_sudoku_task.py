@@ -127,7 +127,7 @@ def test_held_out_tiers_and_clue_counts(task):
         assert solve(puzzle.cells)[:2] == (puzzle.solution, 1)
         if "-" in puzzle.tier:
             low, high = map(int, puzzle.tier.split("-"))
-            assert low <= puzzle.clues <= high
+            assert low <= puzzle.given <= high
 
 
 def test_held_out_and_training_lie_on_different_sides(task):
@@ -190,10 +190,15 @@ def test_solutions_are_counted_and_giving_up_is_said(task):
     assert text("." * 16, 1) == "at least 1 solution"
     gave_up = task.solutions("." * 81, 10**9, 1000)
     assert not gave_up.complete and 0 < gave_up.count <= 1001
-    assert str(gave_up) == f"undecided: {gave_up.count} solutions met before the search gave up"
+    assert str(gave_up) == f"{gave_up.count} known solutions, and perhaps more: the search gave up"
     for most in (0, -1, 1.5, 2**62):
         with pytest.raises(InputError, match="most="):
             task.solutions("." * 16, most)
+
+
+def test_a_puzzle_is_remarked_on_where_its_solution_is_not_unique(task):
+    assert task.remark(task.held_out(1, 0)[1]) == "the puzzle has exactly one solution"
+    assert task.remark(task.parse("." * 81)) == "the puzzle has at least 2 solutions"
 
 
 def test_overlap_names_what_it_cannot_decide_in_time(task):
