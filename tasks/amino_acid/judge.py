@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from constrained_dg.errors import needs
+
 from .requirements import Requirements
 from .residues import RESIDUES
 
@@ -13,8 +15,9 @@ _NEAR = 1e-7
 
 def broken(requirements: Requirements, sequence: str) -> list[str]:
     """The requirements that a sequence does not keep, as words; none where it keeps all."""
-    from Bio.SeqUtils import molecular_weight
-    from Bio.SeqUtils.ProtParam import ProteinAnalysis
+    with needs("biopython", "judging sequences"):
+        from Bio.SeqUtils import molecular_weight
+        from Bio.SeqUtils.ProtParam import ProteinAnalysis
 
     low, high = requirements.length
     if not (low <= len(sequence) <= high and re.fullmatch(f"[{RESIDUES}]+", sequence)):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from constrained_dg.errors import check
+from constrained_dg.errors import check, needs
 
 DATA = Path(__file__).parent / "data"
 #: Residues of the short words by which sequences are compared.
@@ -95,7 +95,8 @@ def identical(one: str, other: str, free_ends: bool = False) -> int:
     Args:
         free_ends: residues of `other` before and after those of `one` cost nothing, as where `one` is a fragment.
     """
-    from Bio.Align import PairwiseAligner
+    with needs("biopython", "aligning sequences"):
+        from Bio.Align import PairwiseAligner
 
     # Renamed in Biopython 1.86.
     name = "end_deletion_score" if hasattr(PairwiseAligner, "end_deletion_score") else "query_end_gap_score"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from constrained_dg.errors import InputError, check, is_count
+from constrained_dg.errors import InputError, check, is_count, needs
 from constrained_dg.files import read_text
 
 from .residues import RESIDUES
@@ -248,7 +248,8 @@ def read_prosite(path: Path | str) -> list[Pattern]:
     Raises:
         InputError: a file that cannot be read, or that holds something else; it names the file and the record.
     """
-    from Bio.ExPASy import Prosite
+    with needs("biopython", "reading a PROSITE file"):
+        from Bio.ExPASy import Prosite
 
     text = read_text(path, "give a file of PROSITE records, such as prosite.dat")
     # Biopython passes over a record that is cut short.
