@@ -18,6 +18,7 @@ from constrained_dg.sampling import Search
 from constrained_dg.sampling.base import Status
 from constrained_dg.sampling.named import named
 from constrained_dg.task import without_colors
+from experiments.amino_acid.rule_sets.contradictions import unsatisfiable
 from tasks.amino_acid import Design, Infill, Peptides, kmer, natural, properties, rule_sets
 from tasks.amino_acid.files import read_fasta
 from tasks.amino_acid.judge import broken
@@ -214,7 +215,7 @@ def test_rule_sets_made_unsatisfiable_are(seed):
     draws = np.random.default_rng(seed)
     pool = natural.uniprot(True)
     sequence = pool[int(draws.integers(len(pool)))][:50]
-    made, why = rule_sets.unsatisfiable(rule_sets.planted(sequence, "motif", draws), draws)
+    made, why = unsatisfiable(rule_sets.planted(sequence, "motif", draws), draws)
     rule = rule_of(made)
     tokens, given_ = (torch.tensor([each]) for each in made.pinned())
     assert why and bool(contradictory(rule, tokens, given_))
