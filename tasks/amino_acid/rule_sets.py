@@ -9,8 +9,8 @@ import numpy as np
 
 from . import properties, prosite
 from .prosite import Pattern, parse_pattern
-from .requirements import Composition, Requirements
 from .residues import RESIDUES
+from .specification import Composition, Requirements
 
 #: Kinds of rule sets; the last requires all of it.
 RULES = ("motif", "avoid", "charge", "composition", "hydropathy", "everything")

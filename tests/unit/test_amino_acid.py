@@ -24,9 +24,9 @@ from tasks.amino_acid.files import read_fasta
 from tasks.amino_acid.judge import broken
 from tasks.amino_acid.prompts import prompt_of
 from tasks.amino_acid.prosite import parse_pattern
-from tasks.amino_acid.requirements import Requirements, parse_requirements
 from tasks.amino_acid.residues import EOS, NOISE, OPEN, RESIDUES, VOCABULARY, sequence_of, tokens_of
 from tasks.amino_acid.rules import rule_of
+from tasks.amino_acid.specification import Requirements, parse_requirements
 
 FULL = (
     "length=30 contains=N-{P}-[ST]-{P} at=3:[KR]-K avoids=C composition=KR:3..8 charge=1..5 hydropathy=-2..0.5 "

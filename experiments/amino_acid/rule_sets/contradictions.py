@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from tasks.amino_acid.prosite import parse_pattern
-from tasks.amino_acid.requirements import Composition, Requirements
+from tasks.amino_acid.specification import Composition, Requirements
 
 
 def unsatisfiable(requirements: Requirements, draws: np.random.Generator) -> tuple[Requirements, str]:
