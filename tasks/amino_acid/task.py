@@ -86,7 +86,7 @@ class Sequences(Task):
     restores: ClassVar[bool] = False
 
     def __init__(self, seed: int = 0) -> None:
-        check(is_count(seed), f"seed={seed!r}", "use an integer that is not negative")
+        check(is_count(seed) and seed < 2**63, f"seed={seed!r}", "use an integer from 0 to 2^63 - 1")
         self.seed = seed
         self.max_canvas = canvas_length(self.longest)
         self.max_prompt = PROMPT + self.restores * self.max_canvas
