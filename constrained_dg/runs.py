@@ -28,7 +28,7 @@ from constrained_dg.errors import InputError, check
 from constrained_dg.files import read_text, write_whole
 from constrained_dg.model import Backbone, ModelConfig, load_pretrained, save_pretrained
 from constrained_dg.places import OUR_PACKAGES, module_name, shipped_runs
-from constrained_dg.sampling.base import Sampler
+from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.task import Task
 from constrained_dg.text import Tokenizer
 

@@ -55,6 +55,9 @@ class WrappedCache:
         keys = self.past.layers[0].keys
         return self.select(torch.arange(len(keys), device=keys.device).repeat_interleave(copies))
 
+    def reserve(self, tokens: int) -> None:
+        """Nothing: a `DynamicCache` grows as it goes."""
+
 
 class Wrapped:
     """See `wrap`. The methods are those of `sampling.base.Denoiser`; relations are refused."""
@@ -78,6 +81,9 @@ class Wrapped:
         ends, pad = first("eos_token_id"), first("pad_token_id")
         self.eos_token_ids: tuple[int, ...] = tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
         self.pad_token_id: int = 0 if pad is None else pad
+
+    def memory_needed(self, rows: int, committed: int, canvas: int) -> None:
+        """Not known of a model of transformers."""
 
     def prefill(
         self, prompt: IntTensor, mask: BoolTensor | None = None, relations: BoolTensor | None = None

@@ -103,6 +103,10 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         self.vocab_size = config.vocab_size
+        self.canvas_length, self.max_context = config.canvas_length, config.max_position_embeddings
+        self.eos_token_ids: tuple[int, ...] = ()
+        self.image_token_ids: tuple[int, ...] = ()
+        self.pad_token_id = 0
         self.embed_tokens = ScaledEmbedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
