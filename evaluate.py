@@ -207,13 +207,17 @@ def write_report(
         if rows:
             report.print_table(rows, ["not complete", f"report: {folder}"])
         raise
-    # 2. Print the table, draw the pictures.
-    pictures.solve_rate_by_passes(folder / "solve_rate_by_passes.png", outcomes)
-    pictures.solve_rate_by_given(folder / "solve_rate_by_given.png", outcomes)
-    pictures.answers(folder / "answers.png", run.task, outcomes)
+    # 2. Draw the pictures, print the table.
+    notes = []
+    try:
+        pictures.solve_rate_by_passes(folder / "solve_rate_by_passes.png", outcomes)
+        pictures.solve_rate_by_given(folder / "solve_rate_by_given.png", outcomes)
+        pictures.answers(folder / "answers.png", run.task, outcomes)
+    except InputError as error:  # the package that draws is missing: the report is complete without pictures
+        notes.append(f"no pictures: {error}")
     all_tiers = [row for row in rows if row["tier"] == "all"]
     seconds = ", ".join(f"{row['sampler']} {row['seconds']:.3f}" for row in all_tiers)
-    notes = [f"seconds a problem, batches of {cfg['batch_size']}: {seconds}"]
+    notes.append(f"seconds a problem, batches of {cfg['batch_size']}: {seconds}")
     notes += [line for row in all_tiers for line in task_metrics(row)]
     report.print_table(rows, [*notes, f"report: {folder}"])
     # 3. Compare with the training problems, which may take longer than all else.

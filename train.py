@@ -27,12 +27,15 @@ import logging
 import sys
 from pathlib import Path
 
+from constrained_dg.cli import ROOT, choices, entry, require
+
+require("lightning", "training")
+
 import lightning as L
 import torch
 from torch.distributed.fsdp import FSDPModule
 
 from constrained_dg import report
-from constrained_dg.cli import ROOT, choices, entry
 from constrained_dg.errors import check
 from constrained_dg.evaluation import check_sampler, solve, summarise
 from constrained_dg.files import write_whole

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from constrained_dg.errors import InputError, check
+from constrained_dg.errors import InputError, check, needs
 from constrained_dg.shapes import BoolTensor, IntTensor
 
 TOKENIZER = "tokenizer.json"
@@ -58,10 +58,8 @@ class Tokenizer:
         """
         path = Path(folder) / TOKENIZER
         check(path.is_file(), f"no {TOKENIZER} in {str(folder)!r}", "copy it from where the checkpoint came from")
-        try:
+        with needs("tokenizers", "a checkpoint in the released format"):
             import tokenizers
-        except ImportError:
-            raise InputError("text needs the package 'tokenizers'", "pip install 'constrained_dg[text]'") from None
         try:
             raw = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the package raises nothing more special

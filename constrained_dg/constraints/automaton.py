@@ -11,7 +11,7 @@ import torch
 
 from constrained_dg.constraints.sweep import Layered, Machine, places
 from constrained_dg.constraints.token_classes import TokenClasses
-from constrained_dg.errors import InputError, check
+from constrained_dg.errors import InputError, check, needs
 from constrained_dg.shapes import BoolTensor, IntTensor
 
 #: Tokens that end an answer, and the token that fills it up behind them.
@@ -181,7 +181,8 @@ def _shown(texts: Sequence[str | None], token: int) -> str:
 def _characters(pattern: str, known: set[str]) -> tuple[list[dict[str, int]], int, list[int]]:
     """States of a pattern as maps from each known character to the next state, -1 where nothing can follow; the start,
     and the accepting states."""
-    from greenery import parse
+    with needs("greenery", "a regular expression"):
+        from greenery import parse
 
     try:
         machine = parse(pattern).to_fsm().reduce()

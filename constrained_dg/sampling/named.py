@@ -48,11 +48,8 @@ AUTOREGRESSIVE = Autoregressive()
 #: The completer alone, without a model.
 SEARCH = Search()
 
-_ALL: dict[str, Sampler] = {
-    each.name: each
-    for each in (PLAIN, PLAIN_EAGER, VALIDITY, KNOWN, EAGER, RESTARTS, GUARANTEED, SYMMETRY, COLD, CANDIDATES, EXACT)
-    + (EXACT_SHARPER, AUTOREGRESSIVE, SEARCH)
-}
+_MASKED = (VALIDITY, KNOWN, EAGER, RESTARTS, GUARANTEED, SYMMETRY, COLD, CANDIDATES, EXACT, EXACT_SHARPER)
+_ALL: dict[str, Sampler] = {each.name: each for each in (PLAIN, PLAIN_EAGER, AUTOREGRESSIVE, SEARCH, *_MASKED)}
 
 
 def sampler_names() -> list[str]:
