@@ -41,7 +41,7 @@ from constrained_dg.evaluation import check_sampler, solve, summarise
 from constrained_dg.files import write_whole
 from constrained_dg.runs import OUR_PACKAGES, build
 from constrained_dg.sampling import Diffusion
-from constrained_dg.sampling.base import Sampler
+from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.task import Task
 from constrained_dg.training import folder as run_folder
 from constrained_dg.training.callbacks import SolveRate, WeightAverage, gathered

@@ -14,7 +14,8 @@ from constrained_dg import rng
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check
 from constrained_dg.intervals import mean, share
-from constrained_dg.sampling.base import Denoiser, Sampler, Status, StepRecord
+from constrained_dg.sampling.base import Denoiser, Status, StepRecord
+from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.shapes import IntTensor
 from constrained_dg.task import Batch, Problem, Task
 

@@ -148,10 +148,12 @@ def wrap(model: Any) -> Wrapped:
     """
     try:
         from transformers import DiffusionGemmaForBlockDiffusion
+
+        fits = isinstance(model, DiffusionGemmaForBlockDiffusion)
     except ImportError:
-        DiffusionGemmaForBlockDiffusion = ()
+        fits = False
     check(
-        isinstance(model, DiffusionGemmaForBlockDiffusion),
+        fits,
         f"a {type(model).__name__} cannot be wrapped",
         "load a DiffusionGemmaForBlockDiffusion with transformers 5.11 or newer",
     )
