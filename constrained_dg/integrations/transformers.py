@@ -55,6 +55,9 @@ class WrappedCache:
         keys = self.past.layers[0].keys
         return self.select(torch.arange(len(keys), device=keys.device).repeat_interleave(copies))
 
+    def reserve(self, tokens: int) -> None:
+        """Nothing: a `DynamicCache` grows as it goes."""
+
 
 class Wrapped:
     """See `wrap`. The methods are those of `sampling.base.Denoiser`; relations are refused."""
@@ -80,7 +83,7 @@ class Wrapped:
         self.pad_token_id: int = 0 if pad is None else pad
 
     def memory_needed(self, rows: int, committed: int, canvas: int) -> None:
-        """Unknown: `transformers` allocates as it goes."""
+        """Not known of a model of transformers."""
 
     def prefill(
         self, prompt: IntTensor, mask: BoolTensor | None = None, relations: BoolTensor | None = None
@@ -148,12 +151,10 @@ def wrap(model: Any) -> Wrapped:
     """
     try:
         from transformers import DiffusionGemmaForBlockDiffusion
-
-        fits = isinstance(model, DiffusionGemmaForBlockDiffusion)
     except ImportError:
-        fits = False
+        DiffusionGemmaForBlockDiffusion = ()
     check(
-        fits,
+        isinstance(model, DiffusionGemmaForBlockDiffusion),
         f"a {type(model).__name__} cannot be wrapped",
         "load a DiffusionGemmaForBlockDiffusion with transformers 5.11 or newer",
     )
