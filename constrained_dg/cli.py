@@ -374,7 +374,11 @@ def explain(error: Exception, config_name: str, folders: Sequence[Path]) -> str:
     if found := re.search(r"Missing mandatory value: ([\w.]+)", text):
         key = error.full_key if isinstance(error, OmegaConfBaseException) and error.full_key else found[1]
         return f"{key} is missing; give {key}=VALUE"
-    return _one_line(error) or type(error).__name__
+    if "integer string conversion" in text:
+        return "a number has more than 4300 digits; give a smaller one"
+    if isinstance(error, UnicodeDecodeError):
+        return f"a yaml file is not UTF-8 text ({error})"
+    return _one_line(error).partition("; Config search path")[0] or type(error).__name__
 
 
 def _one_line(error: BaseException) -> str:

@@ -29,6 +29,11 @@ def check(condition: bool, problem: str, hint: str = "") -> None:
         raise InputError(problem, hint)
 
 
+def is_number(value: object, above: float) -> bool:
+    """Whether a value is a finite number (a bool is none) above a bound."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and above < value < float("inf")
+
+
 @contextmanager
 def needs(package: str, purpose: str) -> Iterator[None]:
     """Raise InputError that names the package to install where an import in the block fails.

@@ -42,8 +42,13 @@ def script(name: str) -> ModuleType:
 
 def choices(group: str, folders: Sequence[Path] = (CONF,)) -> list[str]:
     """The names of <folder>/<group>/*.yaml, those in folders of it with their folder: graph/coloring."""
-    paths = [(path, folder / group) for folder in folders for path in (folder / group).rglob("*.yaml")]
-    return sorted({path.relative_to(folder).with_suffix("").as_posix() for path, folder in paths})
+    files = [(path, folder / group) for folder in folders for path in yaml_files(folder / group)]
+    return sorted({path.relative_to(folder).with_suffix("").as_posix() for path, folder in files})
+
+
+def yaml_files(folder: Path) -> list[Path]:
+    """The yaml files of a folder and of the folders in it."""
+    return sorted(path for path in folder.rglob("*.yaml") if path.is_file())
 
 
 def shipped_runs() -> dict[str, Path]:

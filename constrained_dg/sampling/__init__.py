@@ -1,40 +1,36 @@
 """Samplers: one loop of small frozen parts, a left-to-right baseline, and search alone."""
 
-from constrained_dg.sampling.accept import Confidence, EntropyBound, FixedCount, Margin, Schedule
+from constrained_dg.sampling.accept import Acceptor, EntropyBound, Schedule
 from constrained_dg.sampling.autoregressive import Autoregressive
-from constrained_dg.sampling.base import Cache, Denoiser, Generation, PassInfo, Sampler, Status, StepRecord
+from constrained_dg.sampling.base import Cache, Denoiser, Generation, PassInfo, Status, StepRecord
+from constrained_dg.sampling.completer import Completer
 from constrained_dg.sampling.diffusion import Diffusion
 from constrained_dg.sampling.generate import generate
 from constrained_dg.sampling.guide import Guide
-from constrained_dg.sampling.noise import AllowedToken, AnyToken
+from constrained_dg.sampling.named import named, sampler_names
 from constrained_dg.sampling.options import Options
-from constrained_dg.sampling.renoise import Blocks, Uniform, Violations
-from constrained_dg.sampling.request import Completer
-from constrained_dg.sampling.search import Search
-from constrained_dg.sampling.stop import Change, Stable
+from constrained_dg.sampling.renoise import Renoiser, Uniform, Violations
+from constrained_dg.sampling.sampler import Sampler
+from constrained_dg.sampling.search import Search, solve
+from constrained_dg.sampling.stop import Stable
 from constrained_dg.sampling.temperature import LinearTemperature
 from constrained_dg.sampling.wrappers import Candidates, Restarts, Symmetry
 
 __all__ = [
-    "AllowedToken",
-    "AnyToken",
+    "Acceptor",
     "Autoregressive",
-    "Blocks",
     "Cache",
     "Candidates",
-    "Change",
     "Completer",
-    "Confidence",
     "Denoiser",
     "Diffusion",
     "EntropyBound",
-    "FixedCount",
     "Generation",
     "Guide",
     "LinearTemperature",
-    "Margin",
     "Options",
     "PassInfo",
+    "Renoiser",
     "Restarts",
     "Sampler",
     "Schedule",
@@ -46,4 +42,7 @@ __all__ = [
     "Uniform",
     "Violations",
     "generate",
+    "named",
+    "sampler_names",
+    "solve",
 ]

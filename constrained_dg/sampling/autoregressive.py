@@ -3,68 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
-from constrained_dg import rng
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check
-from constrained_dg.sampling.answers import Answers, after_end
 from constrained_dg.sampling.base import Denoiser, Generation
-from constrained_dg.sampling.distribution import draw
-from constrained_dg.sampling.loop import READ_EVERY, select_relations
+from constrained_dg.sampling.ending import after_end
+from constrained_dg.sampling.loop import READ_EVERY
 from constrained_dg.sampling.options import Options
-from constrained_dg.sampling.randomness import SAMPLE
 from constrained_dg.sampling.request import Request
-from constrained_dg.shapes import FloatTensor, IntTensor
+from constrained_dg.sampling.sampler import Sampler
+from constrained_dg.sampling.state import Answers, select_relations
+from constrained_dg.shapes import IntTensor
 from constrained_dg.task import Batch
 
 
 @dataclass(frozen=True)
-class Autoregressive:
-    """Emits one token after the other from the causal logits; pinned cells are forced. It knows no other rule.
+class Autoregressive(Sampler):
+    """Emits the likeliest token, one after the other, from the causal logits; pinned cells are forced. It reads no
+    other rule.
 
-    A pass is one `next_token` call, so an answer of T tokens takes T passes whatever `max_passes` says, and there is no
-    canvas to record.
+    A pass is one `next_token` call, so an answer of T tokens takes T passes whatever `max_passes` says. There is no
+    canvas, so nothing is recorded and options of canvases are ignored.
 
     Args:
         name: as on the command line.
-        temperature: of the sampled tokens; 0 takes the likeliest.
     """
 
     name: str = "autoregressive"
-    temperature: float = 0.0
-    needs_model: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check(self.temperature >= 0, f"temperature is {self.temperature}", "give 0 (the likeliest token) or more")
+    refuses: ClassVar[tuple[str, ...]] = ("candidates", "rng", "logits_hook")
 
     @torch.no_grad()
-    def run(
+    def answer(
         self,
         model: Denoiser,
         batch: Batch,
-        constraint: Constraint | None = None,
-        seeds: IntTensor | int = 0,
-        **options: Any,
+        constraint: Constraint | None,
+        seeds: IntTensor | int,
+        options: Options,
     ) -> Generation:
-        """See `Sampler.run`; there are no canvases here, so nothing is recorded and options of canvases are ignored.
+        """See `Sampler.run`.
 
         Raises:
-            InputError: as there, a prompt that is too short or ends in padding, or an option it cannot follow.
+            InputError: as there, or a prompt that is too short.
         """
-        options = Options.of(model, options, refused=("candidates", "rng", "logits_hook"))
         request = Request.of(model, batch, constraint, seeds, options)
         check(
             batch.prompt.shape[1] > 1,
             "the prompt has fewer than 2 tokens",
             "the first token is predicted from the last one",
-        )
-        check(
-            batch.mask is None or bool(batch.mask[:, -1].all()),
-            "a prompt ends in padding",
-            "pad on the left: the first token is predicted from the last one",
         )
         answers = request.begin(None)
         if not request.refused.all():
@@ -76,20 +65,18 @@ class Autoregressive:
         going = (~request.refused).nonzero().flatten()
         relations, mask = select_relations(batch.relations, going), None if batch.mask is None else batch.mask[going]
         cache = model.prefill(batch.prompt[going, :-1], None if mask is None else mask[:, :-1], relations)
-        if hasattr(cache, "reserve"):
-            cache.reserve(length)
+        cache.reserve(length)
         last, ended = batch.prompt[going, -1:], torch.zeros_like(going, dtype=torch.bool)
+        broken = torch.zeros((), dtype=torch.bool, device=going.device)
         interval = 1 if going.device.type == "cpu" else READ_EVERY
         for at in range(length):
             if options.expired():
                 answers.padding[going, at:] = True
                 break
-            log_probs = self._scaled(model.next_token(last, cache, relations)).log_softmax(-1)
-            chosen = log_probs.argmax(-1)
-            if self.temperature > 0:
-                chosen = draw(log_probs.exp(), rng.uniform(request.seeds[going], at, 0, SAMPLE, count=1)[:, 0])
+            log_probs = model.next_token(last, cache, relations).log_softmax(-1)
+            broken = broken | (log_probs.isnan().any(-1) & ~ended).any()
             # An answer that has ended waits, all padding, until it leaves.
-            chosen = torch.where(ended, options.pad, chosen)
+            chosen = torch.where(ended, options.pad, log_probs.argmax(-1))
             chosen = torch.where(batch.pinned[going, at], batch.answer[going, at], chosen)
             answers.passes[going] += ~ended
             answers.tokens[going, at], answers.padding[going, at] = chosen, ended
@@ -104,7 +91,5 @@ class Autoregressive:
                         break
                     going, ended, last, cache = going[staying], ended[staying], last[staying], cache.select(staying)
                     relations = select_relations(batch.relations, going)
-        answers.tokens.masked_fill_(answers.padding & ~batch.pinned, options.pad)
-
-    def _scaled(self, logits: FloatTensor) -> FloatTensor:
-        return logits / self.temperature if self.temperature > 0 else logits
+        check(not bool(broken), "the model returned NaN", "check its weights and its precision")
+        answers.pad(batch.pinned, options.pad)

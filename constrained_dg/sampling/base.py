@@ -1,4 +1,4 @@
-"""Protocols and records of the sampler: what the loop asks of a model, and what it hands back."""
+"""Protocols and records of sampling: what a model must offer, and what a sampler returns."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
-from constrained_dg.constraints.base import Constraint
 from constrained_dg.sampling.class_log_probs import ClassLogProbs
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
-from constrained_dg.task import Batch
 
 
 class Cache(Protocol):
@@ -23,24 +21,42 @@ class Cache(Protocol):
     def fork(self, copies: int) -> Cache:
         """Each row `copies` times, neighbours together, without a second prefill."""
 
+    def reserve(self, tokens: int) -> None:
+        """Make room for so many more tokens at once; a cache that grows as it goes does nothing."""
 
+
+@runtime_checkable
 class Denoiser(Protocol):
     """A block-diffusion language model, as the sampling loop sees it.
 
+    Subclass it, and what has a default here need not be written.
     `relations` is (B or 1, R, S + C, S + C) bool over absolute positions, or None.
 
-    A model may also have these; where one is missing, nothing is assumed:
-
-        canvas_length: int, the longest canvas it was trained for (or `config.canvas_length`).
-        max_context: int, the most tokens, prompt and answer together (or `config.max_position_embeddings`).
-        eos_token_ids: tuple of int, tokens that end an answer.
-        pad_token_id: int, what follows the end.
-        image_token_ids: tuple of int, tokens that stand for images; a prompt that holds one is refused.
-        memory_needed(rows, committed, canvas): bytes that a call takes beside the weights, for B rows, S committed
-            tokens at the last canvas and C tokens of canvas.
+    Attributes:
+        vocab_size: V.
+        canvas_length: the longest canvas it was trained for, in tokens; None where there is no bound.
+        max_context: the most tokens, prompt and answer together; None where there is no bound.
+        eos_token_ids: tokens that end an answer.
+        pad_token_id: what follows the end.
+        image_token_ids: tokens that stand for images; a prompt that holds one is refused.
     """
 
     vocab_size: int
+    canvas_length: int | None = None
+    max_context: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+    pad_token_id: int = 0
+    image_token_ids: tuple[int, ...] = ()
+
+    def memory_needed(self, rows: int, committed: int, canvas: int) -> int | None:
+        """Bytes that a call takes in addition to the weights; None where the model cannot say.
+
+        Args:
+            rows: B.
+            committed: S at the last canvas.
+            canvas: C.
+        """
+        return None
 
     def prefill(self, prompt: IntTensor, mask: BoolTensor | None = None, relations: BoolTensor | None = None) -> Cache:
         """Causal pass over the prompt (B, S); `mask` (B, S) is False at padding."""
@@ -133,12 +149,16 @@ class Generation:
             those of all of them.
         free_tokens: (B) int64, tokens of the answer that were neither pinned nor padding.
         search_nodes: (B) int64, branches the completer opened; 0 without one.
-        seeds: (B) int64, the seed of each answer; with one candidate it makes the same answer again.
+        seeds: (B) int64, the seed of each answer: of the candidate that was chosen, or of the attempt. The sampler of
+            one attempt, with one candidate and as many passes, draws the same numbers from it again, and makes the same
+            answer wherever the model computes a row alike in batches of any shape. Floating-point kernels may round
+            otherwise in another shape, so that an answer at the edge can differ there. (With `rng="transformers"` and
+            after a time limit seeds make nothing again; a moved attempt of `Symmetry` answers a moved problem.)
         log_probability: (B) float32, mean-field log-probability of the answer in the last pass of each canvas, over
             positions that are neither pinned nor padding; 0 for a row without a pass.
         padding: (B, T) bool, what follows the end of an answer.
         trace: the step records when they were asked for, else empty.
-        distribution: of the last passes, by class, when it was asked for.
+        class_log_probs: of the last passes, when they were asked for.
     """
 
     tokens: IntTensor
@@ -150,44 +170,9 @@ class Generation:
     log_probability: FloatTensor
     padding: BoolTensor
     trace: list[StepRecord] = field(default_factory=list)
-    distribution: ClassLogProbs | None = None
+    class_log_probs: ClassLogProbs | None = None
 
     @property
     def tokens_per_pass(self) -> FloatTensor:
         """(B) free tokens over passes; 0 where no pass was made."""
         return self.free_tokens / self.passes.clamp(min=1) * (self.passes > 0)
-
-
-@runtime_checkable
-class Sampler(Protocol):
-    """A way to turn prompts into answers. `Diffusion`, `Autoregressive` and `Search` are the three kinds.
-
-    Attributes:
-        name: as on the command line; a yaml in conf/sampler.
-        needs_model: False where `run` never calls the model, so that None may be given.
-    """
-
-    name: str
-    needs_model: bool
-
-    def run(
-        self,
-        model: Denoiser | None,
-        batch: Batch,
-        constraint: Constraint | None = None,
-        seeds: IntTensor | int = 0,
-        **options: Any,
-    ) -> Generation:
-        """Answer every row of the batch. Only its prompt, mask, pinned tokens, relations and noise range are read.
-
-        Args:
-            model: the denoiser.
-            batch: `batch.answer` (B, T) may hold several canvases; free cells of it are not read.
-            constraint: over the whole answer, T long; of B rows or one.
-            seeds: (B) int64, or one number from which the seeds of the rows are drawn.
-            options: keywords of `Options`.
-
-        Raises:
-            InputError: shapes, ranges, values or the memory do not fit, or a keyword is unknown; before the first pass.
-                NaN logits; during it.
-        """

@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from constrained_dg.constraints.base import Constraint, judged
+from constrained_dg.constraints.running import time_limit
 from constrained_dg.errors import check, is_count
-from constrained_dg.sampling.accept import Confidence, EntropyBound, FixedCount, Margin, Schedule
-from constrained_dg.sampling.answers import Answers, after_end
+from constrained_dg.sampling.accept import Acceptor, EntropyBound
 from constrained_dg.sampling.base import Cache, Denoiser, Generation, StepRecord
+from constrained_dg.sampling.completer import Completer
+from constrained_dg.sampling.ending import after_end
 from constrained_dg.sampling.guide import Guide
-from constrained_dg.sampling.loop import Live, denoise_canvas, select_relations, select_rows
-from constrained_dg.sampling.noise import AllowedToken, AnyToken
+from constrained_dg.sampling.loop import denoise_canvas
 from constrained_dg.sampling.options import Options
-from constrained_dg.sampling.renoise import Blocks, Uniform, Violations
-from constrained_dg.sampling.request import Completer, Request
-from constrained_dg.sampling.stop import Change, Stable
+from constrained_dg.sampling.renoise import Renoiser, Uniform
+from constrained_dg.sampling.request import Request
+from constrained_dg.sampling.sampler import Sampler
+from constrained_dg.sampling.state import Answers, Live, select_relations, select_rows
+from constrained_dg.sampling.stop import Stable
 from constrained_dg.sampling.temperature import LinearTemperature
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch
 
 
 @dataclass(frozen=True)
-class Diffusion:
+class Diffusion(Sampler):
     """Denoises canvases with a loop made of small parts. The defaults are the sampler of DiffusionGemma (2026).
 
     Args:
         name: as on the command line.
-        guide, temperature, accept, renoise, noise, stop: the parts, one decision each.
+        guide, temperature, accept, renoise, stop: the parts, one decision each.
         self_conditioning: tell each pass what the one before predicted; off only for models trained without.
         judge_stop: a row also stops as soon as the judge accepts its answer (in the last canvas, or one with an EOS).
         max_passes: denoise calls a canvas.
@@ -41,58 +43,74 @@ class Diffusion:
     name: str = "plain"
     guide: Guide = field(default_factory=Guide)
     temperature: LinearTemperature = field(default_factory=LinearTemperature)
-    accept: EntropyBound | Confidence | Margin | FixedCount | Schedule = field(default_factory=EntropyBound)
-    renoise: Uniform | Violations | Blocks = field(default_factory=Uniform)
-    noise: AnyToken | AllowedToken = field(default_factory=AnyToken)
-    stop: Stable | Change = field(default_factory=Stable)
+    accept: Acceptor = field(default_factory=EntropyBound)
+    renoise: Renoiser = field(default_factory=Uniform)
+    stop: Stable = field(default_factory=Stable)
     self_conditioning: bool = True
     judge_stop: bool = False
     max_passes: int = 48
     complete: Completer | None = None
-    needs_model: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check(is_count(self.max_passes, 1), f"max_passes is {self.max_passes!r}", "give an integer of at least 1")
-        for name in ("guide", "temperature", "accept", "renoise", "noise", "stop"):
+        kinds = {
+            "guide": Guide,
+            "temperature": LinearTemperature,
+            "accept": Acceptor,
+            "renoise": Renoiser,
+            "stop": Stable,
+            "complete": Completer | None,
+        }
+        for name, kind in kinds.items():
             part = getattr(self, name)
-            fits = callable(part) or (name == "noise" and isinstance(part, AnyToken))
-            check(fits, f"{name} is {part!r}", "give a part of constrained_dg.sampling")
+            check(isinstance(part, kind), f"{name} is {part!r}", "give a part of constrained_dg.sampling")
 
     @property
     def reads_rules(self) -> bool:
         """Whether any decision of a pass reads the constraint."""
-        renoises = not isinstance(self.renoise, Uniform)
-        return self.guide.masks or self.guide.forget_violations or renoises or self.noise.reads_rules
+        return self.guide.masks or self.renoise.reads_rules
+
+    @property
+    def rule_uses(self) -> tuple[str, ...]:
+        uses = {"guide": self.guide.masks, "renoise": self.renoise.reads_rules, "judge_stop": self.judge_stop}
+        return tuple(name for name, used in {**uses, "complete": self.complete is not None}.items() if used)
+
+    @property
+    def inner(self) -> Diffusion:
+        return self
+
+    def with_search(self) -> Diffusion:
+        return self if self.complete is not None else replace(self, complete=Completer())
 
     @torch.no_grad()
-    def run(
+    def answer(
         self,
         model: Denoiser,
         batch: Batch,
-        constraint: Constraint | None = None,
-        seeds: IntTensor | int = 0,
-        **options: Any,
+        constraint: Constraint | None,
+        seeds: IntTensor | int,
+        options: Options,
     ) -> Generation:
         """See `Sampler.run`."""
-        options = Options.of(model, options)
-        asked = Request.of(model, batch, constraint, seeds, options)
-        request, records = asked.candidates(), []
+        prompts = Request.of(model, batch, constraint, seeds, options)
+        request, records = prompts.candidates(), []
         answers = request.begin(self.complete)
         if not request.refused.all():
-            self._fill(model, asked, request, answers, _listeners(options, records))
-        return asked.conclude(answers, self.complete, records)
+            with time_limit(options.remaining()):
+                self._fill(model, prompts, request, answers, _listeners(options, records))
+        return prompts.conclude(answers, self.complete, records)
 
     def _fill(
         self,
         model: Denoiser,
-        asked: Request,
+        prompts: Request,
         request: Request,
         answers: Answers,
         emit: Callable[[StepRecord], None] | None,
     ) -> None:
-        """Denoise canvas after canvas: `asked` has a row for each prompt, `request` one for each candidate."""
+        """Denoise canvas after canvas: `prompts` has a row for each prompt, `request` one for each candidate."""
         options, batch, length = request.options, request.batch, request.tokens.shape[1]
-        cache = _prefill(model, asked, length)
+        cache = _prefill(model, prompts, length)
         going = (~request.refused).nonzero().flatten()
         ended = torch.zeros_like(going, dtype=torch.bool)
         for start in range(0, length, request.canvas_length):
@@ -100,42 +118,52 @@ class Diffusion:
                 answers.padding[going, start:] = True
                 break
             span = slice(start, min(start + request.canvas_length, length))
-            live = self._enter(request, answers, going, ended, cache, span)
-            if len(live.rows):
+            # 1. The rows that have something left to denoise in this canvas.
+            entering = (~batch.pinned[going, span]).any(-1).nonzero().flatten()
+            if len(entering):
+                live = self._enter(request, answers, going, entering, ended, cache, span)
                 denoise_canvas(model, live, self, options, span, batch.noise, answers, emit)
             if not options.eos and span.stop == length:
                 break
+            # 2. What follows the end of an answer is padding.
             after, now = after_end(answers.tokens[going, span], options.eos)
             ended = ended | now
             answers.padding[going, span] |= after
             answers.padding[going, span.stop :] |= ended[:, None]
-            _pad(answers, request)
+            answers.pad(batch.pinned, options.pad)
             if span.stop == length or bool(ended.all()):
                 break
+            # 3. Rows that are done leave; the others commit the canvas.
             if options.draws.rows_leave:
-                staying = (~(ended | self._settled(request, answers, going, ended))).nonzero().flatten()
+                won, done = self._settled(request, answers, going, ended)
+                answers.cut[going[done & ~won]] = True
+                staying = (~(ended | done)).nonzero().flatten()
                 if len(staying) == 0:
                     break
                 if len(staying) < len(going):
                     going, ended, cache = going[staying], ended[staying], cache.select(staying)
             cache = model.commit(answers.tokens[going, span], cache, select_relations(batch.relations, going))
-        _pad(answers, request)
+        answers.pad(batch.pinned, options.pad)
 
     def _enter(
-        self, request: Request, answers: Answers, going: IntTensor, ended: BoolTensor, cache: Cache, span: slice
+        self,
+        request: Request,
+        answers: Answers,
+        going: IntTensor,
+        entering: IntTensor,
+        ended: BoolTensor,
+        cache: Cache,
+        span: slice,
     ) -> Live:
-        """The rows that have something left to denoise in this canvas."""
-        batch, constraint, device = request.batch, request.constraint, going.device
-        entering = (~batch.pinned[going, span]).any(-1).nonzero().flatten()
+        """The state of the rows that enter a canvas: `entering` (N) are indices into `going`, at least one."""
+        batch, constraint, options = request.batch, request.constraint, request.options
         rows = going[entering]
         known, answer = batch.pinned[rows], answers.tokens[rows]
         known[:, : span.start] = True
-        rule = constraint if len(rows) == len(request.tokens) else select_rows(constraint, rows)
-        drawn = self._noise(
-            request.options, request.seeds[rows], answer, known, span, batch.noise, rule, index=0, first=True
-        )
-        canvas = torch.where(batch.pinned[rows, span], batch.answer[rows, span], drawn)
+        noise = options.draws.canvas(request.seeds[rows], span.start, span.stop - span.start, batch.noise)
+        canvas = torch.where(batch.pinned[rows, span], batch.answer[rows, span], noise)
         answer[:, span] = canvas
+        nothing = torch.zeros_like(rows, dtype=torch.bool)
         return Live(
             rows=rows,
             seeds=request.seeds[rows],
@@ -144,75 +172,48 @@ class Diffusion:
             answer=answer,
             known=known,
             cache=cache if len(entering) == len(going) else cache.select(entering),
-            constraint=rule,
+            constraint=constraint if len(rows) == len(request.tokens) else select_rows(constraint, rows),
             relations=select_relations(batch.relations, rows),
             accepted=torch.zeros_like(canvas, dtype=torch.bool),
             history=self.stop.start(canvas),
             best=canvas,
-            log_best=torch.zeros(canvas.shape, device=device),
+            log_best=torch.zeros(canvas.shape, device=canvas.device),
             passes=torch.zeros_like(rows),
-            stopped=torch.zeros_like(rows, dtype=torch.bool),
+            stopped=nothing,
+            cut=nothing,
             silent=ended[entering],
         )
 
-    def fresh(self, live: Live, options: Options, span: slice, noise: tuple[int, int], index: int) -> IntTensor:
-        """(N, C) what positions without a kept sample get after pass `index`."""
-        return self._noise(
-            options, live.seeds, live.answer, live.known, span, noise, live.constraint, index, first=False
-        )
-
-    def _noise(
-        self,
-        options: Options,
-        seeds: IntTensor,
-        answer: IntTensor,
-        known: BoolTensor,
-        span: slice,
-        noise: tuple[int, int],
-        constraint: Constraint | None,
-        index: int,
-        first: bool,
-    ) -> IntTensor:
-        draws, start, count = options.draws, span.start, span.stop - span.start
-        if constraint is None or not self.noise.reads_rules:
-            if first:
-                return draws.canvas(seeds, start, count, noise)
-            return draws.fresh(seeds, start, index, count, noise)
-        may = constraint.of_tokens(constraint.allowed(answer, known, span))
-        return self.noise(may, noise, draws.chances(seeds, start, index, count, first))
-
     @staticmethod
-    def _settled(request: Request, answers: Answers, going: IntTensor, ended: BoolTensor) -> BoolTensor:
-        """Rows (N) of prompts with a candidate that ended and that the judge accepts: no more is asked of them."""
+    def _settled(
+        request: Request, answers: Answers, going: IntTensor, ended: BoolTensor
+    ) -> tuple[BoolTensor, BoolTensor]:
+        """(N) candidates that ended and that the judge accepts, and (N) all candidates of their prompts, which are
+        done."""
         copies, constraint = request.options.candidates, select_rows(request.constraint, going)
         if copies == 1 or constraint is None or not bool(ended.any()):
-            return torch.zeros_like(ended)
+            return torch.zeros_like(ended), torch.zeros_like(ended)
         won = judged(constraint, answers.tokens[going]) & ended
-        return (won & (going[:, None] // copies == going // copies)).any(-1)
+        return won, (won & (going[:, None] // copies == going // copies)).any(-1)
 
 
-def _prefill(model: Denoiser, asked: Request, length: int) -> Cache:
+def _prefill(model: Denoiser, prompts: Request, length: int) -> Cache:
     """The cache of every prompt that is not refused, with a copy for each candidate and room for the answer."""
-    batch, rows = asked.batch, (~asked.refused).nonzero().flatten()
+    batch, rows = prompts.batch, (~prompts.refused).nonzero().flatten()
     mask, relations = None if batch.mask is None else batch.mask[rows], select_relations(batch.relations, rows)
     cache = model.prefill(batch.prompt[rows], mask, relations)
-    if asked.options.candidates > 1:
-        cache = cache.fork(asked.options.candidates)
-    if hasattr(cache, "reserve"):  # once for all canvases
-        cache.reserve(length)
+    if prompts.options.candidates > 1:
+        cache = cache.fork(prompts.options.candidates)
+    cache.reserve(length)  # once for all canvases
     return cache
-
-
-def _pad(answers: Answers, request: Request) -> None:
-    answers.tokens.masked_fill_(answers.padding & ~request.batch.pinned, request.options.pad)
 
 
 def _listeners(options: Options, records: list[StepRecord]) -> Callable[[StepRecord], None] | None:
     """What hears of each pass: the trace, the caller, or nobody."""
-    heard = [listener for listener in (records.append if options.trace else None, options.on_step) if listener]
+    listeners = [each for each in (records.append if options.trace else None, options.on_step) if each]
 
-    def tell(record: StepRecord) -> None:
-        for listener in heard:
+    def emit(record: StepRecord) -> None:
+        for listener in listeners:
             listener(record)
 
-    return tell if heard else None
+    return emit if listeners else None

@@ -30,7 +30,6 @@ class Distribution:
         entropy: (N, C) in nats.
         log_best: (N, C) log-probability of the likeliest token.
         probabilities: (N, C, V) float32; exactly 0 for a token whose logit is -inf.
-        margin: (N, C) how far the two best tokens are apart in probability, where it was asked for: it costs a sweep.
     """
 
     best: IntTensor
@@ -38,12 +37,9 @@ class Distribution:
     entropy: FloatTensor
     log_best: FloatTensor
     probabilities: FloatTensor
-    margin: FloatTensor | None = None
 
 
-def settle(
-    logits: FloatTensor, temperature: FloatTensor | float, uniform: FloatTensor, margin: bool = False
-) -> Distribution:
+def settle(logits: FloatTensor, temperature: FloatTensor | float, uniform: FloatTensor) -> Distribution:
     """The distribution softmax(logits / temperature); the logits are overwritten with its probabilities.
 
     No row's numbers depend on the rows beside it, and nothing waits for the device. A position with a NaN, a +inf or no
@@ -53,7 +49,6 @@ def settle(
         logits: (N, C, V) float32, the caller's own.
         temperature: a number, or a tensor that broadcasts with (N, 1, 1).
         uniform: (N, C) in (0, 1); each picks one token by `draw`.
-        margin: also say how far the two best tokens are apart.
     """
     logits = logits.contiguous()
     rows, length, vocab = logits.shape
@@ -62,7 +57,6 @@ def settle(
         temperature = temperature.expand(rows, length, 1).reshape(-1, 1)
     best = torch.empty(len(flat), dtype=torch.int64, device=flat.device)
     sample, entropy, log_best = torch.empty_like(best), flat.new_empty(len(flat)), flat.new_empty(len(flat))
-    apart = torch.empty_like(entropy) if margin else None
     chunk = max(1, (CHUNK_CPU if flat.device.type == "cpu" else CHUNK_ACCELERATOR) // vocab)
     for first in range(0, len(flat), chunk):
         part = slice(first, first + chunk)
@@ -79,17 +73,8 @@ def settle(
         log_best[part] = -total.log()
         entropy[part] = total.log() - weighted / total
         torch.div(weights, total[:, None], out=z)
-        if apart is not None:
-            apart[part] = _apart(z, top)
     shaped = (each.view(rows, length) for each in (best, sample, entropy, log_best))
-    return Distribution(*shaped, logits, None if apart is None else apart.view(rows, length))
-
-
-def _apart(probabilities: FloatTensor, best: IntTensor) -> FloatTensor:
-    """(..., V), (..., 1) -> (...), the probability of the best token less that of the second."""
-    if probabilities.shape[-1] == 1:
-        return probabilities[..., 0].clone()
-    return probabilities.gather(-1, best)[..., 0] - probabilities.scatter(-1, best, 0).amax(-1)
+    return Distribution(*shaped, logits)
 
 
 def draw(weights: FloatTensor, uniform: FloatTensor) -> IntTensor:
@@ -133,7 +118,7 @@ def _first_above(cumulative: FloatTensor, threshold: FloatTensor) -> IntTensor:
     return torch.searchsorted(cumulative, threshold.contiguous(), right=True).clamp(max=cumulative.shape[-1] - 1)
 
 
-def settle_by_softmax(logits: FloatTensor, temperature: FloatTensor | float, margin: bool = False) -> Distribution:
+def settle_by_softmax(logits: FloatTensor, temperature: FloatTensor | float) -> Distribution:
     """`settle` with the arithmetic of transformers 5.23, drawn from torch's global generator.
 
     Its rounding, order of operations and use of the generator decide which tokens come out, so they are followed step
@@ -146,7 +131,5 @@ def settle_by_softmax(logits: FloatTensor, temperature: FloatTensor | float, mar
     least = torch.finfo(log_probs.dtype).min
     entropy = -(log_probs.clamp(min=least) * log_probs.softmax(-1)).sum(-1)
     best = z.argmax(-1)
-    log_best, apart = log_probs.gather(-1, best[..., None])[..., 0], None
-    if margin:
-        apart = _apart(probabilities, best[..., None])
-    return Distribution(best, sample, entropy, log_best, probabilities, apart)
+    log_best = log_probs.gather(-1, best[..., None])[..., 0]
+    return Distribution(best, sample, entropy, log_best, probabilities)

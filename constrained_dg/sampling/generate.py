@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from typing import Any
 
 import torch
 
 from constrained_dg.constraints.base import Constraint
-from constrained_dg.errors import check, is_count
-from constrained_dg.sampling.base import Denoiser, Generation, PassInfo, Sampler, StepRecord
-from constrained_dg.sampling.diffusion import Diffusion
-from constrained_dg.sampling.guide import Guide
-from constrained_dg.sampling.renoise import Violations
-from constrained_dg.sampling.request import Completer, known_of
+from constrained_dg.errors import InputError, check, is_count
+from constrained_dg.sampling.base import Denoiser, Generation, PassInfo, StepRecord
+from constrained_dg.sampling.named import PLAIN, VALIDITY, named
+from constrained_dg.sampling.sampler import Sampler, check_model
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch
 
-#: The samplers of conf/sampler/plain.yaml and validity.yaml: without rules, and with.
-PLAIN = Diffusion()
-VALIDITY = Diffusion("validity", Guide(True, True), renoise=Violations(), judge_stop=True)
+Rows = Sequence[Sequence[int]]
 
 
 def generate(
     model: Denoiser,
-    prompt: IntTensor,
+    prompt: IntTensor | Rows,
     constraint: Constraint | None = None,
     *,
-    sampler: Sampler | None = None,
-    mask: BoolTensor | None = None,
-    canvas: IntTensor | None = None,
-    pinned: BoolTensor | None = None,
+    sampler: Sampler | str | None = None,
+    mask: BoolTensor | Rows | None = None,
+    canvas: IntTensor | Rows | None = None,
+    pinned: BoolTensor | Rows | None = None,
     canvas_length: int | None = None,
     max_new_tokens: int | None = None,
     relations: BoolTensor | None = None,
     noise: tuple[int, int] | None = None,
     eos: int | Sequence[int] | None = None,
     pad: int | None = None,
-    seeds: IntTensor | int = 0,
+    seeds: IntTensor | Sequence[int] | int = 0,
     candidates: int = 1,
     guarantee: bool = False,
     max_passes: int | None = None,
@@ -54,11 +50,13 @@ def generate(
 
     Args:
         model: the denoiser.
-        prompt: (B, S) int64.
+        prompt: (B, S) int64, or lists of tokens; lists of several lengths are padded on the left. Lists are taken as
+            tensors on the CPU, here and below.
         constraint: over the whole answer; without one there is no status. Where an answer ends early, what it judges is
             the answer with its padding.
-        sampler: one of conf/sampler, or your own. None: validity with a constraint, plain without.
-        mask: (B, S) bool, False at padding of the prompt.
+        sampler: a name, such as "restarts" (`sampling.sampler_names()` has them all), or a sampler. None: validity with
+            a constraint, plain without.
+        mask: (B, S) bool, False at padding of the prompt, which stands on the left.
         canvas: (B, T) int64, of which the pinned tokens are read.
         pinned: (B, T) bool, tokens of `canvas` that stay.
         canvas_length: C, up to the one trained. None: the model's, or T where a canvas is given and the model has none.
@@ -67,7 +65,7 @@ def generate(
         relations: (B or 1, R, S + T, S + T) bool over absolute positions.
         noise: (low, high), the half-open token range of the noise. None means the vocabulary.
         seeds: (B) int64, or one number from which the seeds of the rows are drawn.
-        guarantee: search for what the passes leave unsolved, also with a sampler that does not: every status is then
+        guarantee: search for what the passes leave unsolved, whatever the sampler: every status is then
             solved, proved unsatisfiable, or unsolved because a bound of the search was met.
         eos, pad, candidates, max_passes, time_limit, rng, logits_hook, on_step, trace: see `Options`.
 
@@ -78,25 +76,34 @@ def generate(
         InputError: something does not fit: shapes, ranges, the vocabulary, the context, the memory; before any pass.
             NaN logits; during it.
     """
+    # 1. Plain lists and names become tensors and a sampler.
+    check_model(model)
+    sampler = named(sampler) if isinstance(sampler, str) else sampler or (PLAIN if constraint is None else VALIDITY)
+    check(isinstance(sampler, Sampler), f"sampler is {sampler!r}", "give a name, or a subclass of sampling.Sampler")
+    if not isinstance(prompt, torch.Tensor) and mask is None:
+        prompt, mask = _left_padded(prompt, model.pad_token_id if pad is None else pad)
+    prompt, canvas = _tensor("prompt", prompt, torch.int64), _tensor("canvas", canvas, torch.int64)
+    mask, pinned = _tensor("mask", mask, torch.bool), _tensor("pinned", pinned, torch.bool)
     check(prompt.dim() == 2, f"the prompt has shape {tuple(prompt.shape)}", "give (B, S)")
     check((canvas is None) == (pinned is None), "canvas and pinned go together", "give both, or neither")
-    canvas_length = known_of(model, "canvas_length") if canvas_length is None else canvas_length
+
+    # 2. The length of the answer.
+    canvas_length = model.canvas_length if canvas_length is None else canvas_length
     if canvas is None:
         length = _length(canvas_length, max_new_tokens, constraint)
         canvas = torch.zeros(len(prompt), length, dtype=torch.int64, device=prompt.device)
         pinned = torch.zeros_like(canvas, dtype=torch.bool)
     else:
-        check(max_new_tokens is None, "max_new_tokens was given beside a canvas", "the canvas already has the length")
-    sampler = sampler or (PLAIN if constraint is None else VALIDITY)
+        check(max_new_tokens is None, "max_new_tokens was given with a canvas", "the canvas already has the length")
+    # 3. The answers.
     if guarantee:
         check(constraint is not None, "guarantee was asked without a constraint", "give the rules to be met")
-        check(hasattr(sampler, "complete"), f"sampler {sampler.name!r} cannot search", "use a diffusion sampler")
-        sampler = sampler if sampler.complete is not None else replace(sampler, complete=Completer())
+        sampler = sampler.with_search()
     return sampler.run(
         model,
         Batch(prompt, canvas, pinned, relations, (0, model.vocab_size) if noise is None else noise, mask),
         constraint,
-        seeds,
+        seeds if isinstance(seeds, int) else _tensor("seeds", seeds, torch.int64),
         max_passes=max_passes,
         canvas_length=canvas_length,
         eos=eos,
@@ -118,3 +125,28 @@ def _length(canvas_length: int | None, max_new_tokens: int | None, constraint: C
     wanted = canvas_length if max_new_tokens is None else max_new_tokens
     check(is_count(wanted, 1), f"max_new_tokens is {wanted!r}", "give an integer of at least 1")
     return -(-wanted // canvas_length) * canvas_length
+
+
+def _tensor(name: str, value: Any, dtype: torch.dtype) -> Any:
+    """Lists as a tensor; tensors and None stay."""
+    if value is None or isinstance(value, torch.Tensor):
+        return value
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{name} is no table of numbers ({error})", "give rows of equal length") from None
+    fits = tensor.dtype == dtype or (dtype is torch.bool and not tensor.is_floating_point()) or tensor.numel() == 0
+    check(fits, f"the {name} has type {tensor.dtype}", f"give {dtype}")
+    return tensor.to(dtype)
+
+
+def _left_padded(rows: Any, pad: int) -> tuple[Any, Any]:
+    """Lists of tokens of several lengths as lists of one, with their mask; anything else as it is, without one."""
+    lists = isinstance(rows, list | tuple) and all(isinstance(row, list | tuple) for row in rows)
+    lengths = {len(row) for row in rows} if lists else set()
+    if len(lengths) < 2:
+        return rows, None
+    check(min(lengths) > 0, "a prompt is empty", "give each at least one token")
+    longest = max(lengths)
+    padded = [[pad] * (longest - len(row)) + list(row) for row in rows]
+    return padded, [[False] * (longest - len(row)) + [True] * len(row) for row in rows]

@@ -10,30 +10,21 @@ from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 @dataclass(frozen=True)
 class Guide:
-    """Masks logits with what the constraint allows. With both masks off it does nothing: the plain sampler.
+    """Masks logits with what the constraint allows. Without `masks` it does nothing: the plain sampler.
 
     Args:
-        mask_logits: sample and emit allowed tokens only.
-        mask_self_conditioning: the next pass is told the masked distribution instead of the unmasked one.
-        known_accepted: tokens accepted in the pass before count as known beside the pinned ones. Masks then propagate
+        masks: only allowed tokens are sampled, judged, and shown to the next pass.
+        known_accepted: tokens accepted in the pass before count as known, as pinned ones do. Masks then propagate
             by themselves, so results count as search, not as the model alone.
-        forget_violations: where an accepted token was re-noised because it broke a rule, the next pass is told nothing:
-            all that is allowed there is equally likely. Else the token tends to come straight back.
     """
 
-    mask_logits: bool = False
-    mask_self_conditioning: bool = False
+    masks: bool = False
     known_accepted: bool = False
-    forget_violations: bool = False
-
-    @property
-    def masks(self) -> bool:
-        return self.mask_logits or self.mask_self_conditioning
 
     def forbidden(
         self, answer: IntTensor, known: BoolTensor, span: slice, constraint: Constraint
     ) -> tuple[BoolTensor, BoolTensor]:
-        """What the rules forbid beside the answer (N, T) of which `known` (N, T) is decided.
+        """What the rules forbid, given the answer (N, T) of which `known` (N, T) is decided.
 
         Returns:
             (N, C, A) forbidden classes, and (N, C) conflicts: positions that would have nothing left, where the mask is
@@ -43,16 +34,6 @@ class Guide:
         conflict = ~allowed.any(-1)
         return ~(allowed | conflict[..., None]), conflict
 
-    def __call__(
-        self, logits: FloatTensor, forbidden: BoolTensor, constraint: Constraint
-    ) -> tuple[FloatTensor, FloatTensor]:
-        """Logits (N, C, V), overwritten -> what is sampled and judged, and what goes back as self-conditioning.
-
-        The two are one tensor unless a single switch is on.
-        """
-        forbidden = constraint.of_tokens(forbidden)
-        if self.mask_logits and self.mask_self_conditioning:
-            masked = logits.masked_fill_(forbidden, float("-inf"))
-            return masked, masked
-        masked = logits.masked_fill(forbidden, float("-inf"))
-        return (masked, logits) if self.mask_logits else (logits, masked)
+    def __call__(self, logits: FloatTensor, forbidden: BoolTensor, constraint: Constraint) -> FloatTensor:
+        """Logits (N, C, V), overwritten: -inf at tokens of forbidden classes (N, C, A)."""
+        return logits.masked_fill_(constraint.of_tokens(forbidden), float("-inf"))

@@ -1,4 +1,4 @@
-"""What one call of a sampler may be told beside the model, the batch and the rules."""
+"""The keywords of one call of a sampler."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from constrained_dg.errors import check, is_count
-from constrained_dg.sampling.base import PassInfo, StepRecord
+from constrained_dg.errors import check, is_count, is_number
+from constrained_dg.sampling.base import Denoiser, PassInfo, StepRecord
 from constrained_dg.sampling.randomness import DRAWS, Draws
 from constrained_dg.shapes import FloatTensor, IntTensor
 from constrained_dg.task import Batch, Symmetric
@@ -32,17 +32,18 @@ class Options:
         rng: "counter", where a row depends on its seed alone, or "transformers", which draws from torch's global
             generator what transformers draws, ignores the seeds and keeps finished rows in the batch.
         logits_hook: called in each pass with the raw logits (N, C, V) and a `PassInfo`, before temperature and rules;
-            what it returns is used in their place. It may write into the logits.
+            what it returns is used in their place. It may write into the logits. Where it leaves -inf at every token
+            that the rules allow at a position, all allowed tokens are equally likely there.
         on_step: called with the record of every pass; `StepRecord.best` is the draft.
         trace: keep the records in the result.
         symmetric: `Task.symmetric`, for a sampler that solves moved versions of a problem.
-        distribution: keep what a search is ordered by in the result.
+        class_log_probs: keep what a search is ordered by in the result.
     """
 
     max_passes: int | None = None
     canvas_length: int | None = None
-    eos: int | Sequence[int] | None = None
-    pad: int | None = None
+    eos: tuple[int, ...] = ()
+    pad: int = 0
     candidates: int = 1
     time_limit: float | None = None
     rng: str = "counter"
@@ -50,7 +51,7 @@ class Options:
     on_step: Callable[[StepRecord], None] | None = None
     trace: bool = False
     symmetric: Callable[[Batch, IntTensor], Symmetric | None] | None = None
-    distribution: bool = False
+    class_log_probs: bool = False
     started: float = field(default_factory=time.monotonic, init=False)
 
     def __post_init__(self) -> None:
@@ -59,12 +60,11 @@ class Options:
             check(value is None or is_count(value, 1), f"{name} is {value!r}", "give an integer of at least 1")
         check(is_count(self.candidates, 1), f"candidates is {self.candidates!r}", "give an integer of at least 1")
         check(self.rng in DRAWS, f"rng is {self.rng!r}", f"give one of {', '.join(DRAWS)}")
-        check(
-            self.time_limit is None or self.time_limit > 0, f"time_limit is {self.time_limit}", "give seconds, or None"
-        )
+        limit = self.time_limit
+        check(limit is None or is_number(limit, above=0), f"time_limit is {limit!r}", "give seconds, or None")
 
     @classmethod
-    def of(cls, model: Any, keywords: dict[str, Any], refused: Sequence[str] = ()) -> Options:
+    def of(cls, model: Denoiser | None, keywords: dict[str, Any], refused: Sequence[str] = ()) -> Options:
         """Options from the keywords of a call, with the model's own tokens filled in.
 
         Args:
@@ -76,14 +76,17 @@ class Options:
         known = [each.name for each in fields(cls) if each.init]
         unknown = sorted(keywords.keys() - set(known))
         check(not unknown, f"unknown options {', '.join(unknown)}", f"there are {', '.join(known)}")
-        eos, pad = (keywords.get(name) for name in ("eos", "pad"))
-        eos = (getattr(model, "eos_token_ids", None) or ()) if eos is None else eos
-        pad = (getattr(model, "pad_token_id", None) or 0) if pad is None else pad
-        options = cls(**{**keywords, "eos": (eos,) if isinstance(eos, int) else tuple(eos), "pad": pad})
+        eos, pad = keywords.get("eos"), keywords.get("pad")
+        if eos is None:
+            eos = () if model is None else model.eos_token_ids
+        if pad is None:
+            pad = 0 if model is None else model.pad_token_id
+        several = isinstance(eos, list | tuple | set | frozenset)
+        options = cls(**{**keywords, "eos": tuple(eos) if several else (eos,), "pad": pad})
         default = cls()
         for name in refused:
             value = getattr(options, name)
-            check(value == getattr(default, name), f"this sampler has no use for {name}={value!r}", "leave it out")
+            check(value == getattr(default, name), f"this sampler does not support {name}={value!r}", "leave it out")
         return options
 
     @property

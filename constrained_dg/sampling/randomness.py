@@ -11,8 +11,8 @@ from constrained_dg.errors import check
 from constrained_dg.sampling.distribution import Distribution, settle, settle_by_softmax
 from constrained_dg.shapes import FloatTensor, IntTensor
 
-#: Purposes of random draws: the last of the counters (start of the canvas, pass, purpose).
-INITIAL, SAMPLE, NOISE, CANDIDATE, NEIGHBOURS, ATTEMPT = 0, 1, 2, 3, 4, 5
+#: Purposes of random draws: the last of the counters (start of the canvas, pass, purpose). 4 is no longer drawn.
+INITIAL, SAMPLE, NOISE, CANDIDATE, ATTEMPT = 0, 1, 2, 3, 5
 
 
 class Draws(Protocol):
@@ -28,12 +28,9 @@ class Draws(Protocol):
         """(N) -> (N, count), what a canvas starts from."""
 
     def settle(
-        self, logits: FloatTensor, temperature: FloatTensor, seeds: IntTensor, start: int, index: int, margin: bool
+        self, logits: FloatTensor, temperature: FloatTensor, seeds: IntTensor, start: int, index: int
     ) -> Distribution:
         """The processed distribution of pass `index` and a sample from it; the logits (N, C, V) may be overwritten."""
-
-    def chances(self, seeds: IntTensor, start: int, index: int, count: int, first: bool) -> FloatTensor:
-        """(N) -> (N, count) in (0, 1), for noise of another kind: of the first canvas, or after pass `index`."""
 
     def fresh(self, seeds: IntTensor, start: int, index: int, count: int, noise: tuple[int, int]) -> IntTensor:
         """(N) -> (N, count), what positions without a kept sample get after pass `index`."""
@@ -48,12 +45,9 @@ class ByCounter:
         return rng.integers(seeds, start, 0, INITIAL, count=count, low=noise[0], high=noise[1])
 
     def settle(
-        self, logits: FloatTensor, temperature: FloatTensor, seeds: IntTensor, start: int, index: int, margin: bool
+        self, logits: FloatTensor, temperature: FloatTensor, seeds: IntTensor, start: int, index: int
     ) -> Distribution:
-        return settle(logits, temperature, rng.uniform(seeds, start, index, SAMPLE, count=logits.shape[1]), margin)
-
-    def chances(self, seeds: IntTensor, start: int, index: int, count: int, first: bool) -> FloatTensor:
-        return rng.uniform(seeds, start, index, INITIAL if first else NOISE, count=count)
+        return settle(logits, temperature, rng.uniform(seeds, start, index, SAMPLE, count=logits.shape[1]))
 
     def fresh(self, seeds: IntTensor, start: int, index: int, count: int, noise: tuple[int, int]) -> IntTensor:
         return rng.integers(seeds, start, index, NOISE, count=count, low=noise[0], high=noise[1])
@@ -72,14 +66,12 @@ class ByTransformers:
         return torch.randint(*noise, (len(seeds), count), device=seeds.device)
 
     def settle(
-        self, logits: FloatTensor, temperature: FloatTensor, seeds: IntTensor, start: int, index: int, margin: bool
+        self, logits: FloatTensor, temperature: FloatTensor, seeds: IntTensor, start: int, index: int
     ) -> Distribution:
         # multinomial would name neither the model nor the pass.
-        check(not bool(logits.isnan().any()), f"the model returned NaN in pass {index}", "check weights and precision")
-        return settle_by_softmax(logits, temperature, margin)
-
-    def chances(self, seeds: IntTensor, start: int, index: int, count: int, first: bool) -> FloatTensor:
-        return torch.rand(len(seeds), count, device=seeds.device).clamp_(min=2.0**-25)
+        finite = bool((logits < torch.inf).all())  # False for NaN
+        check(finite, f"the model returned NaN or inf in pass {index}", "check its weights and its precision")
+        return settle_by_softmax(logits, temperature)
 
     def fresh(self, seeds: IntTensor, start: int, index: int, count: int, noise: tuple[int, int]) -> IntTensor:
         return self.canvas(seeds, start, count, noise)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from constrained_dg.errors import check, is_count
+from constrained_dg.errors import check, is_count, is_number
 from constrained_dg.sampling.distribution import Distribution
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -27,8 +27,8 @@ class Stable:
         threshold = self.stability_threshold
         check(is_count(threshold), f"stability_threshold is {threshold!r}", "give an integer of at least 0")
         check(
-            self.confidence_threshold > 0,
-            f"confidence_threshold is {self.confidence_threshold}",
+            is_number(self.confidence_threshold, above=0),
+            f"confidence_threshold is {self.confidence_threshold!r}",
             "give more than 0 nats",
         )
 
@@ -43,35 +43,8 @@ class Stable:
         return stable & (mean < self.confidence_threshold), torch.cat([history, best[:, None]], 1)[:, 1:]
 
 
-@dataclass(frozen=True)
-class Change:
-    """The distributions of two successive passes are near each other: their total variation, averaged over the free
-    positions, lies below a threshold. A fixed point of the denoiser need not be a right answer (EqR, 2605.21488, 2026).
-
-    It keeps the distribution of the pass before: (N, C, V) float32.
-
-    Args:
-        threshold: a total variation, from 0 (equal) to 1 (disjoint).
-    """
-
-    threshold: float = 0.01
-
-    def __post_init__(self) -> None:
-        check(0 < self.threshold <= 1, f"threshold is {self.threshold}", "give more than 0, at most 1")
-
-    def start(self, canvas: IntTensor) -> FloatTensor:
-        """(N, C) -> (N, C, 1), a distribution that none is near to."""
-        return torch.full((*canvas.shape, 1), torch.inf, device=canvas.device)
-
-    def __call__(self, best: IntTensor, settled: Distribution, free: BoolTensor, history: FloatTensor) -> Verdict:
-        """As `Stable`."""
-        variation = (settled.probabilities - history).abs().sum(-1) / 2
-        # A copy: what reads the distribution next may overwrite it.
-        return _mean(variation, free) < self.threshold, settled.probabilities.clone()
-
-
-#: Rows that stop, and what the next pass is told.
-Verdict = tuple[BoolTensor, torch.Tensor]
+#: Rows that stop, and the history for the next pass.
+Verdict = tuple[BoolTensor, IntTensor]
 
 
 def _mean(values: FloatTensor, free: BoolTensor) -> FloatTensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from constrained_dg.errors import check
+from constrained_dg.errors import check, is_number
 from constrained_dg.shapes import FloatTensor
 
 
@@ -22,7 +22,7 @@ class LinearTemperature:
 
     def __post_init__(self) -> None:
         check(
-            0 < self.t_min < self.t_max,
+            is_number(self.t_min, above=0) and is_number(self.t_max, above=self.t_min),
             f"t_min {self.t_min} and t_max {self.t_max} do not fit",
             "give 0 < t_min < t_max",
         )

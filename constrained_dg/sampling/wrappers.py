@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -12,20 +12,21 @@ from constrained_dg import rng
 from constrained_dg.constraints.base import Constraint, judged
 from constrained_dg.errors import check, is_count
 from constrained_dg.sampling.base import Denoiser, Generation, Status, StepRecord
+from constrained_dg.sampling.completer import Completer, completed
 from constrained_dg.sampling.diffusion import Diffusion
-from constrained_dg.sampling.loop import select_relations, select_rows
 from constrained_dg.sampling.options import Options
 from constrained_dg.sampling.randomness import ATTEMPT
-from constrained_dg.sampling.request import Completer, completed
+from constrained_dg.sampling.sampler import Sampler
+from constrained_dg.sampling.state import select_rows
 from constrained_dg.shapes import IntTensor
 from constrained_dg.task import Batch, Symmetric
 
 
 @dataclass(frozen=True)
-class Restarts:
-    """Rows that the judge does not accept start again from fresh noise, with a seed of their own.
+class Restarts(Sampler):
+    """Rows that the judge does not accept start again from fresh noise, each attempt with another seed.
 
-    A run either settles soon or wanders, so that several short ones find more than a long one. Where none is accepted,
+    A run either settles soon or wanders, so that several short ones solve more than a long one. Where none is accepted,
     the answer with the highest `log_probability` is kept, and a search is ordered by their distributions, averaged.
 
     Args:
@@ -39,71 +40,87 @@ class Restarts:
     sampler: Diffusion
     attempts: int = 8
     complete: Completer | None = None
-    needs_model: ClassVar[bool] = True
-    uses_symmetry: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check(is_count(self.attempts, 1), f"attempts is {self.attempts!r}", "give an integer of at least 1")
         check(isinstance(self.sampler, Diffusion), f"sampler is {self.sampler!r}", "give a diffusion sampler")
         searches = self.sampler.complete
         check(searches is None, f"each attempt of {self.name!r} would search", "give `complete` to the whole")
+        check(
+            isinstance(self.complete, Completer | None), f"complete is {self.complete!r}", "give a Completer, or None"
+        )
 
     @property
-    def judge_stop(self) -> bool:
-        """It asks the judge after each attempt, whatever the attempt does."""
-        return True
+    def rule_uses(self) -> tuple[str, ...]:
+        return (*self.sampler.rule_uses, "attempts", *(["complete"] if self.complete is not None else []))
 
-    def run(
+    @property
+    def inner(self) -> Diffusion:
+        return self.sampler
+
+    def with_search(self) -> Restarts:
+        return self if self.complete is not None else replace(self, complete=Completer())
+
+    def answer(
         self,
-        model: Denoiser,
+        model: Denoiser | None,
         batch: Batch,
-        constraint: Constraint | None = None,
-        seeds: IntTensor | int = 0,
-        **options: Any,
+        constraint: Constraint | None,
+        seeds: IntTensor | int,
+        options: Options,
     ) -> Generation:
         """See `Sampler.run`.
 
         Raises:
-            InputError: as there; symmetries were asked of a task that has none.
+            InputError: as there; the sampler needs symmetries, and the task has none.
         """
-        whole = Options.of(model, options)
         seeds = rng.row_seeds(seeds, len(batch)).to(batch.answer.device) if isinstance(seeds, int) else seeds
-        left = whole.max_passes or self.attempts * self.sampler.max_passes
-        made: Generation | None = None
+        left = options.max_passes or self.attempts * self.sampler.max_passes
+        best: Generation | None = None
         attempt = 0
         while attempt < self.attempts and left > 0:
+            # 1. The rows that are still unsolved, each with a seed for this attempt.
             rows = torch.arange(len(batch), device=seeds.device)
-            if made is not None:
-                rows = rows[torch.tensor([status is Status.UNSOLVED for status in made.status], device=seeds.device)]
-                if len(rows) == 0 or whole.expired():
+            if best is not None:
+                unsolved = torch.tensor([status is Status.UNSOLVED for status in best.status], device=seeds.device)
+                rows = rows[unsolved]
+                if len(rows) == 0 or options.expired():
                     break
             passes = min(left, self.sampler.max_passes)
-            limit = whole.time_limit and max(whole.remaining(), 1e-6)
-            own = options | {"max_passes": passes, "time_limit": limit, "on_step": _told(whole, rows)}
-            own["distribution"] = whole.distribution or self.complete is not None
-            fresh = seeds[rows]
+            attempt_seeds = seeds[rows]
             if attempt > 0:
-                fresh = rng.random_bits(fresh, ATTEMPT, attempt, count=1)[:, 0]
+                attempt_seeds = rng.random_bits(attempt_seeds, ATTEMPT, attempt, count=1)[:, 0]
+            # 2. Their problems, as they are or moved by a symmetry.
             rules, undo = select_rows(constraint, rows), None
-            part = batch if len(rows) == len(batch) else _rows_of(batch, rows)
-            if self.uses_symmetry and (attempt > 0 or whole.symmetric is None):
-                moved = self._moved(part, fresh, whole)
+            part = batch if len(rows) == len(batch) else batch.select(rows)
+            if self.uses_symmetry and (attempt > 0 or options.symmetric is None):
+                moved = self._moved(part, attempt_seeds, options)
                 part, rules, undo = moved.batch, moved.constraint, moved.undo
-            found = self.sampler.run(model, part, rules, fresh, **own)
+            # 3. One attempt, and the better of the two answers of each row.
+            limits = replace(
+                options,
+                max_passes=passes,
+                time_limit=options.time_limit and max(options.remaining() or 0, 1e-6),
+                on_step=_for_rows(options, rows),
+                class_log_probs=options.class_log_probs or self.complete is not None,
+            )
+            tried = self.sampler.answer(model, part, rules, attempt_seeds, limits)
             if undo is not None:
-                found = _undone(found, undo, select_rows(constraint, rows))
-            made = found if made is None else _better(made, found, rows, attempt)
+                tried = _undone(tried, undo, select_rows(constraint, rows))
+            best = tried if best is None else _better(best, tried, rows, attempt)
             attempt, left = attempt + 1, left - passes
             if constraint is None:
                 break
+        assert best is not None  # at least one attempt, of at least one pass
         if self.complete is None or constraint is None:
-            return made
-        made = completed(made, constraint, batch.pinned, self.complete, whole)
-        return made if whole.distribution else replace(made, distribution=None)
+            return best
+        best = completed(best, constraint, batch.pinned, self.complete, options)
+        return best if options.class_log_probs else replace(best, class_log_probs=None)
 
     def _moved(self, batch: Batch, seeds: IntTensor, options: Options) -> Symmetric:
         moved = None if options.symmetric is None else options.symmetric(batch, seeds)
-        check(moved is not None, f"sampler {self.name!r} was given no symmetries", "use a task that has some")
+        if moved is None:
+            check(False, f"sampler {self.name!r} was given no symmetries", "use a task that has some, or restarts")
         return moved
 
 
@@ -119,8 +136,10 @@ class Symmetry(Restarts):
 
 
 @dataclass(frozen=True)
-class Candidates:
+class Candidates(Sampler):
     """Several answers to each prompt from one prefill; the first that the judge accepts ends the others.
+
+    Passes are those of all candidates.
 
     Args:
         name: as on the command line.
@@ -131,73 +150,77 @@ class Candidates:
     name: str
     sampler: Diffusion
     candidates: int = 16
-    needs_model: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check(is_count(self.candidates, 1), f"candidates is {self.candidates!r}", "give an integer of at least 1")
         check(isinstance(self.sampler, Diffusion), f"sampler is {self.sampler!r}", "give a diffusion sampler")
 
-    def run(
+    @property
+    def rule_uses(self) -> tuple[str, ...]:
+        return (*self.sampler.rule_uses, "candidates")
+
+    @property
+    def inner(self) -> Diffusion:
+        return self.sampler
+
+    def with_search(self) -> Candidates:
+        return replace(self, sampler=self.sampler.with_search())
+
+    def answer(
         self,
-        model: Denoiser,
+        model: Denoiser | None,
         batch: Batch,
-        constraint: Constraint | None = None,
-        seeds: IntTensor | int = 0,
-        **options: Any,
+        constraint: Constraint | None,
+        seeds: IntTensor | int,
+        options: Options,
     ) -> Generation:
-        """See `Sampler.run`. Passes are those of all candidates."""
-        asked = options.get("candidates") or 1
-        options["candidates"] = self.candidates if asked == 1 else asked
-        return self.sampler.run(model, batch, constraint, seeds, **options)
+        """See `Sampler.run`."""
+        several = self.candidates if options.candidates == 1 else options.candidates
+        return self.sampler.answer(model, batch, constraint, seeds, replace(options, candidates=several))
 
 
-def _rows_of(batch: Batch, rows: IntTensor) -> Batch:
-    chosen = {name: getattr(batch, name)[rows] for name in ("prompt", "answer", "pinned")}
-    mask = None if batch.mask is None else batch.mask[rows]
-    return replace(batch, **chosen, mask=mask, relations=select_relations(batch.relations, rows))
-
-
-def _told(options: Options, rows: IntTensor) -> Callable[[StepRecord], None] | None:
-    """The caller's listener, told of the caller's own rows."""
-    if options.on_step is None:
+def _for_rows(options: Options, rows: IntTensor) -> Callable[[StepRecord], None] | None:
+    """The caller's listener, which gets the caller's row numbers."""
+    copies, listener = options.candidates, options.on_step
+    if listener is None:
         return None
-    copies = options.candidates
-
-    def tell(record: StepRecord) -> None:
-        options.on_step(replace(record, rows=rows[record.rows // copies] * copies + record.rows % copies))
-
-    return tell
+    return lambda record: listener(replace(record, rows=rows[record.rows // copies] * copies + record.rows % copies))
 
 
-def _undone(made: Generation, undo: Callable[[IntTensor], IntTensor], constraint: Constraint | None) -> Generation:
+def _undone(moved: Generation, undo: Callable[[IntTensor], IntTensor], constraint: Constraint | None) -> Generation:
     """Answers of moved problems as answers of the problems; the judge of those has the last word."""
-    tokens = undo(made.tokens)
-    solved = judged(constraint, tokens).tolist()
-    status = [
+    tokens = undo(moved.tokens)
+    solved = [False] * len(tokens) if constraint is None else judged(constraint, tokens).tolist()
+    status: list[Status | None] = [
         Status.SOLVED if good else Status.UNSOLVED if was is Status.SOLVED else was
-        for good, was in zip(solved, made.status, strict=True)
+        for good, was in zip(solved, moved.status, strict=True)
     ]
     # Step records and distributions speak of the moved problem, and would be read as if of the problem.
-    return replace(made, tokens=tokens, status=status, trace=[], distribution=None)
+    return replace(moved, tokens=tokens, status=status, trace=[], class_log_probs=None)
 
 
-def _better(made: Generation, found: Generation, rows: IntTensor, before: int) -> Generation:
-    """What is known of all rows, after one more attempt than `before` at some: an accepted answer, or the likelier."""
-    solved = torch.tensor([status is Status.SOLVED for status in found.status], device=rows.device)
-    take = solved | (found.log_probability > made.log_probability[rows])
+def _better(best: Generation, tried: Generation, rows: IntTensor, before: int) -> Generation:
+    """The better answer of each row: an accepted one, or the likelier.
+
+    Args:
+        best: of all rows, after `before` attempts.
+        tried: the next attempt, at some `rows` (N), none of which has an accepted answer yet.
+    """
+    solved = torch.tensor([status is Status.SOLVED for status in tried.status], device=rows.device)
+    take = solved | (tried.log_probability > best.log_probability[rows])
     to, of = rows[take], take.nonzero().flatten()
     values = {}
     for name in ("tokens", "free_tokens", "seeds", "log_probability", "padding"):
-        values[name] = getattr(made, name).clone()
-        values[name][to] = getattr(found, name)[of]
+        values[name] = getattr(best, name).clone()
+        values[name][to] = getattr(tried, name)[of]
     for name in ("passes", "search_nodes"):
-        values[name] = getattr(made, name).clone()
-        values[name][rows] += getattr(found, name)
-    status = list(made.status)
-    for row, new in zip(rows.tolist(), found.status, strict=True):
+        values[name] = getattr(best, name).clone()
+        values[name][rows] += getattr(tried, name)
+    status = list(best.status)
+    for row, new in zip(rows.tolist(), tried.status, strict=True):
         status[row] = new
-    trace = made.trace + [replace(record, rows=rows[record.rows]) for record in found.trace]
-    distribution = made.distribution
-    if distribution is not None and found.distribution is not None:
-        distribution = distribution.averaged(found.distribution, rows, before)
-    return replace(made, **values, status=status, trace=trace, distribution=distribution)
+    trace = best.trace + [replace(record, rows=rows[record.rows]) for record in tried.trace]
+    by_class = best.class_log_probs
+    if by_class is not None and tried.class_log_probs is not None:
+        by_class = by_class.averaged(tried.class_log_probs, rows, before)
+    return replace(best, **values, status=status, trace=trace, class_log_probs=by_class)

@@ -127,7 +127,7 @@ def test_held_out_tiers_and_clue_counts(task):
         assert solve(puzzle.cells)[:2] == (puzzle.solution, 1)
         if "-" in puzzle.tier:
             low, high = map(int, puzzle.tier.split("-"))
-            assert low <= puzzle.clues <= high
+            assert low <= puzzle.given <= high
 
 
 def test_held_out_and_training_lie_on_different_sides(task):

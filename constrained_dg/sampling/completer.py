@@ -1,0 +1,84 @@
+"""Search for what the passes leave unsolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.search import complete
+from constrained_dg.errors import check, is_count
+from constrained_dg.sampling.base import Generation, Status
+from constrained_dg.sampling.class_log_probs import ClassLogProbs
+from constrained_dg.sampling.ending import Ended, after_end
+from constrained_dg.sampling.options import Options
+from constrained_dg.sampling.state import select_rows
+from constrained_dg.shapes import BoolTensor
+
+
+@dataclass(frozen=True)
+class Completer:
+    """Hands rows that are not solved to a bounded search, ordered by the model's probabilities.
+
+    Args:
+        node_budget: branches the search may open for a row.
+    """
+
+    node_budget: int = 10_000
+
+    def __post_init__(self) -> None:
+        check(is_count(self.node_budget), f"node_budget is {self.node_budget!r}", "give an integer of at least 0")
+
+
+def completed(
+    generation: Generation, constraint: Constraint, pinned: BoolTensor, completer: Completer, options: Options
+) -> Generation:
+    """Search, row by row, for what is unsolved: it ends solved, unsatisfiable (all was searched) or unsolved still.
+
+    Args:
+        generation: with its `class_log_probs`, or the search takes all tokens as equally likely.
+        constraint: of the rows of `generation`, or one.
+        pinned: (B, T) bool.
+        options: of the call, whose time limit and end tokens hold here too.
+    """
+    names = ("tokens", "padding", "log_probability", "search_nodes")
+    values = {name: getattr(generation, name).clone() for name in names}
+    status, by_class = list(generation.status), generation.class_log_probs
+    if by_class is None:
+        rows, device = generation.tokens.shape[0], generation.tokens.device
+        by_class = ClassLogProbs.before_any_pass(constraint, rows, device)
+    for row, known in enumerate(pinned):
+        if status[row] is not Status.UNSOLVED or options.expired():
+            continue
+        # 1. One row, on the CPU: nodes are many and small.
+        tokens = values["tokens"][row]
+        rule: Constraint = select_rows(constraint, torch.tensor([row], device=tokens.device)).to("cpu")
+        draft, fixed = tokens.cpu(), known.cpu()
+        log_probs, table = by_class.log_probs[row].cpu(), by_class.tokens[row].cpu()
+        if options.eos:
+            rule = Ended(rule, options.eos, options.pad, draft, fixed)
+            draft, table = rule.reopened(draft, log_probs, table)
+        # 2. Search.
+        result = complete(
+            rule,
+            draft,
+            fixed,
+            log_probs=log_probs,
+            tokens=table,
+            node_budget=completer.node_budget,
+            time_limit=options.remaining(),
+        )
+        values["search_nodes"][row] += result.nodes
+        if result.exhausted:
+            status[row] = Status.UNSATISFIABLE
+        # 3. What is returned is what the judge of `complete` has accepted: padded after its end.
+        if result.answer is not None:
+            status[row], answer = Status.SOLVED, result.answer
+            answer = rule.padded(answer[None])[0] if isinstance(rule, Ended) else answer
+            tokens.copy_(answer.to(tokens.device))
+            values["padding"][row] = after_end(tokens[None], options.eos)[0][0]
+            best = by_class.log_probs[row].gather(-1, constraint.class_of(tokens)[:, None])[:, 0]
+            values["log_probability"][row] = best.masked_fill(known | values["padding"][row], 0).sum()
+    free = (~(pinned | values["padding"])).sum(-1)
+    return replace(generation, **values, status=status, free_tokens=free)
