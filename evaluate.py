@@ -24,7 +24,8 @@ from constrained_dg.evaluation import COMMON_METRICS, Outcome, check_sampler, so
 from constrained_dg.files import write_whole
 from constrained_dg.model import Backbone
 from constrained_dg.runs import Run, load
-from constrained_dg.sampling.base import Sampler, StepRecord
+from constrained_dg.sampling.base import StepRecord
+from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.task import Problem
 from constrained_dg.viz import pictures, terminal, trace
 

@@ -41,7 +41,7 @@ from constrained_dg.evaluation import check_sampler, solve, summarise
 from constrained_dg.files import write_whole
 from constrained_dg.runs import OUR_PACKAGES, build
 from constrained_dg.sampling import Diffusion
-from constrained_dg.sampling.base import Sampler
+from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.task import Task
 from constrained_dg.training import folder as run_folder
 from constrained_dg.training.callbacks import SolveRate, WeightAverage, gathered
@@ -96,9 +96,9 @@ def _train(cfg: dict[str, Any], interrupts: Interrupts) -> float:
     optimisation = from_dict(Optimisation, cfg["optimisation"], "optimisation")
     named = {*OUR_PACKAGES, *packages} if resume else None
     task, sampler = build(cfg["task"], named), build(cfg["sampler"], named)
-    parts = getattr(sampler, "sampler", sampler)  # of one attempt, where there are several
+    parts = sampler.inner  # of one attempt, where there are several
     check(isinstance(parts, Diffusion), f"sampler {sampler.name!r} does not denoise", "train with plain or validity")
-    keeps = objective.own_canvas > 0 and getattr(parts.accept, "keeps", False)
+    keeps = objective.own_canvas > 0 and parts.accept.keeps
     check(not keeps, f"sampler {sampler.name!r} with objective.own_canvas", "use plain, or objective.own_canvas=0")
     start = start_of(cfg, packages)
     backbone, task = start.model(task)

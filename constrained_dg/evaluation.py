@@ -14,7 +14,8 @@ from constrained_dg import rng
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check
 from constrained_dg.intervals import mean, share
-from constrained_dg.sampling.base import Denoiser, Sampler, Status, StepRecord
+from constrained_dg.sampling.base import Denoiser, Status, StepRecord
+from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.shapes import IntTensor
 from constrained_dg.task import Batch, Problem, Task
 
@@ -109,12 +110,9 @@ def check_sampler(task: Task, sampler: Sampler) -> None:
     """Raise InputError where a sampler would read what its task only compares answers with."""
     if not task.compares:
         return
-    reads = [name for name in ("reads_rules", "judge_stop", "complete") if getattr(sampler, name, None)]
-    several = hasattr(sampler, "sampler")  # which asks the judge whether another is needed
-    what = ", ".join(reads) or "the judge"
     check(
-        not reads and not several,
-        f"sampler {sampler.name!r} reads the rules ({what}), but task {task.name!r} has none",
+        not sampler.rule_uses,
+        f"sampler {sampler.name!r} reads the rules ({', '.join(sampler.rule_uses)}), but task {task.name!r} has none",
         "use plain: its answers are compared with references",
     )
 
@@ -144,7 +142,7 @@ def solve_batch(
         options |= {"eos": task.ends, "pad": task.padding_id, "canvas_length": task.canvas_length}
     # Reference answers are not shown to a sampler.
     rules = None if task.compares else constraint
-    if getattr(sampler, "uses_symmetry", False):
+    if sampler.uses_symmetry:
         options["symmetric"] = task.symmetric
     generation = sampler.run(model, batch, rules, seeds.to(batch.answer.device), **options)
     tokens = generation.tokens.cpu()  # waits for the device, so it belongs to the time

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from constrained_dg.constraints import All, AllDifferent, Constraint, Pinned, listing
+from constrained_dg.sampling import Denoiser
 from constrained_dg.task import Batch
 
 LOW, HIGH, VOCAB = 1, 5, 7  # tokens of the digits 1 to 4; 0, 5 and 6 are foreign
@@ -56,8 +57,11 @@ class FakeCache:
     def fork(self, copies: int) -> FakeCache:
         return FakeCache(self.row.repeat_interleave(copies), self.length)
 
+    def reserve(self, tokens: int) -> None:
+        pass
 
-class Fake:
+
+class Fake(Denoiser):
     """Uniform logits, and everything else a denoiser has. Counts its calls."""
 
     vocab_size = VOCAB

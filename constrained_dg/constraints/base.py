@@ -116,6 +116,7 @@ class Constraint(ABC):
         num_classes: A.
         rows: B, or 1 where the rule is the same for every row.
         classes: the class of each token, or None where every token is its own.
+        reads_every_pass: its judge makes the host wait for the device, so that a sampler may do so too in each pass.
         strength: how much `allowed` finds out, in one sentence.
         per_row: attributes with a first dimension of rows, which `select` and `stack` follow; all others are shared.
     """
@@ -124,6 +125,7 @@ class Constraint(ABC):
     num_classes: int
     rows: int = 1
     classes: TokenClasses | None = None
+    reads_every_pass: bool = False
     strength: str = "nothing is ruled out beside known tokens"
     per_row: ClassVar[tuple[str, ...]] = ()
 

@@ -97,6 +97,10 @@ class All(Constraint):
     def bound(self) -> BoolTensor:
         return torch.stack([part.bound for part in self.parts]).any(0)
 
+    @property
+    def reads_every_pass(self) -> bool:
+        return any(part.reads_every_pass for part in self.parts)
+
     @cached_property
     def _told(self) -> list[tuple[Constraint, IntTensor | None]]:
         """Each part with the map from these classes to its own, (A) int64; None where they are the same."""

@@ -156,7 +156,7 @@ class On(Constraint):
 
     @property
     def reads_every_pass(self) -> bool:
-        return getattr(self.rule, "reads_every_pass", False)
+        return self.rule.reads_every_pass
 
     def _with_other(self, own: BoolTensor) -> BoolTensor:
         """(B, R, tokens of the rule) -> (B, R, A): never `other`, unless the rule has it."""

@@ -18,7 +18,6 @@ def corrupt(
     noise_level: FloatTensor,
     noise: tuple[int, int],
     generator: torch.Generator,
-    drawn: IntTensor | None = None,
 ) -> IntTensor:
     """Replace each free token with probability t by a uniform draw, which may redraw the true token.
 
@@ -27,14 +26,12 @@ def corrupt(
         pinned: (B, C) bool, never corrupted.
         noise_level: (B), t in [0, 1]; alpha(t) = 1 - t.
         noise: (low, high), half-open range of token ids drawn from.
-        drawn: (B, C), noise of another kind to use instead.
 
     Returns:
         (B, C) int64.
     """
     # Drawn on the CPU so that one seed gives one training run on every device.
     chance = torch.rand(canvas.shape, generator=generator).to(canvas.device)
-    if drawn is None:
-        drawn = torch.randint(*noise, canvas.shape, generator=generator).to(canvas.device)
+    drawn = torch.randint(*noise, canvas.shape, generator=generator).to(canvas.device)
     replaced = (chance < noise_level.to(canvas.device)[:, None]) & ~pinned
     return torch.where(replaced, drawn, canvas)

@@ -42,9 +42,6 @@ class WrappedCache:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
         return WrappedCache(past, None if self.mask is None else self.mask[rows], self.length)
 
-    def reserve(self, new: int) -> None:
-        """Nothing: the cache of `transformers` grows when it must."""
-
     def fork(self, copies: int) -> WrappedCache:
         """Each row `copies` times, neighbours together.
 
@@ -54,6 +51,9 @@ class WrappedCache:
         check(copies >= 1, f"cannot fork a cache into {copies} copies", "use at least 1")
         keys = self.past.layers[0].keys
         return self.select(torch.arange(len(keys), device=keys.device).repeat_interleave(copies))
+
+    def reserve(self, tokens: int) -> None:
+        """Nothing: a `DynamicCache` grows as it goes."""
 
 
 class Wrapped:
@@ -78,6 +78,9 @@ class Wrapped:
         ends, pad = first("eos_token_id"), first("pad_token_id")
         self.eos_token_ids: tuple[int, ...] = tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
         self.pad_token_id: int = 0 if pad is None else pad
+
+    def memory_needed(self, rows: int, committed: int, canvas: int) -> None:
+        """Not known of a model of transformers."""
 
     def prefill(
         self, prompt: IntTensor, mask: BoolTensor | None = None, relations: BoolTensor | None = None

@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from constrained_dg.evaluation import Outcome, solve
 from constrained_dg.intervals import wilson
-from constrained_dg.sampling.base import Sampler
+from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.task import Problem, Task
 from constrained_dg.training.interrupts import Interrupts
 from constrained_dg.training.progress import SlowEvery

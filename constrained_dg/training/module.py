@@ -18,11 +18,11 @@ from constrained_dg.errors import check
 from constrained_dg.model import Backbone, RoutingRecord
 from constrained_dg.model.moe import balance_loss
 from constrained_dg.sampling import Diffusion
-from constrained_dg.sampling.loop import select_relations
+from constrained_dg.sampling.state import select_relations
 from constrained_dg.shapes import FloatTensor, IntTensor
 from constrained_dg.task import Batch
 from constrained_dg.training.optimiser import new_optimiser
-from constrained_dg.training.own_canvas import Carried, advance, fresh_noise, refill
+from constrained_dg.training.own_canvas import Carried, advance, refill
 from constrained_dg.training.settings import Objective, Optimisation
 
 
@@ -115,11 +115,8 @@ class DiffusionModule(L.LightningModule):
         return loss
 
     def _corrupted(self, batch: Batch, level: FloatTensor, generator: torch.Generator) -> IntTensor:
-        """(B, C) canvases with noise of the kind that the sampler uses."""
-        drawn = (
-            fresh_noise(batch, self.sampler, self._rules(batch), generator) if self.sampler.noise.reads_rules else None
-        )
-        return corrupt(batch.answer, batch.pinned, level, batch.noise, generator, drawn)
+        """(B, C) canvases with uniform noise."""
+        return corrupt(batch.answer, batch.pinned, level, batch.noise, generator)
 
     def _rules(self, batch: Batch) -> Constraint | None:
         return self.rules(batch) if self.sampler.reads_rules else None

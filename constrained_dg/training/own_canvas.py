@@ -92,16 +92,6 @@ def refill(carried: Carried, fresh: Batch, noisy: IntTensor) -> tuple[Carried, B
     return filled, replace(fresh, **both)
 
 
-def fresh_noise(batch: Batch, sampler: Diffusion, rules: Constraint | None, generator: torch.Generator) -> IntTensor:
-    """(B, C) noise of the kind that the sampler uses, drawn on the CPU so that a seed gives one run on every device."""
-    canvas = batch.answer
-    if rules is None or not sampler.noise.reads_rules:
-        return torch.randint(*batch.noise, canvas.shape, generator=generator).to(canvas.device)
-    may = rules.of_tokens(rules.allowed(canvas, batch.pinned, slice(0, canvas.shape[1])))
-    uniform = torch.rand(canvas.shape, generator=generator).clamp_(min=2.0**-25).to(canvas.device)
-    return sampler.noise(may, batch.noise, uniform)
-
-
 @torch.no_grad()
 def advance(
     carried: Carried,
@@ -121,21 +111,21 @@ def advance(
     span, free = slice(0, shape[1]), ~batch.pinned
     heat = torch.tensor([sampler.temperature(age, passes) for age in range(passes)], device=logits.device)
     heat = heat[carried.age.clamp(max=passes - 1)][:, None, None]
-    seen = told = logits.float().clone()
+    seen = logits.float().clone()
     conflict = torch.zeros_like(free)
     if rules is not None and sampler.guide.masks:
         forbidden, conflict = sampler.guide.forbidden(batch.answer, batch.pinned, span, rules)
-        seen, told = sampler.guide(seen, forbidden, rules)
-    told = told / heat
+        seen = sampler.guide(seen, forbidden, rules)
+    conditioning = seen / heat
     uniform = torch.rand(shape, generator=generator).to(logits.device)
-    settled = settle(seen / heat, 1.0, uniform, sampler.accept.needs_margin)
+    settled = settle(conditioning.clone(), 1.0, uniform)
     best, sample = (torch.where(free, tokens, batch.answer) for tokens in (settled.best, settled.sample))
     accepted = sampler.accept(settled, free) & ~conflict
-    seeds = torch.randint(2**62, (len(free),), generator=generator).to(logits.device)
-    ages = int(carried.age.float().mean()) if len(carried.age) else 0
-    accepted = sampler.renoise(Accepted(accepted, sample, batch.pinned, span, rules, seeds, ages, passes))
-    noise = fresh_noise(batch, sampler, rules, generator)
+    torch.randint(2**62, (len(free),), generator=generator)  # no longer used; runs keep their draws
+    accepted = sampler.renoise(Accepted(accepted, sample, batch.pinned, span, rules))
+    # Drawn on the CPU, so that a seed gives one run on every device.
+    noise = torch.randint(*batch.noise, shape, generator=generator).to(logits.device)
     canvas = torch.where(accepted | batch.pinned, sample, noise)
     age = carried.age + 1
     live = (age < passes) & (best != batch.answer).any(1)
-    return Carried(batch, canvas, told, age, live)
+    return Carried(batch, canvas, conditioning, age, live)
