@@ -68,12 +68,12 @@ def test_a_run_leaves_a_usable_model_curves_and_a_table(unbroken: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_trained_further_with_the_noise_and_canvases_of_a_sampler(
+def test_a_finished_run_is_trained_further_with_the_canvases_of_a_sampler(
     unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Size 9 is new to the model: its canvas grows. The sampler reads the rules of each batch."""
     out = tmp_path / "further"
-    options = ["objective=own_canvas", "sampler=allowed_noise", "optimisation.steps=3", "report_per_tier=2"]
+    options = ["objective=own_canvas", "sampler=validity", "optimisation.steps=3", "report_per_tier=2"]
     sizes = ["task=sudoku", "debug=steps", "task.sizes={4:0.5,9:0.5}", "task.puzzles=40"]
     done = run(*sizes, f"model.run={unbroken}", *options, f"out={out}")
     assert done.returncode == 0, done.stderr
