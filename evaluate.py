@@ -20,7 +20,7 @@ import torch
 from constrained_dg import report, rng
 from constrained_dg.cli import ROOT, adjusted, entry, keys_of, load_sampler
 from constrained_dg.errors import InputError, check, is_count
-from constrained_dg.evaluation import COMMON_METRICS, Outcome, check_sampler, solve, solve_batch, summarise
+from constrained_dg.evaluation import Outcome, check_sampler, solve, solve_batch, summarise
 from constrained_dg.files import write_whole
 from constrained_dg.model import Backbone
 from constrained_dg.runs import Run, load
@@ -209,14 +209,16 @@ def write_report(
         if rows:
             report.print_table(rows, ["not complete", f"report: {folder}"])
         raise
-    # 2. Print the table, draw the pictures.
-    pictures.solve_rate_by_passes(folder / "solve_rate_by_passes.png", outcomes)
-    pictures.solve_rate_by_given(folder / "solve_rate_by_given.png", outcomes)
-    pictures.answers(folder / "answers.png", run.task, outcomes)
-    all_tiers = [row for row in rows if row["tier"] == "all"]
-    seconds = ", ".join(f"{row['sampler']} {row['seconds']:.3f}" for row in all_tiers)
-    notes = [f"seconds a problem, batches of {cfg['batch_size']}: {seconds}"]
-    notes += [line for row in all_tiers for line in task_metrics(row)]
+    # 2. Draw the pictures, print the table.
+    notes = []
+    try:
+        pictures.solve_rate_by_passes(folder / "solve_rate_by_passes.png", outcomes)
+        pictures.solve_rate_by_given(folder / "solve_rate_by_given.png", outcomes)
+        pictures.answers(folder / "answers.png", run.task, outcomes)
+    except InputError as error:  # the package that draws is missing: the report is complete without pictures
+        notes.append(f"no pictures: {error}")
+    seconds = ", ".join(f"{row['sampler']} {row['seconds']:.3f}" for row in rows if row["tier"] == "all")
+    notes.append(f"seconds a problem, batches of {cfg['batch_size']}: {seconds}")
     report.print_table(rows, [*notes, f"report: {folder}"])
     # 3. Compare with the training problems, which may take longer than all else.
     if cfg["data"] is not None:
@@ -236,15 +238,6 @@ def overlap_note(cfg: dict[str, Any], run: Run, problems: Sequence[Problem], hea
         return "not compared with the training problems: this task has no comparison"
     header["overlap_with_training"] = len(found)
     return f"{len(found)} of {len(problems)} problems could equal a training problem up to symmetry"
-
-
-def task_metrics(row: dict[str, Any]) -> list[str]:
-    """The metrics that the task adds to those of every report, as a line."""
-    added = {name: row["metrics"][name] for name in sorted(set(row["metrics"]) - set(COMMON_METRICS))}
-    texts = [
-        f"{name} {m['value']:.3g} ({m['ci95'][0]:.3g}-{m['ci95'][1]:.3g}, n={m['n']})" for name, m in added.items()
-    ]
-    return [f"{row['sampler']}: {', '.join(texts)}"] if texts else []
 
 
 def show(cfg: dict[str, Any], run: Run, one: Contender, problems: Sequence[Problem]) -> dict[str, Any]:

@@ -27,12 +27,15 @@ import logging
 import sys
 from pathlib import Path
 
+from constrained_dg.cli import ROOT, choices, entry, require
+
+require("lightning", "training")
+
 import lightning as L
 import torch
 from torch.distributed.fsdp import FSDPModule
 
 from constrained_dg import report
-from constrained_dg.cli import ROOT, choices, entry
 from constrained_dg.errors import check
 from constrained_dg.evaluation import check_sampler, solve, summarise
 from constrained_dg.files import write_whole
@@ -41,11 +44,11 @@ from constrained_dg.sampling import Diffusion
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.task import Task
 from constrained_dg.training import folder as run_folder
-from constrained_dg.training.callbacks import WeightAverage, gathered
+from constrained_dg.training.callbacks import SolveRate, WeightAverage, gathered
 from constrained_dg.training.data import TaskData
 from constrained_dg.training.interrupts import Interrupts
 from constrained_dg.training.module import DiffusionModule, can_compile
-from constrained_dg.training.settings import Objective, Optimisation, check_keys, check_values, from_dict
+from constrained_dg.training.settings import Objective, Optimisation, check_groups, check_values, from_dict
 from constrained_dg.training.start import Start, start_of
 from constrained_dg.training.trainer import cleaned_up, equip, new_trainer, quieten_lightning
 
@@ -75,13 +78,13 @@ def train(cfg: dict[str, Any]) -> float:
 
 def _train(cfg: dict[str, Any], interrupts: Interrupts) -> float:
     # 1. The configuration: as given, or that of the run to resume.
-    check_keys(cfg)
+    check_groups(cfg)
     cfg = with_absolute_paths(cfg)
     # As given now: a run folder may come from elsewhere, so it cannot say itself what may be imported for it.
     packages, resume = cfg["packages"], cfg["resume"]
     if resume:
         cfg = run_folder.resumed(cfg)
-        check_keys(cfg)
+        check_groups(cfg)
     elif cfg["out"] and run_folder.is_first_process():
         run_folder.check_free(Path(cfg["out"]))
     check_values(cfg)
@@ -93,7 +96,7 @@ def _train(cfg: dict[str, Any], interrupts: Interrupts) -> float:
     optimisation = from_dict(Optimisation, cfg["optimisation"], "optimisation")
     named = {*OUR_PACKAGES, *packages} if resume else None
     task, sampler = build(cfg["task"], named), build(cfg["sampler"], named)
-    parts = sampler.inner  # of one attempt, where there are several
+    parts = sampler.inner
     check(isinstance(parts, Diffusion), f"sampler {sampler.name!r} does not denoise", "train with plain or validity")
     keeps = objective.own_canvas > 0 and parts.accept.keeps
     check(not keeps, f"sampler {sampler.name!r} with objective.own_canvas", "use plain, or objective.own_canvas=0")
@@ -102,6 +105,9 @@ def _train(cfg: dict[str, Any], interrupts: Interrupts) -> float:
     check_sampler(task, sampler)
     checkpoint = run_folder.checkpoint_of(Path(resume)) if resume else None
     trainer = new_trainer(cfg, optimisation, checkpoint)
+    average, validate = WeightAverage(optimisation.average), cfg["validate"]
+    problems = task.held_out(validate["per_tier"], cfg["seed"] + 1)
+    solve_rate = SolveRate(task, sampler, problems, validate["every"], average, interrupts)
 
     # 3. The run folder.
     if resume:
@@ -116,9 +122,8 @@ def _train(cfg: dict[str, Any], interrupts: Interrupts) -> float:
     device = trainer.strategy.root_device.type
     compiled = can_compile(device) if cfg["compile"] == "auto" else cfg["compile"]
     module = DiffusionModule(backbone, objective, optimisation, cfg["seed"], parts, task.rules, compiled)
-    average = WeightAverage(optimisation.average)
     steps_done = checkpoint.step if checkpoint else 0
-    equip(trainer, cfg, folder, task, sampler, average, interrupts, steps_done, compiled)
+    equip(trainer, cfg, folder, solve_rate, interrupts, steps_done, compiled)
     log.info("%s: %s, %s, torch.compile %s", folder, size_of(backbone), device, "on" if compiled else "off")
     if resume:
         log.info("resuming from %s", f"step {steps_done}" if checkpoint else "step 0: the run had no checkpoint yet")

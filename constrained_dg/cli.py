@@ -28,8 +28,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from constrained_dg import usage
-from constrained_dg.errors import InputError, check
-from constrained_dg.places import CONF, ROOT, module_name
+from constrained_dg.errors import InputError, check, needs
+from constrained_dg.places import CONF, ROOT, choices, module_name
 from constrained_dg.runs import build
 from constrained_dg.sampling.sampler import Sampler
 
@@ -121,6 +121,17 @@ def entry(
     return decorate
 
 
+def require(package: str, purpose: str) -> None:
+    """End the script with one line unless the package can be imported: for the imports at the top of a script.
+
+    Args:
+        package: its name, the same for pip and for Python.
+        purpose: what needs it, such as "training".
+    """
+    with _running(), needs(package, purpose):
+        importlib.import_module(package)
+
+
 def program(config_name: str) -> str:
     """How the script was called, for messages: `python train.py`, or the command that a wheel installs."""
     name = Path(sys.argv[0]).name
@@ -205,11 +216,6 @@ def _check_key(name: str, key: str, values: Any) -> None:
             hint = (f"did you mean {close[0]}? " if close else "") + f"known in {path}: {', '.join(known) or 'none'}"
             raise InputError(f"sampler {name!r} has no key {key!r}", hint)
         level = level[part]
-
-
-def choices(group: str) -> list[str]:
-    """The names of conf/<group>, those in folders of it with their folder: graph/coloring."""
-    return usage.choices(group, [CONF])
 
 
 def keys_of(config_name: str) -> list[str]:
@@ -428,16 +434,20 @@ def explain(error: Exception, config_name: str, folders: Sequence[Path]) -> str:
     """One line for an error of Hydra or OmegaConf: what is wrong and what is known."""
     text = str(error)
     if found := re.search(r"Could not find '([^/']+)/([^']+)'", text):
-        return "; ".join(usage.unknown(found[1], found[2], usage.choices(found[1], folders)))
+        return "; ".join(usage.unknown(found[1], found[2], choices(found[1], folders)))
     if found := re.search(r"You must specify '([\w/]+)'", text):
-        known = ", ".join(usage.choices(found[1], folders))
+        known = ", ".join(choices(found[1], folders))
         return f"{found[1]} is missing; give {found[1]}=NAME, known: {known or f'none, conf/{found[1]} has no yaml'}"
     if found := re.search(r"Could not override '([\w./@-]+)'", text):
         return f"no configuration key {found[1]!r}{usage.similar(found[1], config_name, folders)}"
     if found := re.search(r"Missing mandatory value: ([\w.]+)", text):
         key = error.full_key if isinstance(error, OmegaConfBaseException) and error.full_key else found[1]
         return f"{key} is missing; give {key}=VALUE"
-    return _one_line(error) or type(error).__name__
+    if "integer string conversion" in text:
+        return "a number has more than 4300 digits; give a smaller one"
+    if isinstance(error, UnicodeDecodeError):
+        return f"a yaml file is not UTF-8 text ({error})"
+    return _one_line(error).partition("; Config search path")[0] or type(error).__name__
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """Bad input, refused before any long work.
@@ -29,3 +32,17 @@ def check(condition: bool, problem: str, hint: str = "") -> None:
 def is_number(value: object, above: float) -> bool:
     """Whether a value is a finite number (a bool is none) above a bound."""
     return isinstance(value, int | float) and not isinstance(value, bool) and above < value < float("inf")
+
+
+@contextmanager
+def needs(package: str, purpose: str) -> Iterator[None]:
+    """Raise InputError that names the package to install where an import in the block fails.
+
+    Args:
+        package: as pip knows it.
+        purpose: what needs it, the subject of the message: "drawing graphs".
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(f"{purpose} needs the package {package} ({error})", f"pip install {package}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import zlib
 from pathlib import Path
@@ -11,7 +10,9 @@ from pathlib import Path
 from constrained_dg.errors import InputError, check
 
 #: Bytes that a text file may hold, unpacked: far above any data set here, far below a laptop's memory.
-MOST_BYTES = 2**30
+MOST_BYTES = 2**29
+#: Bytes that are read at a time.
+_PIECE = 2**20
 
 
 def read_text(path: Path | str, hint: str) -> str:
@@ -28,8 +29,12 @@ def read_text(path: Path | str, hint: str) -> str:
         check(path.exists(), f"no file {str(path)!r}", hint)
         check(path.is_file(), f"{str(path)!r} cannot be read: it is not a regular file", hint)
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-        check(len(data) <= MOST_BYTES, f"{path} holds more than {MOST_BYTES >> 20} MiB", "split it into smaller files")
+            data = bytearray()
+            # A packed file of a few MiB may hold terabytes.
+            while piece := file.read(_PIECE):
+                data += piece
+                large = f"{str(path)!r} holds more than {MOST_BYTES >> 20} MiB"
+                check(len(data) <= MOST_BYTES, large, "split it into smaller files")
         text = data.decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, ValueError) as error:
         if isinstance(error, InputError):
@@ -37,7 +42,7 @@ def read_text(path: Path | str, hint: str) -> str:
         raise InputError(
             f"{str(path)[:200]} cannot be read ({error})"[:400], "it may be cut short, or not be a text file"
         ) from None
-    return io.StringIO(text, newline=None).read()
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def write_whole(path: Path | str, data: str | bytes | memoryview, new: bool = False) -> None:

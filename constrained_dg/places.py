@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -39,10 +40,15 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def choices(group: str) -> list[str]:
-    """The names of conf/<group>, those in folders of it with their folder: graph/coloring."""
-    folder = CONF / group
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+def choices(group: str, folders: Sequence[Path] = (CONF,)) -> list[str]:
+    """The names of <folder>/<group>/*.yaml, those in folders of it with their folder: graph/coloring."""
+    files = [(path, folder / group) for folder in folders for path in yaml_files(folder / group)]
+    return sorted({path.relative_to(folder).with_suffix("").as_posix() for path, folder in files})
+
+
+def yaml_files(folder: Path) -> list[Path]:
+    """The yaml files of a folder and of the folders in it."""
+    return sorted(path for path in folder.rglob("*.yaml") if path.is_file())
 
 
 def shipped_runs() -> dict[str, Path]:

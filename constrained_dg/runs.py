@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from constrained_dg.errors import InputError, check
 from constrained_dg.files import read_text, write_whole
 from constrained_dg.model import Backbone, ModelConfig, load_pretrained, save_pretrained
+from constrained_dg.model.weights import load_weights
 from constrained_dg.places import OUR_PACKAGES, module_name, shipped_runs
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.sampling.saved import current
@@ -227,8 +227,9 @@ def load(folder: Path | str, device: torch.device | str = "cpu", packages: Colle
         check((folder / WEIGHTS).is_file(), f"no {WEIGHTS} in {str(folder)!r}", _HINT)
         shape = description["model"]
         check(isinstance(shape, dict), f"{folder / DESCRIPTION}: model is {_short(shape)}", _HINT)
-        model = _empty_model(shape, folder)
-        load_weights(model, folder / WEIGHTS, device)
+        with torch.device("meta"):
+            model = Backbone(ModelConfig.from_dict(shape))
+        load_weights(model, folder / WEIGHTS, device, DESCRIPTION)
     task, sampler = (build(description[key], {*OUR_PACKAGES, *packages}) for key in ("task", "sampler"))
     for key, value, kind in (("task", task, Task), ("sampler", sampler, Sampler)):
         check(isinstance(value, kind), f"{folder / DESCRIPTION}: {key} describes {_short(value)}", _HINT)
@@ -257,44 +258,3 @@ def _depth(value: Any, depth: int = 0) -> None:
         raise ValueError("it is nested too deeply")
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _depth(inner, depth + 1)
-
-
-def _empty_model(shape: dict[str, Any], folder: Path) -> Backbone:
-    """A model without memory for its weights. Raises InputError for a shape that no model has."""
-    try:
-        with torch.device("meta"):
-            return Backbone(ModelConfig.from_dict(shape))
-    except InputError:
-        raise
-    except (TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise InputError(f"{folder / DESCRIPTION}: model cannot be built ({_short(error)})", _HINT) from None
-
-
-def load_weights(model: Backbone, path: Path, device: torch.device | str) -> None:
-    """Fill a model (which may be on the meta device) from a safetensors file.
-
-    Raises:
-        InputError: naming the tensors that are missing, extra or misshapen or hold no floating-point numbers, or the
-            file that is cut short.
-    """
-    expected = model.state_dict()
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            stored = set(file.keys())
-            for problem, names in (("lacks", set(expected) - stored), ("has unknown", stored - set(expected))):
-                check(not names, f"{path} {problem} tensors {sorted(names)[:4]}", "use the weights of this very model")
-            weights = {name: file.get_tensor(name) for name in expected}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read ({error})", "it may be cut short: copy or export it again") from None
-    for name, tensor in weights.items():
-        check(
-            tensor.shape == expected[name].shape,
-            f"{path}: {name} has shape {tuple(tensor.shape)}",
-            f"the model takes {tuple(expected[name].shape)}",
-        )
-    kinds = {tensor.dtype: name for name, tensor in weights.items()}
-    for dtype, name in kinds.items():
-        usable = dtype.is_floating_point and len(kinds) == 1
-        mixed = f" beside {', '.join(str(other) for other in kinds if other != dtype)}" if len(kinds) > 1 else ""
-        check(usable, f"{path}: {name} holds {dtype}{mixed}", "store all weights as one floating-point type")
-    model.load_state_dict(weights, assign=True)

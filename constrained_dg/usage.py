@@ -11,16 +11,12 @@ from typing import Any
 
 import yaml
 
+from constrained_dg.places import choices, yaml_files
+
 #: `key: value # comment` of a yaml file, or `- group: choice # comment` of its defaults.
 _LINE = re.compile(r"^(?P<indent> *)(?:- )?(?P<key>[\w/.@-]+):(?P<value>.*?)(?:(?:^| )# (?P<comment>.*))?$")
 #: Columns of the names, and of a whole line of help.
 _NAMES, _WIDTH = 34, 120
-
-
-def choices(group: str, folders: Sequence[Path]) -> list[str]:
-    """The names of <folder>/<group>/*.yaml, those in folders of it with their folder: graph/coloring."""
-    found = {p.relative_to(f / group).with_suffix("").as_posix() for f in folders for p in (f / group).rglob("*.yaml")}
-    return sorted(found)
 
 
 def unknown(what: str, name: str, known: Sequence[str]) -> tuple[str, str]:
@@ -35,13 +31,14 @@ def similar(key: str, config_name: str, folders: Sequence[Path]) -> str:
     primary = folders[0] / f"{config_name}.yaml"
     known = set(_keys(_read(primary), ""))
     for group in groups(_read(primary)):
-        known |= {group}.union(*(_keys(_read(p), group) for f in folders for p in (f / group).rglob("*.yaml")))
+        known |= {group}.union(*(_keys(_read(p), group) for f in folders for p in yaml_files(f / group)))
+    # Where the part before the last dot is right, only what stands behind it can be wrong.
     parent = key.rpartition(".")[0]
-    beside = sorted(k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent)
-    close = difflib.get_close_matches(key, sorted(known), n=3)
-    if close:
+    beside = sorted(k for k in known if parent and k.rpartition(".")[0] == parent)
+    if close := difflib.get_close_matches(key, beside or sorted(known), n=3, cutoff=0.8 if beside else 0.6):
         return f"; did you mean {' or '.join(close)}?"
-    return f"; known in {parent}: {', '.join(beside)}" if parent and beside else "; --help lists all keys"
+    names = ", ".join(k.rpartition(".")[2] for k in beside)
+    return f"; known in {parent}: {names}" if beside else "; --help lists all keys"
 
 
 def groups(primary: Mapping[str, Any]) -> dict[str, str | None]:
@@ -71,7 +68,7 @@ def help_text(config_name: str, folders: Sequence[Path], values: Any, chosen: Ma
         choice = chosen.get(group) or ("NAME" if default == "???" else "null")
         lines += ["", *_entry(f"{group}={choice}", comments.get(group, ""))]
         lines += _listing(group, folders)
-        files = [p for f in folders for p in sorted((f / group).rglob("*.yaml"))]
+        files = [p for f in folders for p in yaml_files(f / group)]
         # A key is explained where it is chosen, or else in another file of the group.
         files.sort(key=lambda path, last=f"{group}/{choice}.yaml": not path.as_posix().endswith(last))
         explained = {key: text for path in reversed(files) for key, text in _comments(path).items() if text}

@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from math import isfinite
 from typing import Any
 
-from constrained_dg.errors import InputError, check
+from constrained_dg.errors import InputError, check, is_count
+
+#: The largest value of each size; MOST_OTHER where a size is not listed. Far above any model, and below what hangs
+#: (a pass repeats layers and loops) or overflows.
+MOST = {
+    "vocab_size": 2**24,
+    "num_hidden_layers": 1000,
+    "loops": 1000,
+    "causal_loops": 1000,
+    "num_relations": 1000,
+    "sliding_window": 2**31,
+    "max_position_embeddings": 2**31,
+}
+MOST_OTHER, MOST_PARAMETERS = 2**20, 10**13
+
+
+def shown(value: object) -> str:
+    """A value as errors name it: on one line, and not longer than one."""
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return f"an integer of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 @dataclass(frozen=True)
@@ -55,18 +75,15 @@ class ModelConfig:
     causal_loops: int = 1
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            value = getattr(self, f.name)
-            low = 0 if f.name in ("num_relations", "sliding_layers_per_full") else 1
-            if f.type == "int":
-                check(
-                    isinstance(value, int) and not isinstance(value, bool) and value >= low,
-                    f"model.{f.name} is {value!r}",
-                    f"use an integer of at least {low}",
-                )
+        for name, value in asdict(self).items():
+            if ModelConfig.__dataclass_fields__[name].type == "int":
+                low = 0 if name in ("num_relations", "sliding_layers_per_full") else 1
+                most = MOST.get(name, MOST_OTHER)
+                fits, hint = is_count(value, low) and value <= most, f"use an integer from {low} to {most}"
             else:
-                number = isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
-                check(number and value > 0, f"model.{f.name} is {value!r}", "use a finite number above 0")
+                number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                fits, hint = number and 0 < value < 1e30, "use a number above 0 and below 1e30"
+            check(fits, f"model.{name} is {shown(value)}", hint)
         check(
             self.partial_rotary_factor <= 1,
             f"model.partial_rotary_factor is {self.partial_rotary_factor!r}",
@@ -89,12 +106,37 @@ class ModelConfig:
             )
         for size in (self.head_dim, self.global_head_dim):
             check(size % 2 == 0, f"head size {size} is odd", "rotary embeddings turn pairs of channels")
+        count = self.num_parameters
+        check(count <= MOST_PARAMETERS, f"the model has {count:.1e} parameters", f"at most {MOST_PARAMETERS:.0e} work")
 
     def is_full(self, layer: int) -> bool:
         """Whether a layer sees every committed token (full) or the sliding window."""
         return layer == self.num_hidden_layers - 1 or layer % (self.sliding_layers_per_full + 1) == (
             self.sliding_layers_per_full
         )
+
+    def window(self, layer: int) -> int | None:
+        """Tokens that a sliding layer sees, itself included; None where a layer sees every committed token."""
+        return None if self.is_full(layer) else self.sliding_window
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers are learned, without building anything."""
+        size, heads, experts = self.hidden_size, self.num_attention_heads, self.num_experts
+        mlp = 3 * size * self.intermediate_size
+        # Everything in a layer but its attention: seven norms, dense MLP, router, experts.
+        layer = 7 * size + mlp + size * (experts + 1) + experts + 3 * experts * size * self.moe_intermediate_size
+        layer += heads * self.num_relations
+
+        def attention(groups: int, head: int, projections: int) -> int:
+            return size * head * (2 * heads + projections * groups) + 2 * head
+
+        full = sum(self.is_full(index) for index in range(self.num_hidden_layers))
+        sliding = self.num_hidden_layers - full
+        attentions = full * attention(self.num_global_key_value_heads, self.global_head_dim, 1)
+        attentions += sliding * attention(self.num_key_value_heads, self.head_dim, 2)
+        # Embedding and final norm; norm and MLP of self-conditioning.
+        return self.vocab_size * size + 2 * size + mlp + self.num_hidden_layers * layer + attentions
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check, is_count
+from constrained_dg.memory import free_memory
 from constrained_dg.sampling.base import Denoiser
 from constrained_dg.sampling.options import Options
 from constrained_dg.shapes import BoolTensor, IntTensor
@@ -75,22 +74,6 @@ def check_lengths(model: Denoiser | None, batch: Batch, options: Options) -> int
             "lower the rows, candidates, canvas_length or max_new_tokens",
         )
     return canvas_length
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be had on a device; None where that is unknown."""
-    if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
-    if device.type != "cpu":
-        return None
-    try:  # free pages alone would not count what the system merely caches
-        with open("/proc/meminfo") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        names = ("SC_AVPHYS_PAGES", "SC_PAGE_SIZE")
-        known = all(name in getattr(os, "sysconf_names", {}) for name in names)
-        return os.sysconf(names[0]) * os.sysconf(names[1]) if known else None
 
 
 def check_batch(batch: Batch, vocab_size: int) -> tuple[int, int]:

@@ -53,6 +53,8 @@ class Interrupts(L.Callback):
         threading.Thread(target=self._watch, args=(listen,), daemon=True).start()
         try:
             yield self
+            for child in self.launcher.procs if self.launcher is not None else ():
+                child.wait()
         except BaseException:
             self.end_children()
             raise

@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Collection
 from typing import Any
 
 import lightning as L
@@ -66,11 +67,11 @@ class TrainingProgress(L.Callback):
             self.steps_timed, self.seconds_timed = self.steps_timed + 1, self.seconds_timed + now - self.begun
         if self.bar is None:
             return
-        shown = self._shown(trainer, pl_module)
-        self.bar.update(self.line, completed=step, description=shown)
-        if not self.console.is_terminal and (now - self.last >= self.seconds or step >= trainer.max_steps):
+        if self.console.is_terminal:
+            self.bar.update(self.line, completed=step, description=self._shown(trainer, pl_module, ("loss",)))
+        elif now - self.last >= self.seconds or step >= trainer.max_steps:
             self.last = now
-            log.info("step %d of %d  %s", step, trainer.max_steps, shown)
+            log.info("step %d of %d  %s", step, trainer.max_steps, self._shown(trainer, pl_module))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._close()
@@ -78,9 +79,10 @@ class TrainingProgress(L.Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         self._close()
 
-    def _shown(self, trainer: L.Trainer, pl_module: Any) -> str:
+    def _shown(self, trainer: L.Trainer, pl_module: Any, names: Collection[str] | None = None) -> str:
+        """Metrics (all, or those of these names), speed and time left."""
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.endswith("_step")}
-        parts = [f"{name} {value:.3f}" for name, value in metrics.items()]
+        parts = [f"{name} {value:.3f}" for name, value in metrics.items() if names is None or name in names]
         if self.steps_timed:
             each = self.seconds_timed / self.steps_timed
             parts.append(f"{pl_module.optimisation.batch_size * trainer.world_size / each:.0f} examples/s")

@@ -17,9 +17,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 
 from constrained_dg.errors import InputError, check
-from constrained_dg.sampling.sampler import Sampler
-from constrained_dg.task import Task
-from constrained_dg.training.callbacks import SolveRate, WeightAverage
+from constrained_dg.training.callbacks import SolveRate
 from constrained_dg.training.checkpoints import Checkpoints, WholeFiles
 from constrained_dg.training.curves import Curves
 from constrained_dg.training.folder import Checkpoint, is_first_process
@@ -81,23 +79,19 @@ def equip(
     trainer: L.Trainer,
     cfg: dict[str, Any],
     folder: Path,
-    task: Task,
-    sampler: Sampler,
-    average: WeightAverage,
+    solve_rate: SolveRate,
     interrupts: Interrupts,
     steps_done: int,
     compiled: bool,
 ) -> None:
     """Add callbacks and the logger. The order matters: first what a signal decides, then whatever changes or reads the
     weights, at last the checkpoint."""
-    validate = cfg["validate"]
-    problems = task.held_out(validate["per_tier"], cfg["seed"] + 1)
     interrupts.launcher = trainer.strategy.launcher
     trainer.callbacks += [
         interrupts,
-        average,
+        solve_rate.average,
         TrainingProgress(compiled),
-        SolveRate(task, sampler, problems, validate["every"], average, interrupts),
+        solve_rate,
         Checkpoints(folder, cfg["checkpoint_every"]),
     ]
     trainer.logger = Curves(folder, steps_done) if cfg["logger"] == "csv" else _wandb(folder, cfg)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from constrained_dg.errors import needs
 from constrained_dg.evaluation import Outcome, tiers_of
 from constrained_dg.files import write_whole
 from constrained_dg.intervals import share
@@ -22,8 +23,9 @@ _GROUPS = 12
 def figure(panels: int, width: float = 3.2, height: float | None = None) -> tuple[Any, list[Any]]:
     """A figure with this many axes, up to four in a row, each `width` by `height` inches (square
     without a height); and the axes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with needs("matplotlib", "a picture"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     across = min(panels, 4)
     down = math.ceil(panels / across)

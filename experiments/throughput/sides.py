@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from constrained_dg.integrations.transformers import cache_keyword
-from constrained_dg.model import Backbone, ModelConfig
-from constrained_dg.model.pretrained import load_pretrained, released_name
+from constrained_dg.model import Backbone, ModelConfig, load_pretrained
+from constrained_dg.model.released.layout import released_name
 from constrained_dg.sampling import Autoregressive, generate
 
 #: Called with the raw logits (N, C, V), the pass (from 0) and the rows they belong to; may write into the logits.

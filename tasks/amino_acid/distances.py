@@ -44,7 +44,7 @@ def pair_divergence(sequences: Sequence[str], natural: Sequence[str], seed: int 
     """As `residue_divergence`, for pairs of neighbouring residues, 400 kinds; their floor is higher.
 
     Raises:
-        InputError: a letter that is no residue, or no pair at all.
+        InputError: a letter that is not a residue, or no pair at all.
     """
     return _divergence(_counts(sequences, 2), _counts(natural, 2), seed)
 

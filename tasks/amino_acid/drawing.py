@@ -8,8 +8,8 @@ from typing import Any
 from constrained_dg.shapes import BoolTensor, IntTensor
 
 from . import properties, prosite
-from .requirements import SUMS, Requirements
 from .residues import FIRST_KIND, FIRST_RESIDUE, RESIDUES, sequence_of
+from .specification import SUMS, Requirements
 
 _RED, _GREEN, _OFF = "\x1b[31m", "\x1b[32m", "\x1b[0m"
 _LINE = 60
@@ -17,11 +17,11 @@ _LINE = 60
 _COLORS = {"KRH": "#c6dbef", "DE": "#fcbba1", "STNQCY": "#c7e9c0", "AVLIMFWP": "#fff3b0", "": "#eeeeee"}
 
 
-def draw(asked: Requirements, answer: IntTensor, violations: BoolTensor | None) -> str:
+def draw(requirements: Requirements, answer: IntTensor, violations: BoolTensor | None) -> str:
     """Lines of 60 residues with a ruler; violating residues red; below, where patterns match, and the sums."""
-    letters, marked = _letters(asked, answer, violations)
+    letters, marked = _letters(requirements, answer, violations)
     sequence, tracks = sequence_of(answer.tolist()), []
-    for name, pattern, kind in _patterns(asked):
+    for name, pattern, kind in _patterns(requirements):
         spans = prosite.occurrences(pattern, sequence)
         spans = [span for span in spans if not isinstance(kind, int) or span[0] == kind - 1]
         tracks.append((name, spans, bool(spans) == (kind != "avoids")))
@@ -37,7 +37,7 @@ def draw(asked: Requirements, answer: IntTensor, violations: BoolTensor | None) 
     for name, spans, fine in tracks:
         places = ", ".join(f"{b + 1}-{e}" for b, e in spans) or "nowhere"
         lines.append(f"{_verdict(fine)} {name}: matches {places}")
-    return "\n".join(lines + _sums(asked, sequence))
+    return "\n".join(lines + _sums(requirements, sequence))
 
 
 def plot_text(axes: Any, text: str) -> None:
@@ -48,9 +48,9 @@ def plot_text(axes: Any, text: str) -> None:
     axes.axis("off")
 
 
-def plot(axes: Any, asked: Requirements, answer: IntTensor, violations: BoolTensor | None) -> None:
+def plot(axes: Any, requirements: Requirements, answer: IntTensor, violations: BoolTensor | None) -> None:
     """Residues in a grid about as wide as high, colored by what they are; violating ones framed in red."""
-    letters, marked = _letters(asked, answer, violations)
+    letters, marked = _letters(requirements, answer, violations)
     wide = max(6, round(len(letters) ** 0.5))
     high = -(-len(letters) // wide)
     # A letter fills most of the square that the grid leaves it on these axes.
@@ -72,39 +72,41 @@ def _square(x: float, y: float, **style: Any) -> Any:
     return Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, **style)
 
 
-def _letters(asked: Requirements, answer: IntTensor, violations: BoolTensor | None) -> tuple[list[str], list[bool]]:
+def _letters(
+    requirements: Requirements, answer: IntTensor, violations: BoolTensor | None
+) -> tuple[list[str], list[bool]]:
     """The residues of an answer, a point where a token is not one, and which of them are marked."""
-    tokens = answer.tolist()[: asked.length[1]]
+    tokens = answer.tolist()[: requirements.length[1]]
     letters = [RESIDUES[t - FIRST_RESIDUE] if FIRST_RESIDUE <= t < FIRST_KIND else "." for t in tokens]
     return letters, [False] * len(letters) if violations is None else violations.tolist()[: len(letters)]
 
 
-def _patterns(asked: Requirements) -> list[tuple[str, prosite.Pattern, str | int]]:
+def _patterns(requirements: Requirements) -> list[tuple[str, prosite.Pattern, str | int]]:
     named: list[tuple[str, prosite.Pattern, str | int]] = []
-    named += [(f"contains={pattern.text}", pattern, "contains") for pattern in asked.contains]
-    named += [(f"at={position}:{pattern.text}", pattern, position) for position, pattern in asked.places]
-    return named + [(f"avoids={pattern.text}", pattern, "avoids") for pattern in asked.avoids]
+    named += [(f"contains={pattern.text}", pattern, "contains") for pattern in requirements.contains]
+    named += [(f"at={position}:{pattern.text}", pattern, position) for position, pattern in requirements.places]
+    return named + [(f"avoids={pattern.text}", pattern, "avoids") for pattern in requirements.avoids]
 
 
 def _verdict(fine: bool) -> str:
     return f"{_GREEN}ok{_OFF}" if fine else f"{_RED}no{_OFF}"
 
 
-def _sums(asked: Requirements, sequence: str) -> list[str]:
+def _sums(requirements: Requirements, sequence: str) -> list[str]:
     """A line for each count, share and sum: its value, and its bounds."""
     if not sequence:
         return []
     lines = []
-    for group in asked.composition:
+    for group in requirements.composition:
         count = sum(sequence.count(letter) for letter in set(group.residues))
         value, unit = (100 * count / len(sequence), " %") if group.percent else (count, "")
         fine = group.low - 1e-9 <= value <= group.high + 1e-9
         bounds = f"{group.low:g} to {group.high:g}{unit}"
         lines.append(f"{_verdict(fine)} {group.residues}: {value:.4g}{unit}, required {bounds}")
-    values = {"charge": lambda: properties.charge(sequence, asked.ph)}
+    values = {"charge": lambda: properties.charge(sequence, requirements.ph)}
     values |= {name: lambda name=name: getattr(properties, name)(sequence) for name in SUMS if name != "charge"}
     for name, value_of in values.items():
-        if (bounds := getattr(asked, name)) is not None:
+        if (bounds := getattr(requirements, name)) is not None:
             value = value_of()
             fine = bounds[0] - 1e-9 <= value <= bounds[1] + 1e-9
             lines.append(f"{_verdict(fine)} {name}: {value:.6g}, required {bounds[0]:g} to {bounds[1]:g}")

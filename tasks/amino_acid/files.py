@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from constrained_dg.errors import InputError, check
+from constrained_dg.errors import InputError, check, needs
 from constrained_dg.files import read_text
 
 from .residues import RESIDUES
@@ -35,7 +35,8 @@ def read_fasta(path: Path | str) -> list[tuple[str, str]]:
         InputError: a file that cannot be read, that holds something else, such as DNA, or no record that can be used;
             it names the file and the record.
     """
-    from Bio import SeqIO
+    with needs("biopython", "reading FASTA"):
+        from Bio import SeqIO
 
     text = read_text(path, "give a FASTA file (.fasta, .fasta.gz)").lstrip()
     check(bool(text), f"{path} holds no record", "a record is a line >NAME and lines of residues")

@@ -1,4 +1,4 @@
-"""Baselines for masked residues: plain k-mer counts, and a strong mix of neighbours near by and the text's residues."""
+"""Baselines for masked residues: plain k-mer counts, and a stronger mix of near neighbours and composition."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .natural import clusters
 from .residues import RESIDUES
 
 MASK = "?"
-#: Symbols besides the 20 residues: what stands before and after a sequence, and a masked residue.
+#: Symbols besides the 20 residues: before and after a sequence, and a masked residue.
 _END, _UNKNOWN, _SYMBOLS = 20, 21, 22
 _REACH = 6
 _SINGLES = (*range(-_REACH, 0), *range(1, _REACH + 1))
@@ -38,21 +38,21 @@ class Kmer:
     """
 
     def __init__(self, sequences: Sequence[str]) -> None:
-        _check_whole(sequences)
-        residue, beside = _counted(sequences)
+        _check_complete(sequences)
+        residue, neighbour = _counted(sequences)
         alone = _frequency(residue)
-        left = _smoothed(_tally(beside[-1], residue), alone)
-        both = _smoothed(_tally(beside[-1], beside[1], residue), left[:, None])
+        left = _smoothed(_tally(neighbour[-1], residue), alone)
+        both = _smoothed(_tally(neighbour[-1], neighbour[1], residue), left[:, None])
         self._table = both  # (22, 22, 20)
-        self._table[_UNKNOWN] = _smoothed(_tally(beside[1], residue), alone)
+        self._table[_UNKNOWN] = _smoothed(_tally(neighbour[1], residue), alone)
         self._table[:, _UNKNOWN] = left
         self._table[_UNKNOWN, _UNKNOWN] = alone
 
     def log_probs(self, text: str) -> np.ndarray:
         """As `Context.log_probs`."""
         symbols = _symbols(text)
-        beside = dict(zip(_SINGLES, _neighbours(symbols).T, strict=True))
-        return _with_known(symbols, self._table[beside[-1], beside[1]])
+        neighbour = dict(zip(_SINGLES, _neighbours(symbols).T, strict=True))
+        return _with_known(symbols, self._table[neighbour[-1], neighbour[1]])
 
 
 class Context:
@@ -60,13 +60,13 @@ class Context:
 
     A log-linear model. To the log frequency of a residue in training it adds weighted log ratios:
 
-    - for each neighbour at a distance of at most 6, that of the frequency beside this neighbour to the frequency alone;
-    - for the pairs of neighbours (-2, -1), (-1, 1) and (1, 2), that of the frequency beside the pair to what the two
-      neighbours say apart, q(a) proportional to p(a | one) p(a | other) / p(a);
+    - for each neighbour at a distance of at most 6, that of the frequency given this neighbour to the frequency alone;
+    - for the pairs of neighbours (-2, -1), (-1, 1) and (1, 2), that of the frequency given the pair to what the two
+      neighbours say separately, q(a) proportional to p(a | one) p(a | other) / p(a);
     - that of the frequency among the known residues of the text to the frequency alone.
 
-    Frequencies beside neighbours are smoothed (Witten and Bell 1991): (c + t q) / (n + t), t kinds of residues among n,
-    where q of one neighbour is the frequency alone. A masked neighbour says nothing; what lies beyond an end does.
+    Frequencies given neighbours are smoothed (Witten and Bell 1991): (c + t q) / (n + t), t kinds of residues among n,
+    where q of one neighbour is the frequency alone. A masked neighbour adds nothing; beyond an end is another symbol.
     Weights are the likeliest, by Newton's method, for masked residues of every fifth cluster of the training sequences
     (`natural.clusters`), with counts of the others. A normal prior of mean and deviation 1/2 and 1 keeps them finite.
     Then all are counted. Longer stretches of neighbours were tried and make held-out text less likely.
@@ -82,7 +82,7 @@ class Context:
     """
 
     def __init__(self, sequences: Sequence[str]) -> None:
-        _check_whole(sequences)
+        _check_complete(sequences)
         _, cluster = np.unique(clusters(sequences), return_inverse=True)
         self.weights = np.full(len(_SINGLES) + len(_PAIRS) + 1, 0.5)
         weighed = [sequence for sequence, at in zip(sequences, cluster, strict=True) if sequence and at % 5 == 4]
@@ -97,28 +97,28 @@ class Context:
         Raises:
             InputError: a letter that is neither a residue nor "?".
         """
-        symbols, found = _symbols(text), np.zeros((len(text), 20))
-        found[symbols == _UNKNOWN] = _normalised(self._frequency + self._ratios(text) @ self.weights)
-        return _with_known(symbols, found)
+        symbols, log_prob = _symbols(text), np.zeros((len(text), 20))
+        log_prob[symbols == _UNKNOWN] = _normalised(self._frequency + self._ratios(text) @ self.weights)
+        return _with_known(symbols, log_prob)
 
     def _count(self, sequences: Sequence[str]) -> None:
-        residue, beside = _counted(sequences)
+        residue, neighbour = _counted(sequences)
         self._frequency = _frequency(residue)
         self._single, self._pair = {}, {}
         for at in _SINGLES:
-            self._single[at] = _smoothed(_tally(beside[at], residue), self._frequency) - self._frequency
+            self._single[at] = _smoothed(_tally(neighbour[at], residue), self._frequency) - self._frequency
         for one, other in _PAIRS:
             apart = _normalised(self._frequency + self._single[one][:, None] + self._single[other])
-            self._pair[one, other] = _smoothed(_tally(beside[one], beside[other], residue), apart) - apart
+            self._pair[one, other] = _smoothed(_tally(neighbour[one], neighbour[other], residue), apart) - apart
 
     def _ratios(self, text: str) -> np.ndarray:
         """(M, 20, 16) log ratios for the M masked residues of a text."""
         symbols = _symbols(text)
-        beside = dict(zip(_SINGLES, _neighbours(symbols)[symbols == _UNKNOWN].T, strict=True))
+        neighbour = dict(zip(_SINGLES, _neighbours(symbols)[symbols == _UNKNOWN].T, strict=True))
         prior = _PRIOR * np.exp(self._frequency)
         among = np.log((np.bincount(symbols, minlength=_SYMBOLS)[:20] + prior) / (np.sum(symbols < _UNKNOWN) + _PRIOR))
-        ratios = [table[beside[at]] for at, table in self._single.items()]
-        ratios += [table[beside[one], beside[other]] for (one, other), table in self._pair.items()]
+        ratios = [table[neighbour[at]] for at, table in self._single.items()]
+        ratios += [table[neighbour[one], neighbour[other]] for (one, other), table in self._pair.items()]
         return np.stack([*ratios, np.broadcast_to(among - self._frequency, ratios[0].shape)], -1)
 
     def _weigh(self, sequences: Sequence[str]) -> None:
@@ -160,7 +160,7 @@ def measure(
     Efron 1979): residues of one sequence depend on each other.
 
     Args:
-        sequences, texts: the same, whole and masked.
+        sequences, texts: the same, complete and masked.
         log_probs: text of L residues -> (L, 20), see `Context.log_probs`.
 
     Raises:
@@ -168,9 +168,9 @@ def measure(
     """
     rows = []
     for sequence, text in zip(sequences, texts, strict=True):
-        true, found = _masked(sequence, text), log_probs(text)[_symbols(text) == _UNKNOWN]
-        lost = -found[np.arange(len(true)), true].sum()
-        rows.append((len(true), lost, np.sum(found.argmax(1) == true)))
+        true, log_prob = _masked(sequence, text), log_probs(text)[_symbols(text) == _UNKNOWN]
+        lost = -log_prob[np.arange(len(true)), true].sum()
+        rows.append((len(true), lost, np.sum(log_prob.argmax(1) == true)))
     table = np.array(rows, float).reshape(-1, 3)
     check(table[:, 0].sum() > 0, "no residue is masked", f"mark some as {MASK}")
     draws = np.random.default_rng(seed)
@@ -186,13 +186,13 @@ def measure(
     }
 
 
-def _check_whole(sequences: Sequence[str]) -> None:
+def _check_complete(sequences: Sequence[str]) -> None:
     check(any(sequences), "there are no sequences to count in", "give training sequences")
-    check(MASK not in "".join(sequences), "a training sequence has a masked residue", "give whole sequences")
+    check(MASK not in "".join(sequences), "a training sequence has a masked residue", "give complete sequences")
 
 
 def _counted(sequences: Sequence[str]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-    """All residues (N) int64, and the symbols beside them (N) by distance."""
+    """All residues (N) int64, and the symbols next to them (N) by distance."""
     symbols = [_symbols(sequence) for sequence in sequences]
     neighbours = np.concatenate([_neighbours(each) for each in symbols])
     return np.concatenate(symbols), dict(zip(_SINGLES, neighbours.T, strict=True))
@@ -200,14 +200,14 @@ def _counted(sequences: Sequence[str]) -> tuple[np.ndarray, dict[int, np.ndarray
 
 def _frequency(residue: np.ndarray) -> np.ndarray:
     """(20) logs of the shares."""
-    counts = np.bincount(residue, minlength=20) + 1.0  # so that none is impossible
+    counts = np.bincount(residue, minlength=20) + 1.0  # so that every residue is possible
     return np.log(counts / counts.sum())
 
 
-def _with_known(symbols: np.ndarray, found: np.ndarray) -> np.ndarray:
+def _with_known(symbols: np.ndarray, log_prob: np.ndarray) -> np.ndarray:
     """(L, 20) log-probabilities, with those of the known symbols certain."""
     certain = np.where(np.arange(20) == symbols[:, None], 0.0, -np.inf)
-    return np.where((symbols == _UNKNOWN)[:, None], found, certain)
+    return np.where((symbols == _UNKNOWN)[:, None], log_prob, certain)
 
 
 def _symbols(text: str) -> np.ndarray:
@@ -230,7 +230,7 @@ def _neighbours(symbols: np.ndarray) -> np.ndarray:
 
 
 def _tally(*symbols: np.ndarray) -> np.ndarray:
-    """(22, ..., 20) int64 how often symbols, residues last, stand together."""
+    """(22, ..., 20) int64 how often symbols, residues last, occur together."""
     shape = (_SYMBOLS,) * (len(symbols) - 1) + (20,)
     return np.bincount(np.ravel_multi_index(symbols, shape), minlength=np.prod(shape)).reshape(shape)
 

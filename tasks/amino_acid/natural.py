@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from constrained_dg.errors import check
+from constrained_dg.errors import check, needs
 
 DATA = Path(__file__).parent / "data"
 #: Residues of the short words by which sequences are compared.
@@ -60,9 +60,9 @@ class Similar:
 
     def shared(self, sequence: str) -> np.ndarray:
         """(N) int64 distinct words that each has in common with a sequence."""
-        found = [self._holders[word] for word in words(sequence) if word in self._holders]
+        positions = [self._holders[word] for word in words(sequence) if word in self._holders]
         empty = np.zeros(0, np.int64)
-        return np.bincount(np.concatenate([empty, *found]), minlength=len(self.sequences))
+        return np.bincount(np.concatenate([empty, *positions]), minlength=len(self.sequences))
 
     def linked(self, sequence: str) -> np.ndarray:
         """(L) int64 ascending indices of those linked to a sequence."""
@@ -82,10 +82,10 @@ def clusters(sequences: Sequence[str]) -> np.ndarray:
         waiting = [start] if first[start] < 0 else []
         first[waiting] = start
         while waiting:
-            found = similar.linked(sequences[waiting.pop()])
-            found = found[first[found] < 0]
-            first[found] = start
-            waiting += found.tolist()
+            linked = similar.linked(sequences[waiting.pop()])
+            linked = linked[first[linked] < 0]
+            first[linked] = start
+            waiting += linked.tolist()
     return first
 
 
@@ -95,7 +95,8 @@ def identical(one: str, other: str, free_ends: bool = False) -> int:
     Args:
         free_ends: residues of `other` before and after those of `one` cost nothing, as where `one` is a fragment.
     """
-    from Bio.Align import PairwiseAligner
+    with needs("biopython", "aligning sequences"):
+        from Bio.Align import PairwiseAligner
 
     # Renamed in Biopython 1.86.
     name = "end_deletion_score" if hasattr(PairwiseAligner, "end_deletion_score") else "query_end_gap_score"
@@ -122,6 +123,6 @@ def nearest(sequences: Sequence[str], training: Sequence[str]) -> np.ndarray:
     for at, sequence in enumerate(sequences):
         shared = similar.shared(sequence)
         closest = [other for other in np.argsort(-shared, kind="stable")[:_ALIGNED] if shared[other]]
-        found = [identical(sequence, training[other], free_ends=True) for other in closest]
-        best[at] = max(found, default=0) / len(sequence)
+        equal = [identical(sequence, training[other], free_ends=True) for other in closest]
+        best[at] = max(equal, default=0) / len(sequence)
     return best

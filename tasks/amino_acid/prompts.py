@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .requirements import PH, Requirements
 from .residues import FIRST_KIND, FIRST_NUMBER, KINDS, NUMBERS, OPEN
+from .specification import PH, Requirements
 
 #: Tokens of a prompt: kind, residues (two numbers), charge, hydropathy.
 PROMPT = 5
@@ -23,12 +23,14 @@ def prompt_of(kind: str, residues: int | None, charge: float | None, hydropathy:
     return [FIRST_KIND + KINDS.index(kind), *(OPEN if number is None else FIRST_NUMBER + number for number in numbers)]
 
 
-def prompt_for(asked: Requirements) -> list[int]:
+def prompt_for(requirements: Requirements) -> list[int]:
     """The prompt of requirements, as in training: the middle of narrow bounds, nothing of wide ones, and no charge at
     another pH than that of training."""
-    low, high = asked.length
+    low, high = requirements.length
     middles = []
-    for bounds, widest in zip((asked.charge if asked.ph == PH else None, asked.hydropathy), _WIDEST, strict=True):
+    for bounds, widest in zip(
+        (requirements.charge if requirements.ph == PH else None, requirements.hydropathy), _WIDEST, strict=True
+    ):
         narrow = bounds is not None and bounds[1] - bounds[0] <= widest
         middles.append((bounds[0] + bounds[1]) / 2 if narrow else None)
-    return prompt_of(asked.kind, low if low == high else None, *middles)
+    return prompt_of(requirements.kind, low if low == high else None, *middles)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from constrained_dg.errors import InputError, check, is_count
+from constrained_dg.errors import InputError, check, is_count, needs
 from constrained_dg.files import read_text
 
 from .residues import RESIDUES
@@ -60,13 +60,13 @@ class Pattern:
 
     @property
     def longest(self) -> int | None:
-        """Residues of the longest match; None where there is no such, as with *."""
+        """Residues of the longest match; None where no length is the longest, as with *."""
         most = [most for _, _, most in self.elements if most is not None]
         return sum(most) if len(most) == len(self.elements) else None
 
     @property
     def regex(self) -> str:
-        """The same for `re.search`. It is made without the automata, so that each can judge the other."""
+        """The pattern for `re.search`, made without the automata, so that each can judge the other."""
         parts = []
         for at, (residues, least, most) in enumerate(self.elements):
             bare = f"[{''.join(sorted(residues))}]" + _repeated(least, most)
@@ -99,10 +99,10 @@ def parse_pattern(text: str) -> Pattern:
     elements = []
     start_optional = end_optional = False
     for at, part in enumerate(parts):
-        found = ELEMENT.fullmatch(part)
-        if found is None:
+        element = ELEMENT.fullmatch(part)
+        if element is None:
             raise InputError(f"{what}: {_fault(part)}", SYNTAX)
-        one, low, high, star = found.groups()
+        one, low, high, star = element.groups()
         bare = one
         if at == 0 and one.startswith("[<"):
             bare, start_optional = f"[{bare[2:]}", True
@@ -131,12 +131,12 @@ def _short(text: str) -> str:
 
 
 def _residues(one: str, part: str, what: str) -> frozenset[str]:
-    """The residues that an element stands for, given without its repetition and the ends of the sequence."""
+    """The residues that an element means, given without its repetition and the ends of the sequence."""
     if one in ("x", "X"):
         return ANY
     letters = one.strip("[]{}")
     check(bool(letters), f"{what}: {_short(part)} names no residue", "list some, as in [ALT] or {AM}")
-    hint = f"write {RESIDUES}, B for [DN], Z for [EQ]; x stands alone, < in the first and > in the last of []"
+    hint = f"write {RESIDUES}, B for [DN], Z for [EQ]; x is alone, < in the first and > in the last of []"
     for letter in letters:
         check(letter in ANY or letter in EITHER, f"{what}: {letter!r} in {_short(part)} is not a residue", hint)
     named = frozenset("".join(EITHER.get(letter, letter) for letter in letters))
@@ -146,9 +146,9 @@ def _residues(one: str, part: str, what: str) -> frozenset[str]:
 
 
 def _fault(part: str) -> str:
-    """What is wrong with what stands between two dashes and is no element."""
+    """What is wrong with a text between two dashes that is not an element."""
     if not part:
-        return "an element is missing beside a dash"
+        return "an element is missing next to a dash"
     if any(part.count(one) != part.count(other) for one, other in ("[]", "{}", "()")):
         return f"{_short(part)} has a bracket without its partner"
     if re.fullmatch(rf"{ONE}\([^()]*\)", part):
@@ -165,25 +165,12 @@ class Dfa:
     Attributes:
         table: (Q, 20) int64, the state after each residue of RESIDUES in each state; -1 where no answer is accepted.
         start: state.
-        accepting: states in which a sequence may end; none where no sequence is accepted.
+        accepting: states in which a sequence may end; empty where no sequence is accepted.
     """
 
     table: np.ndarray
     start: int
     accepting: frozenset[int]
-
-
-def accepts(dfa: Dfa, text: str) -> bool:
-    """Whether the automaton accepts the whole sequence.
-
-    Raises:
-        InputError: a letter that is no residue.
-    """
-    state = dfa.start
-    for letter in text:
-        check(letter in ANY, f"{letter!r} in {_short(text)} is not a residue", f"write {RESIDUES}")
-        state = -1 if state < 0 else int(dfa.table[state, RESIDUES.index(letter)])
-    return state in dfa.accepting
 
 
 @lru_cache(maxsize=64)
@@ -213,8 +200,9 @@ def avoids(pattern: Pattern) -> Dfa:
     Raises:
         InputError: it needs more than 32,768 states before it is made as small as can be.
     """
-    found = _determinised(pattern)
-    return _minimised(Dfa(found.table, found.start, frozenset(range(len(found.table))) - found.accepting))
+    matching = _determinised(pattern)
+    rejecting = frozenset(range(len(matching.table))) - matching.accepting
+    return _minimised(Dfa(matching.table, matching.start, rejecting))
 
 
 def at(pattern: Pattern, position: int) -> Dfa:
@@ -233,12 +221,12 @@ def at(pattern: Pattern, position: int) -> Dfa:
 def occurrences(pattern: Pattern, text: str) -> list[tuple[int, int]]:
     """All matches as (begin, end), half-open and from 0, overlapping ones too; of one beginning, the longest.
 
-    A letter that is no residue, such as ?, matches nothing.
+    A letter that is not a residue, such as ?, matches nothing.
     """
     regex = re.compile(pattern.regex)
     # Longer repeats come first in a regular expression, and all that can be left out are repeats: a first match is a
     # longest one.
-    return [found.span() for begin in range(len(text) + 1) if (found := regex.match(text, begin))]
+    return [match.span() for begin in range(len(text) + 1) if (match := regex.match(text, begin))]
 
 
 def read_prosite(path: Path | str) -> list[Pattern]:
@@ -247,11 +235,12 @@ def read_prosite(path: Path | str) -> list[Pattern]:
     Raises:
         InputError: a file that cannot be read, or that holds something else; it names the file and the record.
     """
-    from Bio.ExPASy import Prosite
+    with needs("biopython", "reading a PROSITE file"):
+        from Bio.ExPASy import Prosite
 
     text = read_text(path, "give a file of PROSITE records, such as prosite.dat")
     # Biopython passes over a record that is cut short.
-    check(text.rstrip().endswith("//"), f"{path} does not end with //", "it may be cut short, or of another kind")
+    check(text.rstrip().endswith("//"), f"{path} does not end with //", "it may be cut short, or another kind of file")
     try:
         records = list(Prosite.parse(io.StringIO(text)))
     except Exception as error:  # Biopython raises whatever its parsing meets
@@ -264,7 +253,7 @@ def read_prosite(path: Path | str) -> list[Pattern]:
                 patterns.append(parse_pattern(record.pattern))
             except InputError as error:
                 raise InputError(f"{path}, {record.accession or record.name}: {error}") from None
-    check(bool(patterns), f"{path} holds no pattern", "a pattern stands in lines that begin with PA")
+    check(bool(patterns), f"{path} holds no pattern", "patterns are in lines that begin with PA")
     return patterns
 
 
@@ -273,7 +262,7 @@ def _determinised(pattern: Pattern, position: int | None = None) -> Dfa:
 
     The pattern is spread out, a place for each residue that a match may span. A set of places, the bits of an integer,
     says how far each match that is under way has come; the last bit says that one is complete. Places that may be
-    skipped stand first in their element: behind them a place is the residues still to come, so matches that differ only
+    skipped come first in their element: behind them a place is the residues still to come, so matches that differ only
     in where they began fall together, and PS00107 needs half as many states.
     """
     # 1. Places: what each reads, whether it may be skipped, and whether it may be read again (*).
@@ -299,17 +288,17 @@ def _determinised(pattern: Pattern, position: int | None = None) -> Dfa:
 
     # 2. States, in the order in which they are reached.
     complete = 1 << len(places)
-    held = 0 if pattern.end else complete
+    final = 0 if pattern.end else complete
     fresh = 1 if position is None and not pattern.start else 0
     begin = skipping(3 if pattern.start_optional and (position or 1) == 1 else 1)
-    number = {held if begin & held else begin: 0}
+    number = {final if begin & final else begin: 0}
     distinct = sorted(set(reads))
     rows: list[list[int]] = []
     for active in (order := list(number)):  # grows as states are found
         row = []
         for read in distinct:
-            to = active if active & held else skipping((active & read) << 1 | active & read & again | fresh)
-            to = held if to & held else to
+            to = active if active & final else skipping((active & read) << 1 | active & read & again | fresh)
+            to = final if to & final else to
             if to not in number:
                 few = len(number) < MOST_STATES
                 instead = "give an earlier position" if position else "name its place: at=POSITION:PATTERN"
@@ -340,7 +329,7 @@ def _minimised(dfa: Dfa) -> Dfa:
     _, first = np.unique(groups, return_index=True)
     table = groups[dfa.table[first]]
     accepting = np.isin(first, list(dfa.accepting))
-    # Of the states from which none accepts, one is left: it leads to itself alone.
+    # At most one state is left from which no state accepts: it leads to itself alone.
     dead = ~accepting & (table == np.arange(count)[:, None]).all(1)
     number = np.full(count, -1)
     order = [int(groups[dfa.start])]

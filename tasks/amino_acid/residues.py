@@ -22,7 +22,7 @@ def tokens_of(sequence: str, length: int) -> list[int]:
 
 
 def sequence_of(tokens: list[int]) -> str:
-    """The residues before the first token that is none."""
+    """The residues before the first token that is not a residue."""
     letters = ""
     for token in tokens:
         if not FIRST_RESIDUE <= token < FIRST_KIND:

@@ -1,23 +1,22 @@
-"""Random requirements that a natural sequence meets by construction, and some that nothing can meet."""
+"""Random requirements that a natural sequence meets by construction."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import ceil, floor
 
 import numpy as np
 
 from . import properties, prosite
 from .prosite import Pattern, parse_pattern
-from .requirements import Composition, Requirements
 from .residues import RESIDUES
+from .specification import Composition, Requirements
 
-#: Kinds of rule sets; the last asks for all of it.
+#: Kinds of rule sets; the last requires all of it.
 RULES = ("motif", "avoid", "charge", "composition", "hydropathy", "everything")
 #: What people avoid: glycosylation sites, cleavage by trypsin and by TEV protease, cysteines, methionines within.
 AVOIDED = ("N-{P}-[ST]-{P}", "[KR]-{P}", "E-x(2)-Y-x-Q-[GS]", "C", "x-M", "D-[PG]", "N-G", "[FWY]-[FWY]")
-#: Residues that are alike, from which patterns are made.
+#: Residues that are alike, from which patterns are values.
 ALIKE = ("ILMV", "FWY", "KR", "DE", "ST", "NQ", "AG", "HKR", "ACGST", "FILMVWY")
 GROUPS = ("KR", "DE", "FWY", "AILMFVW", "STNQ", "GP", "C", "H", "A")
 
@@ -52,33 +51,35 @@ def planted(
 
     Args:
         sequence: of 20 to 250 residues, that it need not be natural.
-        patterns: asked for instead of random ones where they match the sequence.
+        patterns: required instead of random ones where they match the sequence.
         name: the kind of sequence.
     """
     every, length = rules == "everything", len(sequence)
-    made: dict = {"length": (length, length), "kind": name}
+    values: dict = {"length": (length, length), "kind": name}
     if draws.random() < 0.25:
-        made["length"] = (max(1, length - int(draws.integers(1, 10))), min(250, length + int(draws.integers(1, 10))))
+        values["length"] = (max(1, length - int(draws.integers(1, 10))), min(250, length + int(draws.integers(1, 10))))
     if rules == "motif" or every:
-        own = [pattern for pattern in patterns if prosite.occurrences(pattern, sequence)]
-        own += [random_pattern(sequence, draws) for _ in range(1 if own or every else int(draws.integers(1, 3)))]
-        made["contains"] = tuple(own[:2])
+        matching = [pattern for pattern in patterns if prosite.occurrences(pattern, sequence)]
+        matching += [
+            random_pattern(sequence, draws) for _ in range(1 if matching or every else int(draws.integers(1, 3)))
+        ]
+        values["contains"] = tuple(matching[:2])
         if rules == "motif" and draws.random() < 0.4:
             at = int(draws.integers(max(1, length - 4)))
-            made["places"] = ((at + 1, parse_pattern("-".join(sequence[at : at + 3]))),)
+            values["places"] = ((at + 1, parse_pattern("-".join(sequence[at : at + 3]))),)
     if rules in ("avoid", "motif") or every:
         free = [p for p in map(parse_pattern, AVOIDED) if not prosite.occurrences(p, sequence)]
         count = min(len(free), int(draws.integers(1, 4)))
-        made["avoids"] = tuple(free[int(at)] for at in draws.choice(len(free), count, replace=False)) if count else ()
+        values["avoids"] = tuple(free[int(at)] for at in draws.choice(len(free), count, replace=False)) if count else ()
     if rules == "charge" or every:
-        made["charge"] = _around(properties.charge(sequence), draws.uniform(0.3, 3), draws)
+        values["charge"] = _around(properties.charge(sequence), draws.uniform(0.3, 3), draws)
     if rules == "hydropathy" or every:
-        made["hydropathy"] = _around(properties.hydropathy(sequence), draws.uniform(0.05, 0.4), draws)
+        values["hydropathy"] = _around(properties.hydropathy(sequence), draws.uniform(0.05, 0.4), draws)
     if rules == "hydropathy":
-        made["mass"] = _around(properties.mass(sequence), draws.uniform(10, 400), draws)
+        values["mass"] = _around(properties.mass(sequence), draws.uniform(10, 400), draws)
     if rules == "composition" or every:
-        made["composition"] = tuple(_group(sequence, draws) for _ in range(1 if every else int(draws.integers(1, 4))))
-    return Requirements(**made)
+        values["composition"] = tuple(_group(sequence, draws) for _ in range(1 if every else int(draws.integers(1, 4))))
+    return Requirements(**values)
 
 
 def _around(value: float, width: float, draws: np.random.Generator) -> tuple[float, float]:
@@ -89,31 +90,11 @@ def _around(value: float, width: float, draws: np.random.Generator) -> tuple[flo
 
 def _group(sequence: str, draws: np.random.Generator) -> Composition:
     residues = GROUPS[int(draws.integers(len(GROUPS)))]
-    held = sum(sequence.count(letter) for letter in residues)
+    count = sum(sequence.count(letter) for letter in residues)
     if draws.random() < 0.5:
-        low = max(0, held - int(draws.integers(3)))
-        return Composition(residues, low, held + int(draws.integers(3)), False)
-    share = 100 * held / len(sequence)
+        low = max(0, count - int(draws.integers(3)))
+        return Composition(residues, low, count + int(draws.integers(3)), False)
+    share = 100 * count / len(sequence)
     return Composition(
         residues, max(0, floor(share - draws.uniform(1, 6))), min(100, ceil(share + draws.uniform(1, 6))), True
     )
-
-
-def unsatisfiable(requirements: Requirements, draws: np.random.Generator) -> tuple[Requirements, str]:
-    """The same with one requirement more that contradicts them, and why nothing can satisfy them now, by arithmetic."""
-    low, high = requirements.length
-    kind = int(draws.integers(4))
-    if kind == 0 and requirements.contains:
-        avoids = (*requirements.avoids, requirements.contains[0])
-        return replace(requirements, avoids=avoids), "a pattern is asked for and avoided"
-    if kind == 1:
-        both = (Composition("KR", 60, 100, True), Composition("DE", 45, 100, True))
-        return replace(requirements, composition=both, length=(high, high)), "60 % and 45 % of the residues are 105 %"
-    if kind == 2:
-        few = (Composition("KRH", 0, 2, False),)
-        alone = replace(requirements, composition=few, hydropathy=None, mass=None)
-        return replace(alone, charge=(4.5, 12.0)), "3 positive groups carry less than 4.5"
-    avoids = tuple(parse_pattern(text) for text in ("[AGSTCNQPHDEKRWY]", "I-x"))
-    kept = replace(requirements, hydropathy=(-4.5, 1.8), avoids=avoids, composition=(), charge=None, mass=None)
-    least = "only F, L, M and V, whose hydropathies are 1.9 or more, and one I at the end, may stand"
-    return replace(kept, length=(max(low, 5), max(high, 5))), least

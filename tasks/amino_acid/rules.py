@@ -14,8 +14,8 @@ from constrained_dg.shapes import BoolTensor, IntTensor
 
 from . import properties, prosite
 from .prosite import Pattern
-from .requirements import Bounds, Requirements, is_placed, range_text
 from .residues import EOS, FIRST_KIND, FIRST_RESIDUE, RESIDUES, VOCABULARY, sequence_of, show
+from .specification import Bounds, Requirements, is_placed, range_text
 
 
 @lru_cache(maxsize=128)  # a rule keeps what its sweeps have worked out
@@ -27,45 +27,47 @@ def rule_of(requirements: Requirements) -> Constraint:
         return Unsatisfiable(requirements.canvas, str(error))
 
 
-def _parts(asked: Requirements) -> list[Constraint]:
-    (low, high), canvas = asked.length, asked.canvas
-    both = [pattern.text for pattern in asked.contains if pattern in asked.avoids]
+def _parts(requirements: Requirements) -> list[Constraint]:
+    (low, high), canvas = requirements.length, requirements.canvas
+    both = [pattern.text for pattern in requirements.contains if pattern in requirements.avoids]
     check(not both, f"contains={both and both[0]} and avoids= it too", "leave one of them out")
-    # 1. What may stand where, what is given, and the end.
+    # 1. Which residues may be where, what is given, and the end.
     may = torch.zeros(1, canvas, VOCABULARY, dtype=torch.bool)
     may[:, :high, FIRST_RESIDUE:FIRST_KIND] = True
     may[:, low:, EOS] = True
     parts: list[Constraint] = [Vocabulary(may, show)]
-    if asked.template is not None:
-        tokens, given = asked.pinned()
+    if requirements.template is not None:
+        tokens, given = requirements.pinned()
         parts.append(Pinned(torch.tensor([tokens]), torch.tensor([given]), VOCABULARY, show))
     if low < high:
         parts.append(_ends(canvas))
     # 2. Patterns.
-    parts += [Motif(pattern, kind, canvas) for pattern, kind in asked.motifs()]
-    placed = [(position, pattern) for position, pattern in asked.places if is_placed(pattern)]
+    parts += [Motif(pattern, kind, canvas) for pattern, kind in requirements.motifs()]
+    placed = [(position, pattern) for position, pattern in requirements.places if is_placed(pattern)]
     parts += [Vocabulary(_placed(pattern, position, canvas), show) for position, pattern in placed]
     # 3. Counts and shares.
-    for group in asked.composition:
+    for group in requirements.composition:
         if low == high or not group.percent:
             least, most = group.counts(high)
-            check(least <= most, f"{group.text}: no whole number of {high} residues lies between", "widen it")
+            check(least <= most, f"{group.text}: no whole number of {high} residues lies between", "widen the bounds")
             which = [FIRST_RESIDUE + RESIDUES.index(letter) for letter in sorted(set(group.residues))]
             parts.append(Count(which, least, most, canvas, VOCABULARY, range(high), show))
         else:
             percent = np.array([float(letter in group.residues) for letter in RESIDUES]) * 100
-            parts += means(percent, (group.low, group.high), asked.length, canvas, f"percent of {group.residues}")
+            parts += means(
+                percent, (group.low, group.high), requirements.length, canvas, f"percent of {group.residues}"
+            )
     # 4. Sums.
-    if asked.charge is not None:
-        parts.append(Charge(asked.charge, asked.ph, asked.length, canvas))
+    if requirements.charge is not None:
+        parts.append(Charge(requirements.charge, requirements.ph, requirements.length, canvas))
     for name, masses, water in properties.MASSES:
-        if (bounds := getattr(asked, name)) is not None:
-            weights, sums = _by_position(masses, asked.length, canvas), [bound - water for bound in bounds]
+        if (bounds := getattr(requirements, name)) is not None:
+            weights, sums = _by_position(masses, requirements.length, canvas), [bound - water for bound in bounds]
             parts.append(RealSum(weights, *sums, canvas, range(high), show, f"the {name} without a water"))
-    if asked.hydropathy is not None:
+    if requirements.hydropathy is not None:
         tenths = np.rint(properties.HYDROPATHY * 10)
-        low_tenths, high_tenths = (10 * bound for bound in asked.hydropathy)
-        parts += means(tenths, (low_tenths, high_tenths), asked.length, canvas, "tenths of hydropathy")
+        low_tenths, high_tenths = (10 * bound for bound in requirements.hydropathy)
+        parts += means(tenths, (low_tenths, high_tenths), requirements.length, canvas, "tenths of hydropathy")
     return parts
 
 
@@ -93,15 +95,15 @@ class Unsatisfiable(Constraint):
 
 
 def _ends(canvas: int) -> Automaton:
-    """Behind an EOS stands nothing else."""
+    """EOS is followed by EOS alone."""
     table = torch.full((2, VOCABULARY), -1)
     table[0, FIRST_RESIDUE:FIRST_KIND] = 0
     table[:, EOS] = 1
-    return Automaton(table, 0, [0, 1], canvas, show=show, what="an end behind which nothing stands")
+    return Automaton(table, 0, [0, 1], canvas, show=show, what="an end that nothing follows")
 
 
 def _placed(pattern: Pattern, position: int, canvas: int) -> BoolTensor:
-    """(1, T, V) what may stand where a pattern without ranges begins at a position."""
+    """(1, T, V) the tokens that are possible where a pattern without ranges begins at a position."""
     may = torch.ones(1, canvas, VOCABULARY, dtype=torch.bool)
     sets = [residues for residues, least, _ in pattern.elements for _ in range(least)]
     for at, residues in enumerate(sets, position - 1):
@@ -124,12 +126,12 @@ class Motif(Automaton):
 
     def __init__(self, pattern: Pattern, kind: str | int, length: int) -> None:
         self.pattern, self.kind = pattern, kind
-        found = prosite.automaton(pattern, kind)
-        table = torch.full((len(found.table), VOCABULARY), -1)
-        table[:, FIRST_RESIDUE:FIRST_KIND] = torch.from_numpy(found.table)
+        dfa = prosite.automaton(pattern, kind)
+        table = torch.full((len(dfa.table), VOCABULARY), -1)
+        table[:, FIRST_RESIDUE:FIRST_KIND] = torch.from_numpy(dfa.table)
         name = f"at={kind}:{pattern.text}" if isinstance(kind, int) else f"{kind}={pattern.text}"
-        check(bool(found.accepting), f"{name} fits no sequence", "change the pattern")
-        super().__init__(table, found.start, sorted(found.accepting), length, ([EOS], EOS), show, what=name)
+        check(bool(dfa.accepting), f"{name} fits no sequence", "change the pattern")
+        super().__init__(table, dfa.start, sorted(dfa.accepting), length, ([EOS], EOS), show, what=name)
 
     def violations(self, answer: IntTensor) -> BoolTensor:
         """What should not match: the matches. Else what a nearest sequence that matches changes."""
@@ -145,18 +147,18 @@ class Motif(Automaton):
         return blamed
 
     def explain(self, answer: IntTensor) -> list[list[str]]:
-        told = []
+        sentences = []
         for satisfied, tokens in zip(self.is_satisfied(answer).tolist(), answer.tolist(), strict=True):
             spans = prosite.occurrences(self.pattern, sequence_of(tokens))
             where = ", ".join(f"{begin + 1} to {end}" for begin, end in spans)
             missing = "nowhere" if self.kind == "contains" else f"not at {self.kind}"
             what = f"at {where}, and should not" if self.kind == "avoids" else missing
-            told.append([] if satisfied else [f"{self.pattern.text} matches {what}"])
-        return told
+            sentences.append([] if satisfied else [f"{self.pattern.text} matches {what}"])
+        return sentences
 
 
 def _by_position(residues: np.ndarray, length: tuple[int, int], canvas: int) -> torch.Tensor:
-    """(T, V) what each token adds: residues their weight, EOS nothing, what cannot stand there least."""
+    """(T, V) what each token adds: residues their weight, EOS nothing, tokens that are impossible there the least."""
     weights = np.full((canvas, VOCABULARY), residues.min())
     weights[:, FIRST_RESIDUE:FIRST_KIND] = residues
     weights[length[0] :] = np.where(np.arange(VOCABULARY) < FIRST_RESIDUE, 0.0, weights[length[0] :])
@@ -192,12 +194,12 @@ class Mean(RealSum):
         super().__init__(weights, *sums, canvas, range(length[1]), show, name)
 
     def explain(self, answer: IntTensor) -> list[list[str]]:
-        told = []
+        sentences = []
         for satisfied, tokens in zip(self.is_satisfied(answer).tolist(), answer.tolist(), strict=True):
             at = [RESIDUES.index(letter) for letter in sequence_of(tokens)]
             mean = float(self.residues[at].mean()) if at else 0.0
-            told.append([] if satisfied else [f"{self.what}: {mean:.4g}, not within {range_text(*self.bounds)}"])
-        return told
+            sentences.append([] if satisfied else [f"{self.name}: {mean:.4g}, not within {range_text(*self.bounds)}"])
+        return sentences
 
 
 def means(residues: np.ndarray, bounds: Bounds, length: tuple[int, int], canvas: int, name: str) -> list[Mean]:
@@ -239,7 +241,7 @@ class Charge(RealSum):
         weights[0, :FIRST_RESIDUE] = weights[0, FIRST_KIND:] = weights[0, FIRST_RESIDUE:FIRST_KIND].min()
         super().__init__(weights, *bounds, canvas, range(length[1]), show, f"the charge at pH {ph:g}")
 
-    def sums(self, answer: IntTensor) -> torch.Tensor:
+    def totals(self, answer: IntTensor) -> IntTensor:
         residues = (answer >= FIRST_RESIDUE) & (answer < FIRST_KIND)
         end = (residues.long().cumprod(1).sum(1) - 1).clamp(min=0)
-        return super().sums(answer) + self.last[answer.gather(1, end[:, None])[:, 0]]
+        return super().totals(answer) + self.in_steps(self.last)[answer.gather(1, end[:, None])[:, 0]]

@@ -20,13 +20,13 @@ from constrained_dg.constraints.different_across import DifferentAcross
 from constrained_dg.constraints.pinned import Pinned
 from constrained_dg.errors import check, is_count
 from constrained_dg.evaluation import Outcome
-from constrained_dg.intervals import mean_interval, wilson
+from constrained_dg.intervals import mean_interval, metric, share
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Symmetric, Task
 
 from . import drawing, tabu
-from .files import read_graphs
 from .graph import Graph, random_graph, reordered
+from .graph_files import located, read_graphs, whole_number
 
 PAD, EOS = 0, 1
 #: Prompt tokens of a node, by its degree over the number of colors: below 1 it can always be colored last.
@@ -43,7 +43,7 @@ LABEL_MOVES = 3_000
 #: Tiers: the most nodes of each.
 TIERS = (32, 64, 128, MOST_NODES)
 #: Columns of a table that say how many colors to use, the first that is there.
-COLUMNS = ("k", "colors", "colours", "best_known_colors", "best_known_colours", "chromatic")
+COLUMNS = ("k", "colors", "colours", "best_known_colors", "best_known_colours", "chromatic", "chromatic_number")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class ColoringProblem(Problem):
             InputError: a graph or a number of colors that the task cannot hold.
         """
         check(graph.nodes <= MOST_NODES, f"a graph of {graph.nodes} nodes", f"at most {MOST_NODES} can be colored")
-        check(1 <= k <= MOST_COLORS, f"k={k} colors", f"use 1 to {MOST_COLORS}")
+        check(is_count(k, 1) and k <= MOST_COLORS, f"k={k} colors", f"use 1 to {MOST_COLORS}")
         clique = tuple(tabu.clique_of(graph))
         tier = f"nodes to {next(most for most in TIERS if graph.nodes <= most)}"
         solution = None if solution is None else tuple(int(color) for color in solution)
@@ -144,7 +144,8 @@ class Coloring(Task):
         InputError: a value out of range.
     """
 
-    name = "coloring"
+    name = "graph/coloring"
+    samplers = ("guaranteed", "cold")
     vocab_size = VOCAB_SIZE
     blank_id = PAD
     padding_id = EOS
@@ -286,25 +287,31 @@ class Coloring(Task):
         return Symmetric(turned, self.rules(turned), undo)
 
     def read(self, path: str) -> list[ColoringProblem]:
-        """Graphs of a file or folder (`files.read_graphs`).
+        """Graphs of a file or folder (`graph_files.read_graphs`).
 
-        A table may say how many colors to use, in a column k, colors, best_known_colours or chromatic; without one it
-        is what DSATUR needs.
+        A table may say how many colors to use, in one of `COLUMNS`; without one it is what DSATUR needs.
         """
         problems = []
-        for named in read_graphs(path):
-            given = next((named.columns[column] for column in COLUMNS if column in named.columns), None)
-            check(given is None or given.isdecimal(), f"{path}, {named.name}: {given!r} colors", "give a whole number")
-            k = dsatur(named.graph) if given is None else int(given)
-            problems.append(ColoringProblem.of(named.graph, k))
+        for named in read_graphs(path, MOST_NODES, COLUMNS):
+            given = named.column(COLUMNS)
+            k = dsatur(named.graph) if given is None else located(f"{named.source}: k", whole_number, given)
+            problems.append(located(named.source, ColoringProblem.of, named.graph, k))
         return problems
 
     def parse(self, text: str) -> ColoringProblem:
         """K:GRAPH6 from the command line, such as 3:DQc; without K: it is what DSATUR needs."""
-        colors, colon, graph6 = text.rpartition(":")
-        check(colors.isdecimal() or not colon, f"{text[:40]!r} begins with {colors!r}", "write K:GRAPH6, as in 3:DQc")
-        graph = Graph.from_graph6(graph6)
-        return ColoringProblem.of(graph, int(colors) if colon else dsatur(graph))
+        colors, colon, graph6 = text.strip().partition(":")
+        if not colon or not colors or colors.startswith(">>"):  # sparse6 begins with a colon
+            return self.problem(Graph.from_graph6(text, MOST_NODES))
+        check(colors.isdecimal(), f"{text[:40]!r} begins with {colors[:40]!r}", "write K:GRAPH6, as in 3:DQc")
+        return self.problem(Graph.from_graph6(graph6, MOST_NODES), whole_number(colors))
+
+    def problem(self, graph: object, k: int | None = None) -> ColoringProblem:
+        """The problem of a networkx graph, a list of edges or a matrix (`Graph.of_any`), with the colors that DSATUR
+        needs where k is None."""
+        graph = Graph.of_any(graph)
+        check(graph.nodes <= MOST_NODES, f"a graph of {graph.nodes} nodes", f"at most {MOST_NODES} can be colored")
+        return ColoringProblem.of(graph, dsatur(graph) if k is None else k)
 
     def decode(self, problem: ColoringProblem, answer: IntTensor) -> str:
         """The color of each node, from 1."""
@@ -315,13 +322,13 @@ class Coloring(Task):
         fewer were used, of what is solved."""
         needed = {outcome.problem.text: dsatur(outcome.problem.graph) for outcome in outcomes}
         reached = sum(needed[outcome.problem.text] <= outcome.problem.k for outcome in outcomes)
-        low_high = list(wilson(reached, len(outcomes)))
-        metrics = {"dsatur": {"value": reached / len(outcomes), "n": len(outcomes), "ci95": low_high}}
+        metrics = {"dsatur": share(reached, len(outcomes))}
         below = [needed[o.problem.text] - o.tokens.unique().numel() for o in outcomes if o.solved]
         if len(below) >= 2:
-            shift = min(0, *below)
-            interval = [bound + shift for bound in mean_interval([value - shift for value in below])]
-            metrics["colors_below_dsatur"] = {"value": sum(below) / len(below), "n": len(below), "ci95": interval}
+            # The interval of a mean is cut at 0, so that values are counted from the lowest.
+            lowest = min(0, *below)
+            interval = [bound + lowest for bound in mean_interval([value - lowest for value in below])]
+            metrics["colors_below_dsatur"] = metric(sum(below) / len(below), len(below), interval)
         return metrics
 
     def draw(self, problem: ColoringProblem, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:

@@ -5,16 +5,17 @@ Validity is judged here by networkx alone, apart from the rules that samplers ob
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
-from constrained_dg.intervals import wilson
+from constrained_dg.intervals import resampled, share
 
 from .families import Family
 from .graph import Graph
+from .isomorphism import Classes
 
 #: Resamples of a bootstrap.
 _RESAMPLES = 500
@@ -34,26 +35,6 @@ def belongs(graph: Graph, family: Family) -> bool:
     if family.name == "connected":
         return len(graph.edges) == numbers[1]
     return nx.is_tree(shown) if family.name == "tree" else nx.is_planar(shown)
-
-
-class Classes:
-    """Graphs up to isomorphism: by fingerprint, then exactly."""
-
-    def __init__(self, graphs: Iterable[Graph] = ()) -> None:
-        self._known: dict[int, list[Graph]] = {}
-        for graph in graphs:
-            self.add(graph)
-
-    def __contains__(self, graph: Graph) -> bool:
-        alike = self._known.get(graph.fingerprint, ())
-        return any(nx.is_isomorphic(graph.networkx, other.networkx) for other in alike)
-
-    def add(self, graph: Graph) -> bool:
-        """Whether it is isomorphic to none so far."""
-        new = graph not in self
-        if new:
-            self._known.setdefault(graph.fingerprint, []).append(graph)
-        return new
 
 
 def degree_histogram(graph: Graph) -> np.ndarray:
@@ -124,12 +105,9 @@ def distance(graphs: Sequence[Graph], references: Sequence[Graph], statistic: st
         return discrepancy(similar, np.pad(one / first, (0, second)), np.pad(other / second, (first, 0)))
 
     whole = value(np.ones(first), np.ones(second))
-    resampled = [
-        value(draws.multinomial(first, np.ones(first) / first), draws.multinomial(second, np.ones(second) / second))
-        for _ in range(_RESAMPLES)
-    ]
-    half = 1.96 * float(np.std(resampled))
-    return {"value": whole, "n": first, "ci95": [max(0.0, whole - half), whole + half]}
+    weights = [(np.ones(count) / count, count) for count in (first, second)]
+    spread = [value(*(draws.multinomial(count, even) for even, count in weights)) for _ in range(_RESAMPLES)]
+    return resampled(whole, first, spread, lowest=0.0)
 
 
 def measure(
@@ -138,7 +116,8 @@ def measure(
     """Metrics of generated graphs, each {"value", "n", "ci95"}.
 
     "valid": of all. "unique": classes among the valid ones, of these. "novel": those of them isomorphic to no training
-    and no reference graph, of these. "valid_unique_novel": of all. "NAME_distance" to the references, of all graphs,
+    and no reference graph, of these; what cannot be decided within a bound counts as neither unique nor novel
+    (`isomorphism.Classes`). "valid_unique_novel": of all. "NAME_distance" to the references, of all graphs,
     valid or not; "NAME_floor": the same of as many training graphs as there are references.
     """
     valid = [graph for graph, family in zip(graphs, families, strict=True) if belongs(graph, family)]
@@ -151,11 +130,7 @@ def measure(
         "novel": (novel, unique),
         "valid_unique_novel": (novel, graphs),
     }
-    found = {
-        name: {"value": len(part) / len(whole), "n": len(whole), "ci95": list(wilson(len(part), len(whole)))}
-        for name, (part, whole) in shares.items()
-        if whole
-    }
+    found = {name: share(len(kept), len(of)) for name, (kept, of) in shares.items() if of}
     for name in STATISTICS if references else ():
         found[f"{name}_distance"] = distance(graphs, references, name)
         if training:

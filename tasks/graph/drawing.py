@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import matplotlib
 import networkx as nx
 import numpy as np
 
@@ -56,6 +55,8 @@ def plot_graph(
     rest = [edge for edge in graph.edges if edge not in conflicts and edge not in bold]
     for edges, color, wide in ((rest, "0.75", 0.6), (sorted(bold), "black", 2.0), (sorted(conflicts), "red", 2.0)):
         nx.draw_networkx_edges(shown, where, edgelist=edges, edge_color=color, width=wide, ax=axes)
+    import matplotlib
+
     palette = matplotlib.colormaps["tab20" if max(colors or [0]) < 20 else "gist_ncar"]
     most = max(20, *(colors or [0]))
     filled = ["white" if color < 0 else palette(color / most) for color in colors or [-1] * graph.nodes]

@@ -14,14 +14,16 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from constrained_dg.constraints.base import Constraint, candidates_of
-from constrained_dg.errors import check
+from constrained_dg.constraints import Constraint, candidates_of
+from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 from .graph import Graph
-from .projection import fill, is_graphical, of_degrees, sides, spanning_tree, two_sides
+from .graph_files import whole_number
+from .projection import fill, is_graphical, of_degrees, spanning_tree, two_sides
 from .requirements import Acyclic, Connected, Degrees, EdgeCount, Fault, Planar, Requirement, TwoSided
 from .tokens import FAMILIES, MOST_NODES, Coding
+from .walks import sides
 
 #: Log-odds that an edge of the draft gains over its probability: the draft is one joint answer, probabilities are not.
 _KEPT = 8.0
@@ -62,13 +64,14 @@ class Family:
         name, _, rest = str(text).strip().partition(":")
         check(
             name in FAMILIES,
-            f"no family {name!r} in {str(text)[:40]!r}",
+            f"no family {name[:40]!r} in {str(text)[:40]!r}",
             f"give NAME:NUMBERS, of {', '.join(FAMILIES)}",
         )
-        words = [word.strip() for word in rest.split(",")]
-        whole = all(word.isascii() and word.isdecimal() for word in words)
-        check(whole, f"{str(text)[:60]!r}", f"give whole numbers, such as {_EXAMPLES[name]}")
-        return cls.of(name, tuple(int(word) for word in words))
+        try:
+            numbers = tuple(whole_number(word.strip()) for word in rest.split(","))
+        except InputError as error:
+            raise InputError(f"{str(text)[:40]!r}: {error}; such as {_EXAMPLES[name]}") from None
+        return cls.of(name, numbers)
 
     @classmethod
     def of(cls, name: str, numbers: tuple[int, ...]) -> Family:

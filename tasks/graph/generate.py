@@ -18,7 +18,7 @@ import networkx as nx
 import numpy as np
 import torch
 
-from constrained_dg.errors import InputError, check, is_count
+from constrained_dg.errors import check, is_count
 from constrained_dg.evaluation import Outcome
 from constrained_dg.numba_jit import compiled
 from constrained_dg.shapes import BoolTensor, IntTensor
@@ -27,9 +27,9 @@ from constrained_dg.task import Batch, Problem, Task, normalised
 from . import distances
 from .drawing import plot_graph
 from .families import Family, FamilyRule
-from .files import read_graphs, stem
 from .graph import Graph, random_graph
-from .projection import breadth_first
+from .graph_files import located, read_graphs, stem
+from .isomorphism import Classes
 from .tokens import (
     EOS,
     FAMILIES,
@@ -45,6 +45,7 @@ from .tokens import (
     relations,
     to_prompt,
 )
+from .walks import breadth_first
 
 #: Graphs drawn for one on its side of the split (one class in 16 is held out) before the search for it ends.
 _TRIES = 2000
@@ -168,6 +169,7 @@ class GenerateGraphs(Task):
     """
 
     name = "graph/generate"
+    samplers = ("exact_sharper", "guaranteed")
     vocab_size = FIRST_PATTERN + 256
     blank_id = PAD
     padding_id = EOS
@@ -238,7 +240,7 @@ class GenerateGraphs(Task):
     def overlap(self, problems: Sequence[GenerateProblem]) -> list[int]:
         """Which references are isomorphic to a training graph, as indices."""
         entries = {(problem.family.name, problem.family.nodes) for problem in problems if problem.reference}
-        known = distances.Classes(graph for entry in sorted(entries) for graph in self.training_graphs(*entry))
+        known = Classes(graph for entry in sorted(entries) for graph in self.training_graphs(*entry))
         return [at for at, problem in enumerate(problems) if problem.reference and problem.reference in known]
 
     def encode(self, problems: Sequence[GenerateProblem]) -> Batch:
@@ -273,20 +275,17 @@ class GenerateGraphs(Task):
         return FamilyRule(tuple(families), self._coding(families[0].nodes), self.vocab_size)
 
     def read(self, path: str) -> list[GenerateProblem]:
-        """One problem for each graph of a file (`files.read_graphs`), which is its reference.
+        """One problem for each graph of a file (`graph_files.read_graphs`), which is its reference.
 
         The family is what the file's name begins with, such as planar_val.g6.gz, or else that of the task.
         """
         begin = next((name for name in FAMILIES if stem(Path(path)).startswith(name)), self.family)
         known = f"let its name begin with one of {', '.join(FAMILIES)}, or train with task.family=NAME"
         check(begin is not None, f"{path}: of which family are these graphs?", known)
-        problems = []
-        for named in read_graphs(path):
-            try:
-                problems.append(GenerateProblem.of(Family.of_graph(begin, named.graph), named.graph))
-            except InputError as error:
-                raise InputError(f"{path}, {named.name}: {error}") from None
-        return problems
+        return [
+            GenerateProblem.of(located(named.source, Family.of_graph, begin, named.graph), named.graph)
+            for named in read_graphs(path, MOST_NODES)
+        ]
 
     def parse(self, text: str) -> GenerateProblem:
         """One problem from the command line, such as regular:16,3; see `Family`."""

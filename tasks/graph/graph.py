@@ -1,4 +1,4 @@
-"""Simple undirected graphs: nodes 0 .. n-1, edges, graph6, and what tells them apart up to isomorphism."""
+"""Simple undirected graphs: nodes 0 .. n-1, edges, graph6, and a number that isomorphic graphs share."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from functools import cached_property
 
 import networkx as nx
 import numpy as np
+import torch
 
 from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, IntTensor
 
+from . import graph6
+
+#: Nodes that a graph from text may have where nothing smaller is asked for: its matrix takes a megabyte.
+MOST_NODES = 1024
 #: One graph class in this many is kept for held-out problems.
 RESERVED = 16
 
@@ -41,7 +46,7 @@ class Graph:
         for one, other in pairs:
             check(one != other, f"edge ({one}, {other}) joins a node to itself", "leave self-loops out")
             inside = min(one, other) >= 0 and max(one, other) < nodes
-            check(inside, f"edge ({one}, {other}) names a node that is none", f"nodes run from 0 to {nodes - 1}")
+            check(inside, f"edge ({one}, {other}) is out of range", f"nodes run from 0 to {nodes - 1}")
         return cls(nodes, tuple(sorted({(min(pair), max(pair)) for pair in pairs})))
 
     @classmethod
@@ -51,22 +56,42 @@ class Graph:
         return cls(len(joined), tuple(zip(one.tolist(), other.tolist(), strict=True)))
 
     @classmethod
-    def from_graph6(cls, text: str) -> Graph:
-        """One graph in graph6 (McKay), with or without the ">>graph6<<" header.
+    def from_graph6(cls, text: str, most: int = MOST_NODES) -> Graph:
+        """One graph in graph6, sparse6 or digraph6, see `graph6.decode`.
 
         Raises:
-            InputError: what is no graph6.
+            InputError: another text, a graph of more than `most` nodes, a directed one, or one with self-loops.
         """
-        hint = "graph6 is one line of the characters ? to ~, such as DQc"
-        text = text.strip().removeprefix(">>graph6<<")
-        # networkx would take signs below ? for numbers.
-        check(bool(text) and all("?" <= sign <= "~" for sign in text), f"{text[:40]!r} is no graph6", hint)
-        try:
-            graph = nx.from_graph6_bytes(text.encode())
-        except (nx.NetworkXError, ValueError, IndexError) as error:
-            raise InputError(f"{text[:40]!r} is no graph6 ({error})", hint) from None
-        check(len(graph) >= 1, f"{text[:40]!r} is a graph without nodes", hint)
-        return cls.of(len(graph), graph.edges)
+        return cls.of(*graph6.decode(text, most))
+
+    @classmethod
+    def of_any(cls, value: object) -> Graph:
+        """A graph from what Python users have: a Graph, a networkx graph, graph6, an adjacency matrix, or edges.
+
+        Nodes count from 0 in the order of their numbers, or in the order in which they come where they are no numbers.
+
+        Raises:
+            InputError: another value, a directed graph, or one with self-loops.
+        """
+        if isinstance(value, Graph):
+            return value
+        if isinstance(value, str):
+            return cls.from_graph6(value)
+        if not isinstance(value, nx.Graph):
+            try:
+                array = isinstance(value, np.ndarray | torch.Tensor)
+                if array and value.shape[0] == value.shape[1] != 2:
+                    value = nx.from_numpy_array(np.asarray(value) != 0, create_using=nx.DiGraph)
+                else:
+                    value = nx.Graph(value.tolist() if array else list(value))
+            except (TypeError, ValueError, IndexError, nx.NetworkXException):
+                hint = "give a networkx graph, graph6, a square matrix, or a list of edges"
+                raise InputError(f"{str(value)[:40]!r} cannot be read as a graph", hint) from None
+        nodes = sorted(value) if all(isinstance(node, int | np.integer) for node in value) else list(value)
+        one_way = value.is_directed() and any(not value.has_edge(b, a) for a, b in value.edges())
+        check(not one_way, "a directed graph", "give every arc in both directions, or use to_undirected()")
+        place = {node: at for at, node in enumerate(nodes)}
+        return cls.of(len(nodes), [(place[one], place[other]) for one, other in value.edges()])
 
     @cached_property
     def graph6(self) -> str:

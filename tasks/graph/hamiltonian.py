@@ -21,22 +21,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, log
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from constrained_dg.errors import InputError, check, is_count
+from constrained_dg.errors import check, is_count
 from constrained_dg.evaluation import Outcome
-from constrained_dg.intervals import wilson
+from constrained_dg.intervals import share
 from constrained_dg.sampling.base import Status
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Symmetric, Task, normalised
 
 from . import drawing
-from .files import Named, read_graphs
 from .graph import Graph, reordered
+from .graph_files import Named, located, read_graphs
 from .hamiltonian_rule import EXACT, HamiltonianCycle, best_cycles, shrink, visited
 
 PAD, EOS, FIRST_NODE = 0, 1, 2
@@ -178,7 +177,8 @@ class Hamiltonian(Task):
         InputError: a value out of range.
     """
 
-    name = "hamiltonian"
+    name = "graph/hamiltonian"
+    samplers = ("guaranteed", "symmetry")
     vocab_size = VOCAB_SIZE
     blank_id = PAD
     padding_id = EOS
@@ -279,11 +279,15 @@ class Hamiltonian(Task):
 
     def read(self, path: str) -> list[HamiltonianProblem]:
         """Graphs of a file (`files.read_graphs`); a column `hamiltonian` of a table may say 0 or 1."""
-        return [_named(path, each) for each in read_graphs(Path(path))]
+        return [_named(each) for each in read_graphs(path, MOST_NODES, ("hamiltonian",))]
 
     def parse(self, text: str) -> HamiltonianProblem:
         """One graph in graph6 from the command line."""
-        return HamiltonianProblem.of(Graph.from_graph6(text))
+        return HamiltonianProblem.of(Graph.from_graph6(text, MOST_NODES))
+
+    def problem(self, graph: object) -> HamiltonianProblem:
+        """The problem of a networkx graph, a list of edges or a matrix, see `Graph.of_any`."""
+        return HamiltonianProblem.of(Graph.of_any(graph))
 
     def decode(self, problem: HamiltonianProblem, answer: IntTensor) -> str:
         """The nodes as they are visited, from 1; what is no cycle as successors: "no cycle: 1>4 2>7 ..."."""
@@ -296,7 +300,8 @@ class Hamiltonian(Task):
         """Shares, where it is known whether there is a cycle (see `HamiltonianProblem.truth`).
 
         "found": of the Hamiltonian graphs, those whose cycle was found. "refused": of the others, those that were said
-        to have none. "false_claims": of all, cycles that are none and graphs said to have none though they have.
+        to have none. "right_verdicts": of both, found or refused. "false_claims": of all, wrong cycles called solved,
+        and graphs said to have no cycle though they have one.
         """
         found, refused, false = [], [], []
         for outcome in outcomes:
@@ -305,12 +310,8 @@ class Hamiltonian(Task):
             if truth is not None:
                 (found if truth else refused).append(outcome.solved and right if truth else denied)
             false.append((outcome.solved and not right) or (denied and truth is True))
-        shares = {"found": found, "refused": refused, "false_claims": false}
-        return {
-            name: {"value": sum(cases) / len(cases), "n": len(cases), "ci95": list(wilson(sum(cases), len(cases)))}
-            for name, cases in shares.items()
-            if cases
-        }
+        cases = {"found": found, "refused": refused, "right_verdicts": found + refused, "false_claims": false}
+        return {name: share(sum(each), len(each)) for name, each in cases.items() if each}
 
     def draw(self, problem: HamiltonianProblem, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
         graph = problem.graph
@@ -344,11 +345,8 @@ def _steps(successors: Sequence[int]) -> list[str]:
     return [f"{at + 1}>{to + 1 if _is_node(to, successors) else '?'}" for at, to in enumerate(successors)]
 
 
-def _named(path: str, named: Named) -> HamiltonianProblem:
+def _named(named: Named) -> HamiltonianProblem:
     """The problem of a graph of a file. Raises InputError that names it."""
-    known = named.columns.get("hamiltonian")
-    check(known in (None, "0", "1"), f"{path}, {named.name}: hamiltonian is {known!r}", "use 0 or 1")
-    try:
-        return HamiltonianProblem.of(named.graph, None if known is None else known == "1")
-    except InputError as error:
-        raise InputError(f"{path}, {named.name}: {error}") from None
+    known = named.column(("hamiltonian",))
+    check(known in (None, "0", "1"), f"{named.source}: hamiltonian is {str(known)[:40]!r}", "use 0 or 1")
+    return located(named.source, HamiltonianProblem.of, named.graph, None if known is None else known == "1")

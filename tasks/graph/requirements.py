@@ -11,7 +11,8 @@ import networkx as nx
 import numpy as np
 
 from .graph import Graph
-from .projection import bridges, is_planar, keeps_planar, kuratowski, pieces, sides
+from .planarity import is_planar, keeps_planar, kuratowski
+from .walks import bridges, pieces, sides
 
 #: What is wrong with a graph: a sentence, and the pairs that take part, (n, n) bool, at least one.
 Fault = tuple[str, np.ndarray]
@@ -85,7 +86,7 @@ class Acyclic(Requirement):
 
 @dataclass(frozen=True)
 class Planar(Requirement):
-    """The graph can be drawn without crossings. The judge is networkx; the rest uses the test of `projection`."""
+    """The graph can be drawn without crossings. The judge is networkx; the rest uses the test of `planarity`."""
 
     strength: ClassVar[str] = f"no edge that must cross known ones, up to {_TESTED} nodes; nothing beyond"
 

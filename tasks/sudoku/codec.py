@@ -116,5 +116,5 @@ def to_tokens(values: np.ndarray) -> np.ndarray:
 
 
 def from_tokens(tokens: np.ndarray) -> np.ndarray:
-    """Tokens as cell values, any shape; what is no symbol becomes 0."""
+    """Tokens as cell values, any shape; other tokens than symbols become 0."""
     return np.maximum(np.asarray(tokens, dtype=np.int64) - BLANK, 0)

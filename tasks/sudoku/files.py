@@ -34,8 +34,8 @@ def squeeze(text: str) -> str:
 def read_puzzles(path: str) -> list[Puzzle]:
     """Puzzles of a file.
 
-    Kinds, told apart by the content: a table (comma, semicolon or tab) with a column `puzzle`, `quizzes` or `question`
-    (any case; the tier is the `source` or `level` column as it stands); lines of 16, 81 or 256 symbols; grids of 4, 9
+    Kinds, recognised by the content: a table (comma, semicolon or tab) with a column `puzzle`, `quizzes` or `question`
+    (any case; the tier is the `source` or `level` column, unchanged); lines of 16, 81 or 256 symbols; grids of 4, 9
     or 16 lines, with or without box lines, blank lines between them; SadMan (.sdk), of which the section [Puzzle]
     counts, and Simple Sudoku (.ss). Symbols and blanks: see `codec.from_text`. What follows # is a comment. A name that
     ends in .gz is unpacked. Without a tier column, the tier is the clue count. Contradictory clues are a verdict, not
@@ -54,7 +54,7 @@ def read_puzzles(path: str) -> list[Puzzle]:
     if delimiter or "," in first:
         texts, tiers = _table(path, lines[content[0][0] - 1 :], content[0][0] - 1, delimiter or ",")
         return _puzzles(path, texts, tiers)
-    # 2. Rows of symbols: box lines are dropped, blank lines kept, since they part grids.
+    # 2. Rows of symbols: box lines are dropped, blank lines kept, since they separate grids.
     rows = []
     for number, line in _section(path, numbered):
         try:
@@ -68,7 +68,7 @@ def read_puzzles(path: str) -> list[Puzzle]:
 
 
 def _row(line: str) -> str:
-    """The symbols of one line; none of a line that only draws a box."""
+    """The symbols of one line; an empty text for a line that only draws a box."""
     line = line.partition("#")[0]
     if set(line) & _HORIZONTAL and all(mark.isspace() or mark in _HORIZONTAL | _VERTICAL | _CORNERS for mark in line):
         return ""
@@ -128,9 +128,9 @@ def _table(path: str, lines: list[str], skipped: int, delimiter: str) -> tuple[l
     texts, tiers = [], []
     try:
         columns = {str(name).strip().lower(): name for name in reader.fieldnames or []}
-        found = ", ".join(str(name) for name in reader.fieldnames or [])[:200]
+        names = ", ".join(str(name) for name in reader.fieldnames or [])[:200]
         named = [columns[name] for name in _COLUMNS if name in columns]
-        check(bool(named), f"{path} has no puzzle column, only: {found}", "name one column `puzzle`")
+        check(bool(named), f"{path} has no puzzle column, only: {names}", "name one column `puzzle`")
         check(len(named) == 1, f"{path} has the columns {' and '.join(named)}", "name one of them `puzzle` alone")
         tier_column = next((columns[name] for name in _TIERS if name in columns), None)
         for row in reader:

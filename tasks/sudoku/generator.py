@@ -28,10 +28,10 @@ MINIMAL = 0
 #: One grid class in this many is kept for held-out puzzles.
 RESERVED = 16
 ANY, TRAINING, HELD_OUT = -1, 0, 1
-#: Fewest clues that can be asked for; what random digging reaches within `TRIES` grids.
+#: Fewest clues that can be requested; what random digging reaches within `TRIES` grids.
 FEWEST = {4: 4, 9: 22, 16: 100}
 TRIES = 2000
-#: Puzzles that are made at a stretch: between stretches an interruption is heard.
+#: Puzzles that are generated in one call of compiled code, which Ctrl-C cannot interrupt.
 _STRETCH = {4: 2000, 9: 200, 16: 2}
 #: A clue whose removal takes longer to check than this many guesses stays. Only 16x16 comes near.
 MAX_NODES = 200
@@ -58,8 +58,8 @@ def full_grid(grid, of, members, state):
             shuffle(symbols, state)
             for k in range(size):
                 start[members[2 * size + diagonal * (box + 1), k]] = symbols[k]
-        found, _ = search(start, of, members, 1, 500, -1, 0, state, grid)
-        if found:
+        solvable, _ = search(start, of, members, 1, 500, -1, 0, state, grid)
+        if solvable:
             return
 
 
@@ -122,8 +122,8 @@ def generate(of, members, clues, start, seed, side, tries, puzzles, solutions):
                     break
                 value = puzzle[cell]
                 puzzle[cell] = 0
-                found, nodes = search(puzzle, of, members, 1, MAX_NODES, cell, value, fixed, ignored)
-                if found > 0 or nodes < 0:
+                others, nodes = search(puzzle, of, members, 1, MAX_NODES, cell, value, fixed, ignored)
+                if others > 0 or nodes < 0:
                     puzzle[cell] = value
                 else:
                     left -= 1

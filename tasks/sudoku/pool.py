@@ -2,7 +2,7 @@
 
 9x9 and 16x16: the solution grids' fingerprints fall in 16 shares; one share is reserved. A puzzle of the reserved share
 never trains, whatever clues are added, so no list of test puzzles has to be compared. 4x4 has only two grid classes,
-so there the puzzles' own canonical forms are shared out.
+so there the puzzles' own canonical forms are divided.
 """
 
 from __future__ import annotations

@@ -7,9 +7,10 @@ from functools import lru_cache, partial
 
 import torch
 
-from constrained_dg.constraints.all_different import AllDifferent, listing
+from constrained_dg.constraints.all_different import AllDifferent
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.pinned import Pinned
+from constrained_dg.constraints.words import listing
 from constrained_dg.shapes import BoolTensor, IntTensor
 
 from .codec import BLANK, FIRST_SYMBOL, SYMBOLS, VOCAB_SIZE, Puzzle
@@ -17,7 +18,7 @@ from .solver import units
 
 
 def show(token: int) -> str:
-    """A token as people write it: a symbol, or the name of a token that is none."""
+    """A token as people write it: a symbol, or the name of another token."""
     return SYMBOLS[token - FIRST_SYMBOL] if token >= FIRST_SYMBOL else ("pad", "end", "blank")[token]
 
 
@@ -59,7 +60,7 @@ def all_different(size: int, symbols_alone: bool = False) -> AllDifferent:
 
 
 def rules(problems: Sequence[Puzzle], symbols_alone: bool = False) -> Constraint:
-    """All different, and the clues as they stand; puzzles of one size, a row each. No stored solution is read.
+    """All different, and the clues; puzzles of one size, a row each. No stored solution is read.
 
     Args:
         symbols_alone: see `all_different`; for `Constraint.on`.
@@ -73,7 +74,7 @@ def rules(problems: Sequence[Puzzle], symbols_alone: bool = False) -> Constraint
 
 
 def rules_of_tokens(canvas: IntTensor, pinned: BoolTensor) -> Constraint:
-    """The same from clues in the codec's tokens: (B, N) and where they stand, (B, N) bool."""
+    """The rules of clues in the codec's tokens: (B, N), and where the clues are, (B, N) bool."""
     size = round(canvas.shape[1] ** 0.5)
     rule = all_different(size).to(canvas.device)
     return rule & Pinned(canvas, pinned, rule.num_classes, show=rule.show, where=_cell_name(size))

@@ -44,10 +44,10 @@ def search(cells, of, members, limit, max_nodes, banned_cell, banned_value, stat
         banned_cell, banned_value: this cell must not hold this value (cell -1: no ban). Digging asks so whether a
             clue is needed: cheaper than counting to two from scratch.
         state: (1,) uint64; 0 takes values in ascending order, anything else draws them at random.
-        solution: (N,) int64, receives the last solution found.
+        solution: (N,) int64, receives the last solution.
 
     Returns:
-        (solutions found, guesses; -1 guesses when it gave up).
+        (solutions, guesses; -1 guesses when it gave up).
     """
     size = members.shape[1]
     total = size * size
@@ -77,7 +77,7 @@ def search(cells, of, members, limit, max_nodes, banned_cell, banned_value, stat
     guess_blanks = np.empty(total, np.int64)
     once = np.empty(3 * size, np.int64)
     twice = np.empty(3 * size, np.int64)
-    depth, found, nodes = 0, 0, 0
+    depth, solutions, nodes = 0, 0, 0
     place_cell, place_bit = -1, 0  # the placement to make before the next scan
 
     while True:
@@ -160,10 +160,10 @@ def search(cells, of, members, limit, max_nodes, banned_cell, banned_value, stat
                 break
 
         if not conflict and blanks == 0:
-            found += 1
+            solutions += 1
             solution[:] = grid
-            if found >= limit:
-                return found, nodes
+            if solutions >= limit:
+                return solutions, nodes
             conflict = True
         if not conflict:
             guess_cell[depth] = best_cell
@@ -174,9 +174,9 @@ def search(cells, of, members, limit, max_nodes, banned_cell, banned_value, stat
         while depth > 0 and guess_left[depth - 1] == 0:
             depth -= 1
         if depth == 0:
-            return found, nodes
+            return solutions, nodes
         if nodes >= max_nodes:
-            return found, -1
+            return solutions, -1
         nodes += 1
         while blanks < guess_blanks[depth - 1]:
             cell = free[blanks]
@@ -236,7 +236,7 @@ class SolutionCount:
 
     def __str__(self) -> str:
         if not self.complete:
-            return f"undecided: {self.count or 'no'} solution{'s' * (self.count != 1)} met before the search gave up"
+            return f"{self.count or 'no'} known solution{'s' * (self.count != 1)}, and perhaps more: the search gave up"
         if self.count == self.most:
             return f"at least {self.count} solution{'s' * (self.count != 1)}"
         return {0: "no solution", 1: "exactly one solution"}.get(self.count, f"exactly {self.count} solutions")

@@ -1,4 +1,4 @@
-"""Sudoku as text, the way DiffusionGemma's fine-tuning recipe writes it (section 7.6 of its fact sheet).
+"""Sudoku as text, the way the fine-tuning recipe of DiffusionGemma (Google, 2026) writes it.
 
 The prompt is a chat: what to do, then the puzzle, its cells separated by spaces, 0 for a blank. The answer is the grid
 in the same form, then EOS to the end of the canvas. Nothing is pinned on the canvas: clues and layout are rules.
@@ -40,7 +40,7 @@ def write(cells: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the cells of a size stand among the tokens of an answer.
+    """Where the cells of a size are among the tokens of an answer.
 
     Attributes:
         positions: (N) int64, the token that holds each cell.
@@ -59,7 +59,7 @@ class Layout:
         """Found by encoding grids of one symbol each, then tried on random grids.
 
         Raises:
-            InputError: a symbol is not one token, or stands in no fixed place, or the canvas is too short.
+            InputError: a symbol is not one token, or has no fixed position, or the canvas is too short.
         """
         cells = size * size
         grids = [tokenizer.encode(write([value] * cells)) for value in range(1, size + 1)]
@@ -88,8 +88,8 @@ class Layout:
             "choose smaller sizes",
         )
         frame[positions] = tokenizer.eos_id
-        whole = torch.tensor(tokenizer.fill(frame.tolist(), canvas_length))
-        return cls(positions, symbols, whole, TokenClasses.of(tokenizer.vocab_size, classes))
+        filled = torch.tensor(tokenizer.fill(frame.tolist(), canvas_length))
+        return cls(positions, symbols, filled, TokenClasses.of(tokenizer.vocab_size, classes))
 
     def answer(self, cells: IntTensor) -> IntTensor:
         """Grids (B, N) of values 1 .. size as answers (B, C)."""
@@ -99,8 +99,8 @@ class Layout:
 
     def cells(self, answer: IntTensor) -> list[int]:
         """The values that an answer (C) holds, 0 where there is no symbol."""
-        held = answer.cpu()[self.positions]
-        return ((held[:, None] == self.symbols) * torch.arange(1, self.symbols.shape[1] + 1)).sum(1).tolist()
+        tokens = answer.cpu()[self.positions]
+        return ((tokens[:, None] == self.symbols) * torch.arange(1, self.symbols.shape[1] + 1)).sum(1).tolist()
 
 
 class TextSudoku(Task):
@@ -123,7 +123,7 @@ class TextSudoku(Task):
         self.max_prompt = max(self.shape_of(Puzzle.of([0] * size**2))[0] for size in puzzles.sizes)
 
     def layout(self, size: int) -> Layout:
-        """Where cells stand; made on first use."""
+        """The layout of a size, made on first use."""
         if size not in self._layouts:
             self._layouts[size] = Layout.of(size, self.tokenizer, self.max_canvas)
         return self._layouts[size]
@@ -151,7 +151,7 @@ class TextSudoku(Task):
         return padded(len(self._prompt(problem.cells))), self.max_canvas
 
     def constraint(self, problems: Sequence[Puzzle]) -> Constraint:
-        """The rules of `Sudoku` on the cells, and the layout: what stands between the cells, and EOS behind them."""
+        """The rules of `Sudoku` on the cells, and the layout: the tokens between the cells, and EOS behind them."""
         layout = self.layout(problems[0].size)
         mask = torch.ones(1, self.max_canvas, dtype=torch.bool)
         mask[:, layout.positions] = False
@@ -169,6 +169,9 @@ class TextSudoku(Task):
         """See `Sudoku.overlap`."""
         return self.puzzles.overlap(puzzles)
 
+    def remark(self, puzzle: Puzzle) -> str:
+        return self.puzzles.remark(puzzle)
+
     def read(self, path: str) -> list[Puzzle]:
         return self.puzzles.read(path)
 
@@ -176,7 +179,7 @@ class TextSudoku(Task):
         return self.puzzles.parse(text)
 
     def decode(self, problem: Puzzle, answer: IntTensor) -> str:
-        """The grid as `Sudoku` writes it; an answer that holds none is quoted, up to its end."""
+        """The grid as `Sudoku` writes it; an answer without a grid is quoted, up to its end."""
         cells = self.layout(problem.size).cells(answer)
         return to_text(cells) if all(cells) else f"unreadable: {self.tokenizer.decode(answer)!r}"
 

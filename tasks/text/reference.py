@@ -19,7 +19,7 @@ class Reference(Constraint):
     It says nothing about what a token may be: all tokens are of one class, which is always allowed.
 
     Args:
-        texts: B references, None where there is none: nothing counts there.
+        texts: B references, None where there is no reference: no answer counts there.
         tokens: (B, T) int64, the references with EOS behind them, to name where an answer departs from them.
         tokenizer: which writes the text of an answer.
     """
@@ -76,7 +76,7 @@ class Reference(Constraint):
         return [[] if fine else [sentence] for fine, sentence in zip(same, sentences, strict=True)]
 
     def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
-        """Everything: a reference is no rule."""
+        """Everything: a reference is not a rule."""
         return torch.ones(*answer[:, span].shape, 1, dtype=torch.bool, device=answer.device)
 
     def select(self, rows: IntTensor) -> Reference:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ from safetensors.torch import load_file, save_file
 import constrained_dg
 import evaluate
 from constrained_dg.cli import ROOT
-from tests.e2e.test_train import interrupt, kill, refusal, run, same_weights
 from tests.textual import VOCAB, save_checkpoint, write_pairs
+from tests.training import at_step, refusal, run, same_weights, send, steps_of, train_here
 
 SUDOKU = ["task=sudoku", "debug=steps", "task.sizes={4:1.0,9:0.0}", "task.puzzles=200", "optimisation.average=0.9"]
 TEXT = ["task=text", "debug=steps", "task.prompt_length=64", "task.canvases=2"]
@@ -30,8 +31,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sudoku(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Adapters trained on 4x4 puzzles, never interrupted."""
     out = tmp_path_factory.mktemp("finetune") / "sudoku"
-    done = run(*SUDOKU, f"model.pretrained={checkpoint}", "optimisation.learning_rate=0.01", f"out={out}")
-    assert done.returncode == 0, done.stderr
+    assert train_here(*SUDOKU, f"model.pretrained={checkpoint}", "optimisation.learning_rate=0.01", f"out={out}") == 0
     return out
 
 
@@ -83,31 +83,42 @@ def test_a_fine_tuned_model_is_evaluated_on_puzzles_as_text(sudoku: Path, tmp_pa
 
 @pytest.mark.slow
 def test_a_killed_fine_tuning_continues_and_ends_with_the_same_weights(
-    checkpoint: Path, sudoku: Path, tmp_path: Path
+    checkpoint: Path, sudoku: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """An error in a step leaves what a kill leaves: the last checkpoint."""
+
+    class Killed(Exception):
+        pass
+
+    def kill() -> None:
+        raise Killed
+
     out = tmp_path / "killed"
-    kill(out, *SUDOKU, f"model.pretrained={checkpoint}", "optimisation.learning_rate=0.01")
-    assert not (out / "model.safetensors").exists() and not (out / "run.json").exists()
-    done = run(f"resume={out}")
-    assert done.returncode == 0, done.stderr
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        at_step(patch, 6, kill)
+        train_here(*SUDOKU, f"model.pretrained={checkpoint}", "optimisation.learning_rate=0.01", f"out={out}")
+    assert {path.name for path in out.iterdir()} == {"train.json", "checkpoints", "log"}
+    assert train_here(f"resume={out}") == 0
     assert same_weights(sudoku, out)
 
 
 @pytest.mark.slow
-def test_all_weights_learn_from_pairs_and_an_interrupt_loses_nothing(checkpoint: Path, tmp_path: Path) -> None:
+def test_all_weights_learn_from_pairs_and_an_interrupt_loses_nothing(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = write_pairs(tmp_path / "pairs.jsonl")
     options = [*TEXT, f"data={data}", f"model.pretrained={checkpoint}", "model.lora=0"]
     whole, out = tmp_path / "whole", tmp_path / "interrupted"
-    done = run(*options, f"out={whole}")
-    assert done.returncode == 0, done.stderr
+    assert train_here(*options, f"out={whole}") == 0
     names = changed(checkpoint, whole)
     assert any("experts" in name for name in names) and any("embed_tokens" in name for name in names)
     assert not any(kept in name for name in names for kept in (".router.", "vision", "layer_scalar"))
 
-    interrupt(out, *options)
-    assert constrained_dg.load(out).description["training"]["steps_done"] < 10
-    done = run(f"resume={out}")
-    assert done.returncode == 0, done.stderr
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, send(signal.SIGINT))
+        assert train_here(*options, f"out={out}") == 130
+    assert steps_of(out) == (6, 6)
+    assert train_here(f"resume={out}") == 0
     assert same_weights(whole, out)
 
     data.unlink()  # a trained model is used without it
@@ -120,10 +131,8 @@ def test_all_weights_learn_from_pairs_and_an_interrupt_loses_nothing(checkpoint:
 @pytest.mark.slow
 def test_sharded_weights_learn_and_are_written_whole(checkpoint: Path, tmp_path: Path) -> None:
     out, options = tmp_path / "sharded", [*SUDOKU, f"model.pretrained={checkpoint}", "model.lora=0", "trainer=fsdp"]
-    interrupt(out, *options)
-    done = run(f"resume={out}")
-    assert done.returncode == 0, done.stderr
-    assert constrained_dg.load(out).description["training"]["steps_done"] == 10
+    run(*options, "sampler.max_passes=4", f"out={out}")
+    assert steps_of(out) == (10, 10)
     names = changed(checkpoint, out)
     assert any("experts" in name for name in names) and not any(".router." in name for name in names)
 
@@ -175,7 +184,6 @@ def test_bad_input_is_one_line_before_any_work(
     named: str,
     checkpoint: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = broken(checkpoint, tmp_path / "broken", what) if what else checkpoint
@@ -184,14 +192,11 @@ def test_bad_input_is_one_line_before_any_work(
     if "task" not in given:
         usual += ["task=sudoku", "task.sizes={4:1.0,9:0.0}", "task.puzzles=200"]
     usual = [argument for argument in usual if argument.partition("=")[0] not in given]
-    assert named in refusal(["train.py", *usual, *arguments], monkeypatch, capsys)
+    assert named in refusal([*usual, *arguments], capsys)
     assert not (tmp_path / "run").exists()
 
 
-def test_text_without_a_checkpoint_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert "give data=FILE" in refusal(["train.py", "task=text"], monkeypatch, capsys)
-    told = refusal(["train.py", "task=text", "data=pairs.jsonl"], monkeypatch, capsys)
-    assert "model.pretrained=FOLDER" in told
-    assert "model.pretrained" in refusal(["train.py", "task=sudoku", "model=pretrained"], monkeypatch, capsys)
+def test_text_without_a_checkpoint_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "give data=FILE" in refusal(["task=text"], capsys)
+    assert "model.pretrained=FOLDER" in refusal(["task=text", "data=pairs.jsonl"], capsys)
+    assert "model.pretrained" in refusal(["task=sudoku", "model=pretrained"], capsys)

@@ -14,19 +14,10 @@ from constrained_dg.errors import InputError
 from tasks.graph.distances import belongs
 from tasks.graph.families import Family, FamilyRule
 from tasks.graph.graph import Graph
-from tasks.graph.projection import (
-    bridges,
-    fill,
-    is_graphical,
-    is_planar,
-    keeps_planar,
-    kuratowski,
-    of_degrees,
-    pieces,
-    sides,
-    spanning_tree,
-)
+from tasks.graph.planarity import is_planar, keeps_planar, kuratowski
+from tasks.graph.projection import fill, is_graphical, of_degrees, spanning_tree
 from tasks.graph.tokens import FAMILIES, Coding
+from tasks.graph.walks import bridges, pieces, sides
 from tests.property.examples import many
 
 seeds = st.integers(0, 2**32)

@@ -143,10 +143,12 @@ def _queens(size):
     ("text", "words"),
     [
         ("0:Bw", "k=0 colors"),
+        ("9" * 5000 + ":Bw", "has 5000 digits"),
+        ("9" * 18 + ":Bw", "k=9+ colors"),
         ("81:Bw", "k=81 colors"),
         ("x:Bw", "begins with 'x'; write K:GRAPH6"),
-        ("3:B", "'B' is no graph6"),
-        ("3:", "is no graph6"),
+        ("3:B", "'B' is not valid graph6"),
+        ("3:", "is not valid graph6"),
     ],
 )
 def test_bad_problems_are_refused_in_one_line(task, text, words):
@@ -154,9 +156,17 @@ def test_bad_problems_are_refused_in_one_line(task, text, words):
         task.parse(text)
 
 
+def test_graphs_come_from_other_formats_and_from_python(task):
+    for text in ("2:Ch", "2::Cdv", "2:&CQdG", ":Cdv", ">>sparse6<<:Cdv", "Ch"):
+        assert task.parse(text) == ColoringProblem.of(Graph.from_graph6("Ch"), 2)
+    assert task.problem(nx.path_graph(4)) == task.problem([(0, 1), (1, 2), (2, 3)], 2) == task.parse("2:Ch")
+    with pytest.raises(InputError, match="a graph of 300 nodes; at most 256"):
+        task.problem(nx.path_graph(300))
+
+
 def test_a_graph_too_large_is_refused(task, tmp_path):
     (tmp_path / "large.col").write_text("p edge 257 1\ne 1 2\n")
-    with pytest.raises(InputError, match="a graph of 257 nodes; at most 256"):
+    with pytest.raises(InputError, match=r"large.col, line 1: a graph of 257 nodes; 1 to 256"):
         task.read(str(tmp_path / "large.col"))
 
 
@@ -164,7 +174,7 @@ def test_how_many_colors_comes_from_the_table_or_from_dsatur(task, tmp_path):
     (tmp_path / "a.tsv").write_text("graph6\tcolors\nEhEG\t5\n")
     assert task.read(str(tmp_path / "a.tsv"))[0].k == 5
     (tmp_path / "a.tsv").write_text("graph6\tcolors\nEhEG\tmany\n")
-    with pytest.raises(InputError, match="'many' colors"):
+    with pytest.raises(InputError, match=r"a.tsv, line 2: k: 'many' is not a whole number"):
         task.read(str(tmp_path / "a.tsv"))
     (tmp_path / "a.g6").write_text("EhEG\n")
     assert task.read(str(tmp_path / "a.g6"))[0].k == 2 == task.parse("EhEG").k

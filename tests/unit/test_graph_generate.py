@@ -19,9 +19,10 @@ from constrained_dg.runs import build
 from constrained_dg.sampling.base import Status
 from tasks.graph import distances
 from tasks.graph.families import Family
-from tasks.graph.files import read_graphs, write_graph6
 from tasks.graph.generate import GenerateGraphs, GenerateProblem, _graphs, delaunay, in_order, make_graph
 from tasks.graph.graph import Graph
+from tasks.graph.graph_files import read_graphs
+from tasks.graph.isomorphism import Classes
 from tasks.graph.tokens import (
     FAMILIES,
     FIRST_NUMBER,
@@ -257,9 +258,12 @@ def test_families_are_read_as_they_are_written(task, text):
     ("text", "words"),
     [
         ("cubic:8", "no family 'cubic' in 'cubic:8'; give NAME:NUMBERS, of planar, tree"),
-        ("planar", "give whole numbers, such as planar:64"),
-        ("planar:x", "give whole numbers"),
-        ("planar:3.5", "give whole numbers"),
+        ("planar", "'' is not a whole number; give digits alone; such as planar:64"),
+        ("planar:x", "'x' is not a whole number"),
+        ("regular:16," + "3" * 5000, "has 5000 digits"),
+        ("regular:16," + "3" * 18, "use at most 15"),
+        ("planar:" + "9" * 18, "a canvas holds graphs of 2 to 64"),
+        ("planar:3.5", "is not a whole number"),
         ("planar:65", "planar:65 has 65 nodes; a canvas holds graphs of 2 to 64"),
         ("tree:1", "tree:1 has 1 nodes"),
         ("tree:5,4", "tree:5,4 has 2 numbers; give 1"),
@@ -283,7 +287,7 @@ def test_families_that_cannot_be_are_refused(task, text, words):
 
 def test_files_give_references(task, tmp_path):
     graphs = [make_graph("tree", nodes, np.random.default_rng(nodes)) for nodes in (6, 9)]
-    write_graph6(tmp_path / "tree_own.g6", graphs)
+    (tmp_path / "tree_own.g6").write_text("\n".join(graph.graph6 for graph in graphs))
     problems = task.read(str(tmp_path / "tree_own.g6"))
     assert [problem.reference for problem in problems] == graphs
     assert [problem.text for problem in problems] == ["tree:6", "tree:9"]
@@ -292,8 +296,8 @@ def test_files_give_references(task, tmp_path):
         task.read(str(tmp_path / "mine.g6"))
     own = GenerateGraphs(MIX, family="connected").read(str(tmp_path / "mine.g6"))
     assert [problem.text for problem in own] == ["connected:6,5", "connected:9,8"]
-    write_graph6(tmp_path / "planar_not.g6", [Graph.of(5, [(i, j) for i in range(5) for j in range(i)])])
-    with pytest.raises(InputError, match=r"planar_not:1: a graph that is not of planar:5: edges that must cross"):
+    (tmp_path / "planar_not.g6").write_text("D~{")
+    with pytest.raises(InputError, match=r"not.g6, line 1: a graph that is not of planar:5: edges that must cross"):
         task.read(str(tmp_path / "planar_not.g6"))
 
 
@@ -527,7 +531,7 @@ def test_equal_fingerprints_are_told_apart():
     steps = [(1, 0), (0, 1), (1, 1)]
     shrikhande = [(4 * x + y, 4 * ((x + a) % 4) + (y + b) % 4) for x in range(4) for y in range(4) for a, b in steps]
     first, second = Graph.of(16, rook.edges), Graph.of(16, shrikhande)
-    classes = distances.Classes([first])
+    classes = Classes([first])
     assert first.fingerprint == second.fingerprint and second not in classes
     assert classes.add(second) and not classes.add(first.permuted(np.arange(16)[::-1]))
 

@@ -5,9 +5,12 @@ import re
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from constrained_dg.errors import InputError
 from constrained_dg.model import PRESETS, Backbone, ModelConfig, preset
+from constrained_dg.model.config import shown
 
 
 def on_meta(config: ModelConfig) -> Backbone:
@@ -24,7 +27,7 @@ def test_released_model_has_exactly_its_parameters():
     assert parameters(model) == 25_250_986_752
     assert all(p.device.type == "meta" for p in model.parameters())
     assert model.vocab_size == 262_144 and model.config.canvas_length == 256
-    # By part, from section 2.2 of the fact sheet.
+    # By part; the sum is what keras-hub publishes for the text model.
     sizes = {name: p.numel() for name, p in model.named_parameters()}
 
     def total(*words):
@@ -66,6 +69,38 @@ def test_small_fits_a_laptop_and_routes():
     assert parameters(on_meta(preset("tiny"))) < 100_000
 
 
+@given(
+    layers=st.integers(1, 7),
+    period=st.integers(0, 4),
+    heads=st.sampled_from([(4, 2, 1), (6, 3, 6), (2, 1, 2)]),
+    sizes=st.lists(st.integers(1, 9), min_size=7, max_size=7),
+)
+def test_parameters_are_counted_without_building(layers, period, heads, sizes):
+    config = ModelConfig(
+        vocab_size=sizes[0],
+        hidden_size=sizes[1],
+        intermediate_size=sizes[2],
+        moe_intermediate_size=sizes[3],
+        num_hidden_layers=layers,
+        num_attention_heads=heads[0],
+        num_key_value_heads=heads[1],
+        head_dim=2 * sizes[4],
+        num_global_key_value_heads=heads[2],
+        global_head_dim=2 * sizes[5],
+        sliding_window=3,
+        num_experts=sizes[6],
+        top_k_experts=1,
+        sliding_layers_per_full=period,
+        num_relations=sizes[0] % 3,
+    )
+    assert config.num_parameters == parameters(on_meta(config))
+
+
+def test_a_model_that_memory_cannot_hold_is_refused_before_it_is_built():
+    with pytest.raises(InputError, match=r"the weights need \S+ GB, and \S+ GB are free"):
+        Backbone(preset("diffusiongemma_26b_a4b", num_experts=2**14))
+
+
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_presets_leave_the_extensions_off_unless_they_say_so(name):
     assert preset(name).num_relations == 0
@@ -79,21 +114,35 @@ def test_presets_leave_the_extensions_off_unless_they_say_so(name):
     "changes, message",
     [
         *[
-            ({f.name: bad}, rf"model\.{f.name} is {re.escape(repr(bad))}; use an integer of at least [01]")
+            ({f.name: bad}, rf"model\.{f.name} is {re.escape(repr(bad))}; use an integer from [01] to ")
             for f in dataclasses.fields(ModelConfig)
             if f.type == "int"
             for bad in (-1, 2.0, True, "8", None)
         ],
         *[
-            ({f.name: bad}, rf"model\.{f.name} is {re.escape(repr(bad))}; use a (finite )?number above 0")
+            ({f.name: bad}, rf"model\.{f.name} is {re.escape(repr(bad))}; use a number above 0")
             for f in dataclasses.fields(ModelConfig)
             if f.type == "float"
             for bad in (0.0, -1.0, float("nan"), float("inf"), "8", None, True)
         ],
-        ({"vocab_size": 0}, "vocab_size is 0; use an integer of at least 1"),
-        ({"sliding_window": 0}, "sliding_window is 0; use an integer of at least 1"),
-        ({"loops": 0}, "loops is 0; use an integer of at least 1"),
-        ({"canvas_length": 0}, "canvas_length is 0; use an integer of at least 1"),
+        ({"vocab_size": 0}, "vocab_size is 0; use an integer from 1 to "),
+        ({"sliding_window": 0}, "sliding_window is 0; use an integer from 1 to "),
+        ({"loops": 0}, "loops is 0; use an integer from 1 to "),
+        ({"canvas_length": 0}, "canvas_length is 0; use an integer from 1 to "),
+        *[
+            ({f.name: bad}, rf"model\.{f.name} is {said}; use an integer from [01] to ")
+            for f in dataclasses.fields(ModelConfig)
+            if f.type == "int"
+            for bad, said in ((10**10, "10000000000"), (10**5000, "an integer of 16610 bits"))
+        ],
+        *[
+            ({f.name: 10**5000}, rf"model\.{f.name} is an integer of 16610 bits; use a number above 0")
+            for f in dataclasses.fields(ModelConfig)
+            if f.type == "float"
+        ],
+        ({"loops": 10_000_000}, "loops is 10000000; use an integer from 1 to 1000"),
+        ({"hidden_size": 2**20, "num_experts": 2**20}, r"the model has \S+ parameters; at most 1e\+13 work"),
+        ({"vocab_size": "8" * 1000}, r"vocab_size is '8+\.\.\.; use an integer"),
         ({"top_k_experts": 5}, "top_k_experts 5 exceeds model.num_experts 4"),
         ({"causal_loops": 2}, "causal_loops 2 exceeds model.loops 1"),
         ({"num_key_value_heads": 3}, "4 attention heads cannot share 3 key/value heads"),
@@ -102,7 +151,7 @@ def test_presets_leave_the_extensions_off_unless_they_say_so(name):
         ({"global_head_dim": 9}, "head size 9 is odd"),
         ({"partial_rotary_factor": 1.5}, r"partial_rotary_factor (is )?1\.5"),
     ],
-    ids=lambda value: "" if isinstance(value, str) else "-".join(f"{k}={v!r}" for k, v in value.items()),
+    ids=lambda value: "" if isinstance(value, str) else "-".join(f"{k}={shown(v)[:20]}" for k, v in value.items()),
 )
 def test_bad_values_name_themselves(changes, message):
     with pytest.raises(InputError, match=message):

@@ -126,7 +126,7 @@ def test_every_format_is_read(task, tmp_path, case, packed):
     path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
     puzzles = task.read(str(path))
     assert [puzzle.text for puzzle in puzzles] == expected
-    assert all(puzzle.tier == str(puzzle.clues) for puzzle in puzzles)
+    assert all(puzzle.tier == str(puzzle.given) for puzzle in puzzles)
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -346,17 +346,17 @@ def test_precision_is_what_the_processor_can_do(monkeypatch, can, expected) -> N
 
 
 def test_canvases_are_advanced_as_the_sampler_does_it() -> None:
-    """With rules: the next pass is shown no token that the clues forbid."""
+    """With rules: a token that the clues forbid is never sampled."""
     batch, rules = sudoku_batch([0, 1, 2], torch.rand(3, 16, generator=torch.Generator().manual_seed(2)) < 0.4)
     zeros = torch.zeros(3, dtype=torch.int64)
     start = Carried(batch, batch.answer, torch.zeros(3, 16, VOCAB), zeros, zeros > 0)
     allowed = rules.allowed(batch.answer, batch.pinned, slice(0, 16))
-    sampler = Diffusion("any", Guide(True), renoise=Violations())
+    sampler = Diffusion("any", Guide(masks=True), renoise=Violations())
     logits = torch.randn(3, 16, VOCAB, generator=torch.Generator().manual_seed(3))
     ruled = advance(start, logits, 8, torch.Generator().manual_seed(0), sampler, rules)
     assert ((ruled.logits == -torch.inf) == ~allowed).all()
     free = advance(start, logits, 8, torch.Generator().manual_seed(0), Diffusion())
     assert free.logits.isfinite().all()
-    # What rules forbid is told as minus infinity: a row that is replaced must not make NaN of it.
+    # What rules forbid has logits of minus infinity: a row that is replaced must not make NaN of them.
     filled, _ = refill(ruled, batch, batch.answer)
     assert not filled.logits.isnan().any()

@@ -95,7 +95,7 @@ class Requirements:
         ]:
             needed = pattern.shortest + first - 1
             check(needed <= high, f"{name}={pattern.text} needs {needed} residues", f"there are at most {high}")
-        for pattern, kind in self.motifs():  # a pattern that is too large is no contradiction: refused here and now
+        for pattern, kind in self.motifs():  # a pattern that is too large is not a contradiction: refused at once
             prosite.automaton(pattern, kind)
         for group in self.composition:
             odd = sorted(set(group.residues) - set(RESIDUES))
@@ -143,7 +143,7 @@ class Requirements:
         return canvas_length(self.length[1])
 
     def pinned(self) -> tuple[list[int], list[bool]]:
-        """The canvas with what is given: kept residues, and EOS where no residue can stand; EOS elsewhere. And which
+        """The canvas with what is given: kept residues, and EOS where no residue can be; EOS elsewhere. And which
         tokens those are."""
         tokens, given = [EOS] * self.canvas, [at >= self.length[1] for at in range(self.canvas)]
         for at, letter in enumerate(self.template or ""):
@@ -185,8 +185,8 @@ def parse_requirements(text: str) -> Requirements:
     sizes = (0, 0) if template is None else (len(template), len(template))
     if "length" in values:
         bounds = _bounds("length", values["length"][0])
-        whole = all(isfinite(bound) and bound == int(bound) for bound in bounds)
-        check(whole, f"length={values['length'][0]}", "give whole numbers, such as 30..40")
+        integers = all(isfinite(bound) and bound == int(bound) for bound in bounds)
+        check(integers, f"length={values['length'][0]}", "give whole numbers, such as 30..40")
         sizes = (int(bounds[0]), int(bounds[1]))
     # 3. What is built of several numbers or letters.
     places, groups = [], []

@@ -1,0 +1,44 @@
+"""The canvas once through the stack, and the head: plain functions of the model, which `torch.compile` takes.
+
+Functions, not methods: a compiled method would keep hold of the model that it was compiled for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from constrained_dg.model.cache import KeysValues
+from constrained_dg.shapes import FloatTensor
+
+if TYPE_CHECKING:
+    from constrained_dg.model.backbone import Backbone
+
+#: For each layer of a canvas pass: rotation, cache view and biases.
+Steps = list[tuple[KeysValues, KeysValues, list[FloatTensor] | None]]
+
+
+def canvas_loop(model: Backbone, x: FloatTensor, steps: Steps, in_place: bool) -> FloatTensor:
+    """The canvas (B, C, D) once through the stack."""
+    for layer, (rotation, past, biases) in zip(model.layers, steps, strict=True):
+        x, _, _, *routing = layer(x, rotation, past, biases, in_place, False)
+        model.record(*routing)
+    return x
+
+
+def soft_capped(model: Backbone, x: FloatTensor) -> FloatTensor:
+    """Tied, soft-capped head: (..., D) -> fp32 logits (..., V)."""
+    cap = model.config.final_logit_softcapping
+    logits = torch.nn.functional.linear(model.norm(x), model.embed_tokens.weight).float().div_(cap).tanh_()
+    # In place but for the last step, which tanh's own gradient forbids.
+    return logits * cap if logits.requires_grad else logits.mul_(cap)
+
+
+def mark_dynamic(x: FloatTensor, steps: Steps) -> None:
+    """Tell torch.compile that rows and keys change from pass to pass (a size of 1 is always compiled as such)."""
+    for _, past, biases in steps:
+        for tensor, keys in ((x, None), *((store, 1) for store in past), *((bias, 3) for bias in biases or [])):
+            for dim in (0, keys):
+                if dim is not None and tensor.shape[dim] > 1:
+                    torch._dynamo.maybe_mark_dynamic(tensor, dim)

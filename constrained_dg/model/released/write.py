@@ -1,0 +1,166 @@
+"""Writing a released checkpoint (DiffusionGemma, Google 2026)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from constrained_dg.errors import InputError, check
+from constrained_dg.model.backbone import Backbone
+from constrained_dg.model.config import ModelConfig
+from constrained_dg.model.released.config import read_config
+from constrained_dg.model.released.layout import COMPANIONS, CONFIG, GENERATION, INDEX, WEIGHTS, Origin, released_name
+from constrained_dg.model.weights import TYPES, opened
+
+
+def save_pretrained(
+    model: Backbone,
+    folder: Path | str,
+    max_shard_bytes: int = 5_000_000_000,
+    state: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Write a checkpoint in the released format, which `load_pretrained` and `transformers` read.
+
+    The vision weights, tokenizer and processor files of the checkpoint the model came from are copied, tensor by
+    tensor; they must still be where they were. The folder may exist, but not hold a checkpoint. The files are
+    written into another folder first and then moved, so that it never holds half a checkpoint.
+
+    Args:
+        model: from `load_pretrained`, with any weights.
+        max_shard_bytes: weights are split into files of at most this size, or of one larger tensor.
+        state: the weights where they are not simply those of the model (gathered from shards).
+
+    Raises:
+        InputError: a model that was not loaded from such a checkpoint, or has extensions this format cannot hold; a
+            folder that holds a checkpoint or cannot be written to.
+    """
+    # 1. What the format can hold, and a folder that takes it.
+    folder = Path(folder)
+    check(max_shard_bytes > 0, f"max_shard_bytes is {max_shard_bytes}", "give a number of bytes above 0")
+    origin, state = model.origin, model.state_dict() if state is None else state
+    if origin is None:
+        raise InputError(
+            "this model was not loaded from a checkpoint in the released format, which also holds a vision tower",
+            "start from load_pretrained, or keep the model in a run folder (constrained_dg.runs.save_run)",
+        )
+    _check_same_shape(model, origin, state)
+    taken = [path.name for path in folder.glob("*") if path.name in (CONFIG, INDEX) or path.suffix == ".safetensors"]
+    check(not taken, f"{str(folder)!r} already holds {sorted(taken)[:4]}", "choose another folder")
+
+    # 2. Every tensor: of the text model from memory, of the vision tower from the files it lies in.
+    tensors = {released_name(key): _from_memory(tensor) for key, tensor in state.items()}
+    for path in sorted(set(origin.vision.values())):
+        with opened(path) as file:
+            for name in (name for name, where in origin.vision.items() if where == path):
+                # On the CPU a tensor is mapped, not read, until it is written.
+                tensors[name] = _from_file(path, name, file.get_slice(name).get_dtype(), file.get_tensor(name))
+
+    # 3. All files into a folder of another name, then into place.
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        _write_weights(partial, tensors, max_shard_bytes)
+        for name in (*COMPANIONS, GENERATION):
+            if (origin.folder / name).is_file() and not (folder / name).exists():
+                shutil.copyfile(origin.folder / name, partial / name)
+        if not (origin.folder / GENERATION).is_file():
+            ends = {"eos_token_id": list(model.eos_token_ids), "pad_token_id": model.pad_token_id}
+            _write_json(partial / GENERATION, ends)
+        config = {key: value for key, value in origin.config.items() if key != "torch_dtype"}
+        _write_json(partial / CONFIG, config | {"dtype": str(next(iter(state.values())).dtype).removeprefix("torch.")})
+        if folder.exists():
+            # The configuration goes last: a folder without it is not a checkpoint.
+            for path in sorted(partial.iterdir(), key=lambda path: path.name == CONFIG):
+                os.replace(path, folder / path.name)
+        else:
+            os.replace(partial, folder)
+    except OSError as error:
+        raise InputError(f"cannot write to {str(folder)!r}: {error.strerror}", "free space or use another") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_same_shape(model: Backbone, origin: Origin, state: dict[str, torch.Tensor]) -> None:
+    original = read_config(origin.config)
+    changed = {f.name for f in fields(ModelConfig) if getattr(model.config, f.name) != getattr(original, f.name)}
+    check(not changed, f"the model differs from its checkpoint in {sorted(changed)}", "use a run folder for it")
+    with torch.device("meta"):
+        odd = sorted(set(Backbone(original).state_dict()) ^ set(state))
+    check(not odd, f"the model has other tensors than its checkpoint: {odd[:4]}", "merge adapters into the weights")
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A tensor to write: `type` as in the file format, `size` and `item` in bytes, and what fetches it."""
+
+    type: str
+    shape: tuple[int, ...]
+    size: int
+    item: int
+    fetch: Callable[[], torch.Tensor]
+
+
+def _from_memory(tensor: torch.Tensor) -> Outgoing:
+    item = tensor.element_size()
+    return Outgoing(TYPES[tensor.dtype], tuple(tensor.shape), tensor.numel() * item, item, tensor.detach().cpu)
+
+
+def _from_file(path: Path, name: str, kind: str, mapped: torch.Tensor) -> Outgoing:
+    def fetch() -> torch.Tensor:
+        with opened(path) as file:
+            return file.get_tensor(name)
+
+    item = mapped.element_size()
+    return Outgoing(kind, tuple(mapped.shape), mapped.numel() * item, item, fetch)
+
+
+def _write_weights(folder: Path, tensors: dict[str, Outgoing], max_shard_bytes: int) -> None:
+    """One file, or shards and their index; never more than one tensor in memory."""
+    shards: list[list[str]] = [[]]
+    held = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and held + tensor.size > max_shard_bytes:
+            shards.append([])
+            held = 0
+        shards[-1].append(name)
+        held += tensor.size
+    if len(shards) == 1:
+        return _write_shard(folder / WEIGHTS, tensors)
+    files = [f"model-{number:05}-of-{len(shards):05}.safetensors" for number in range(1, len(shards) + 1)]
+    for file, names in zip(files, shards, strict=True):
+        _write_shard(folder / file, {name: tensors[name] for name in names})
+    where = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+    total = sum(tensor.size for tensor in tensors.values())
+    _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
+
+
+def _write_shard(path: Path, tensors: dict[str, Outgoing]) -> None:
+    """The safetensors format: length of the header, header, tensors; wide types first, so that all are aligned.
+
+    By hand, since the library's own writer wants all tensors at once and closes its files to other users.
+    """
+    ordered = sorted(tensors.items(), key=lambda named: -named[1].item)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in ordered:
+        header[name] = {"dtype": tensor.type, "shape": tensor.shape, "data_offsets": (end, end + tensor.size)}
+        end += tensor.size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, tensor in ordered:
+            file.write(tensor.fetch().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n")
