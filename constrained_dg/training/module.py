@@ -75,7 +75,7 @@ class DiffusionModule(L.LightningModule):
             register_fsdp_forward_method(layer, "score_bias")
         fully_shard(self.backbone, mesh=mesh)
         self.strict_loading = True
-        passes = ("prefill", "commit", "denoise", "denoise_loops", "hidden_states", "causal_logits", "next_token")
+        passes = ("prefill", "commit", "denoise", "denoise_loops", "causal_logits", "next_token")
         for name in (*passes, "self_condition"):
             register_fsdp_forward_method(self.backbone, name)
 
