@@ -290,11 +290,12 @@ class Hamiltonian(Task):
         return HamiltonianProblem.of(Graph.of_any(graph))
 
     def decode(self, problem: HamiltonianProblem, answer: IntTensor) -> str:
-        """The nodes as they are visited, from 1; what is no cycle as successors: "no cycle: 1>4 2>7 ..."."""
+        """The nodes as they are visited, from 1; an answer that is not a cycle through all as successors: "unfinished:
+        1>4 2>7 ..."."""
         successors = [token - FIRST_NODE for token in answer.tolist()]
         if problem.is_cycle(successors):
             return " ".join(str(node + 1) for node in visited(successors))
-        return f"no cycle: {' '.join(_steps(successors))}"
+        return f"unfinished: {' '.join(_steps(successors))}"
 
     def measure(self, outcomes: Sequence[Outcome], model: Any = None) -> dict[str, dict[str, Any]]:
         """Shares, where it is known whether there is a cycle (see `HamiltonianProblem.truth`).
@@ -319,8 +320,9 @@ class Hamiltonian(Task):
         if answer is None:
             return head
         marked = set() if violations is None else set(violations.nonzero().flatten().tolist())
-        steps = _steps([token - FIRST_NODE for token in answer.tolist()])
-        return f"{head}\n{drawing.draw_nodes(steps, marked)}\n{self.decode(problem, answer)}"
+        successors = [token - FIRST_NODE for token in answer.tolist()]
+        last = self.decode(problem, answer) if problem.is_cycle(successors) else "not yet a cycle through all nodes"
+        return f"{head}\n{drawing.draw_nodes(_steps(successors), marked)}\n{last}"
 
     def plot(
         self,

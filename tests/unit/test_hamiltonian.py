@@ -223,8 +223,8 @@ def test_answers_are_written_as_visited_and_what_is_none_differently(task):
     problem = task.parse(SQUARE.graph6)
     for way in (tokens(2, 3, 4, 1), tokens(4, 1, 2, 3)):
         assert task.decode(problem, way) == "1 2 3 4"
-    assert task.decode(problem, tokens(2, 3, 1, 1)) == "no cycle: 1>2 2>3 3>1 4>1"
-    assert task.decode(problem, torch.tensor([0, 1, 6, 3])) == "no cycle: 1>? 2>? 3>? 4>2"
+    assert task.decode(problem, tokens(2, 3, 1, 1)) == "unfinished: 1>2 2>3 3>1 4>1"
+    assert task.decode(problem, torch.tensor([0, 1, 6, 3])) == "unfinished: 1>? 2>? 3>? 4>2"
 
 
 def test_sentences():
@@ -352,7 +352,11 @@ def test_drawing_marks_what_is_broken(task):
     violations = task.constraint([problem]).violations(answer[None])[0]
     assert violations.tolist() == [False, False, True, True]
     text = task.draw(problem, answer, violations)
-    assert text.count("\x1b[31m") == 2 and "\x1b[31m3>4!\x1b[0m" in text and text.endswith("no cycle: 1>2 2>1 3>4 4>3")
+    assert (
+        text.count("\x1b[31m") == 2
+        and "\x1b[31m3>4!\x1b[0m" in text
+        and text.endswith("not yet a cycle through all nodes")
+    )
     assert task.draw(problem, tokens(2, 3, 4, 1), torch.zeros(4, dtype=torch.bool)).endswith("1 2 3 4")
 
 
@@ -370,7 +374,7 @@ def test_pictures_show_the_cycle_and_what_is_broken(task):
         lines = [each for each in axes.collections if hasattr(each, "get_segments")]
         return {tuple(each.get_color()[0][:3].tolist()): len(each.get_segments()) for each in lines}
 
-    grey, black, red = (0.75,) * 3, (0.0,) * 3, (1.0, 0.0, 0.0)
+    grey, black, red = (0.65,) * 3, (0.0,) * 3, (1.0, 0.0, 0.0)
     assert edges(None) == {grey: 4}
     assert edges(tokens(2, 3, 4, 1)) == {black: 4}
     broken = tokens(2, 4, 4, 1)
