@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from constrained_dg import report, rng
-from constrained_dg.cli import ROOT, entry, keys_of, load_sampler
+from constrained_dg.cli import ROOT, adjusted, entry, keys_of, load_sampler
 from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.evaluation import Outcome, check_sampler, solve, solve_batch, summarise
 from constrained_dg.files import write_whole
@@ -132,8 +132,9 @@ def check_finished(folder: str) -> None:
 
 
 def contender(name: str, run: Run, cfg: dict[str, Any]) -> Contender:
-    """The sampler of conf/sampler with the model of the run, or with an untrained one of the same shape."""
-    sampler = load_sampler(name.removesuffix(UNTRAINED))
+    """The sampler of this name with the model of the run, or with an untrained one of the same shape."""
+    plain, names = name.removesuffix(UNTRAINED), cfg["samplers"] or run.task.samplers
+    sampler = load_sampler(plain, adjusted(plain, [each.removesuffix(UNTRAINED) for each in names], cfg["sampler"]))
     check_sampler(run.task, sampler)
     if not name.endswith(UNTRAINED):
         return Contender(name, sampler, run.model)
@@ -180,6 +181,7 @@ def write_report(
     # 1. Solve, and save after each sampler.
     options = {key: cfg[key] for key in ("batch_size", "threads", "run", "data", "limit", "max_passes")}
     options["samplers"] = [one.name for one in contenders]
+    options |= {"sampler": cfg["sampler"]} if cfg["sampler"] else {}
     header = report.new_header(ROOT, cfg["seed"], cfg["device"], **options, overlap_with_training=None, complete=False)
     rows: list[dict[str, Any]] = []
     outcomes: dict[str, list[Outcome]] = {}
@@ -283,7 +285,7 @@ def settle(cfg: dict[str, Any], run: Run, one: Contender, problem: Problem, seed
     return terminal.Settled(problem, outcome, frames, batch, constraint)
 
 
-main = entry("evaluate", text=("run", "data", "out", "puzzle"))(evaluate)
+main = entry("evaluate", text=("run", "data", "out", "puzzle"), opened=("sampler",))(evaluate)
 
 if __name__ == "__main__":
     main()
