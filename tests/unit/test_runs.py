@@ -231,23 +231,23 @@ def test_missing_extra_and_misshapen_tensors(folder, tmp_path):
     refused(folder, r"has unknown tensors \['surplus'\]")
     shutil.copy(kept / WEIGHTS, folder / WEIGHTS)
     edit(folder, lambda tensors: tensors.update({"norm.weight": torch.zeros(7)}))
-    refused(folder, r"norm\.weight has shape \(7,\); the model takes \(32,\)")
+    refused(folder, r"norm\.weight has shape \(7,\); run\.json promises \(32,\)")
 
 
 def test_weights_of_whole_numbers_or_of_two_types_are_refused(folder, tmp_path):
     kept = tmp_path / "kept"
     shutil.copytree(folder, kept)
     edit(folder, lambda tensors: tensors.update({"norm.weight": tensors["norm.weight"].bfloat16()}))
-    refused(folder, r"model\.safetensors: .* holds torch\.\w+ beside torch\.\w+; store all weights as one")
+    refused(folder, r"model\.safetensors mixes the types \['BF16', 'F32'\]; give all of its tensors one type")
     shutil.copy(kept / WEIGHTS, folder / WEIGHTS)
     edit(folder, lambda tensors: [tensors.update({name: value.long()}) for name, value in list(tensors.items())])
-    refused(folder, r"holds torch\.int64; store all weights as one floating-point type")
+    refused(folder, r"embed_tokens\.weight has type I64; weights have one of \['BF16', 'F16', 'F32', 'F64'\]")
 
 
 @pytest.mark.parametrize(
     "model_changes, message",
     [
-        ({"vocab_size": 65}, r"embed_tokens\.weight has shape \(64, 32\); the model takes \(65, 32\)"),
+        ({"vocab_size": 65}, r"embed_tokens\.weight has shape \(64, 32\); run\.json promises \(65, 32\)"),
         ({"num_hidden_layers": 6}, r"lacks tensors \['layers\.3\."),
         ({"num_hidden_layers": 2}, r"has unknown tensors \['layers\.1\.self_attn\.v_proj"),
         ({"hidden_size": 0}, r"model\.hidden_size is 0"),
