@@ -29,6 +29,7 @@ from constrained_dg.model import Backbone, ModelConfig, load_pretrained, save_pr
 from constrained_dg.model.weights import load_weights
 from constrained_dg.places import OUR_PACKAGES, module_name, shipped_runs
 from constrained_dg.sampling.sampler import Sampler
+from constrained_dg.sampling.saved import current
 from constrained_dg.task import Task
 from constrained_dg.text import Tokenizer
 
@@ -72,6 +73,7 @@ def build(config: Any, packages: Collection[str] | None = None) -> Any:
         return [build(item, packages) for item in config]
     if not isinstance(config, dict):
         return config
+    config = current(config)  # samplers of runs that are older than their parts' present names
     arguments = {key: build(value, packages) for key, value in config.items() if key != "_target_"}
     if "_target_" not in config:
         return arguments

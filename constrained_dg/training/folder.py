@@ -21,6 +21,7 @@ import torch
 
 from constrained_dg.errors import InputError, check
 from constrained_dg.files import write_whole
+from constrained_dg.sampling.saved import current
 
 CONFIGURATION, FINAL = "train.json", "final.json"
 CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
@@ -85,6 +86,7 @@ def resumed(cfg: dict[str, Any]) -> dict[str, Any]:
         f"{', '.join(differ)} would change the run in {str(folder)!r}",
         f"resume with the values it began with; what may change: {may}",
     )
+    before["sampler"] = current(before["sampler"])  # a run of an earlier version
     defaults = {key: cfg[key] for key in RESUMABLE if key in cfg}
     return {**defaults, **before, **{key: cfg[key] for key in RESUMABLE if key in given}, "resume": cfg["resume"]}
 

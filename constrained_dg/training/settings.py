@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Any
 
-from constrained_dg.errors import InputError, check, is_count
+from constrained_dg.errors import InputError, check, is_count, needs
 
 #: Integers of conf/train.yaml with their range; `validate.` stands for its group.
 COUNTS = {
@@ -52,6 +53,9 @@ def check_values(cfg: Mapping[str, Any]) -> None:
     check(not takes_data or cfg["task"]["data"] is not None, "the task needs a file of examples", "give data=FILE")
     check(cfg["compile"] in ("auto", True, False), f"compile is {cfg['compile']!r}", "use auto, true or false")
     check(cfg["logger"] in ("csv", "wandb"), f"unknown logger {cfg['logger']!r}", "known: csv, wandb")
+    if cfg["logger"] == "wandb":
+        with needs("wandb", "logger=wandb (logger=csv does not)"):
+            importlib.import_module("wandb")
 
 
 @dataclass(frozen=True)

@@ -253,7 +253,9 @@ def test_a_prompt_that_cannot_be_written_is_refused(task: Text) -> None:
             task.parse(text)
 
 
-@pytest.mark.parametrize("values", [{"prompt_length": 0}, {"canvases": 1.5}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "values", [{"prompt_length": 0}, {"canvases": 1.5}, {"canvases": 10**9}, {"seed": -1}, {"seed": 2**63}]
+)
 def test_settings_out_of_range_are_refused(values: dict) -> None:
     with pytest.raises(InputError, match=f"task.{next(iter(values))}"):
         Text("x", **values)
