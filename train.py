@@ -96,7 +96,7 @@ def _train(cfg: dict[str, Any], interrupts: Interrupts) -> float:
     optimisation = from_dict(Optimisation, cfg["optimisation"], "optimisation")
     named = {*OUR_PACKAGES, *packages} if resume else None
     task, sampler = build(cfg["task"], named), build(cfg["sampler"], named)
-    parts = sampler.inner  # of one attempt, where there are several
+    parts = sampler.inner
     check(isinstance(parts, Diffusion), f"sampler {sampler.name!r} does not denoise", "train with plain or validity")
     keeps = objective.own_canvas > 0 and parts.accept.keeps
     check(not keeps, f"sampler {sampler.name!r} with objective.own_canvas", "use plain, or objective.own_canvas=0")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import functools
 import importlib.util
 import io
 import itertools
+import json
 import logging
 import os
 import re
@@ -21,6 +23,7 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -28,6 +31,7 @@ from constrained_dg import usage
 from constrained_dg.errors import InputError, check, needs
 from constrained_dg.places import CONF, ROOT, choices, module_name
 from constrained_dg.runs import build
+from constrained_dg.sampling.sampler import Sampler
 
 #: Errors of the disk and of names, not of the program.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -38,6 +42,10 @@ _LONGEST = 2000
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a program as Ctrl-C does, with another exit code."""
+
+
+#: Folders of yaml files beside conf/ that the command which runs was given.
+_folders: list[Path] = []
 
 
 @dataclass
@@ -61,7 +69,10 @@ class CommandLine:
 
 
 def entry(
-    config_name: str, text: Sequence[str] = (), implied: Callable[[list[str]], list[str]] = lambda given: []
+    config_name: str,
+    text: Sequence[str] = (),
+    implied: Callable[[list[str]], list[str]] = lambda given: [],
+    opened: Sequence[str] = (),
 ) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[..., Any]]:
     """Turn `body(cfg)` into the main function of a script, configured by conf/<config_name>.yaml and `key=value`.
 
@@ -74,6 +85,7 @@ def entry(
         text: keys whose value is taken as it stands, such as paths, where Hydra would read a syntax into it.
         implied: the overrides that follow from those on the command line; they do not count as given. It may raise
             InputError.
+        opened: blocks of the yaml in which any key may be given; the body checks them.
     """
 
     def decorate(body: Callable[[dict[str, Any]], Any]) -> Callable[..., Any]:
@@ -83,8 +95,9 @@ def entry(
             _use_our_logging()
             folders = [CONF]
             with _configuring(config_name, folders):
-                line = parse(given, text)
+                line = parse(given, text, opened)
                 folders += line.folders
+                _folders[:] = line.folders
                 check_tasks()
                 line.overrides += implied(given)
                 jobs = _jobs(line.overrides) if line.sweep else [line.overrides]
@@ -143,13 +156,66 @@ def load_config(group: str, name: str, overrides: Sequence[str] = ()) -> dict[st
         raise InputError(_one_line(error)) from None
 
 
-def load_sampler(name: str, overrides: Sequence[str] = ()) -> Any:
-    """The sampler that conf/sampler/<name>.yaml describes; `overrides` such as "max_passes=64".
+def load_sampler(name: str, overrides: Sequence[str] = (), folders: Sequence[Path] | None = None) -> Sampler:
+    """The sampler that sampler/<name>.yaml describes, in conf/ or a folder of one's own.
+
+    Args:
+        overrides: such as "max_passes=64", or "sampler.accept.bound=3" for what another sampler wraps.
+        folders: those of --config-dir; None means those of the command that runs.
 
     Raises:
-        InputError: an unknown name (the known ones are listed), an unknown key, or a value out of range.
+        InputError: an unknown name or key (the known ones are listed), or a value out of range.
     """
-    return build(load_config("sampler", name, overrides))
+    folders = _folders if folders is None else folders
+    known = usage.choices("sampler", [CONF, *folders])
+    if name not in known:
+        raise InputError(*usage.unknown("sampler", name, known))
+    try:
+        composed, _ = _compose(None, [f"+sampler={name}"], folders)
+        config = composed.sampler
+        for override in overrides:
+            _check_key(name, override.partition("=")[0], OmegaConf.to_container(config))
+        config.merge_with_dotlist(list(overrides))
+        return build(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_one_line(error)) from None
+
+
+def adjusted(name: str, names: Sequence[str], changes: Any) -> list[str]:
+    """The overrides for one of several samplers, from what `sampler.KEY=VALUE` and `sampler.NAME.KEY=VALUE` gave.
+
+    Args:
+        name: of the sampler.
+        names: of all that are compared.
+        changes: nested dicts; the key of a sampler that is compared holds the changes to this one, other keys change
+            the only one.
+
+    Raises:
+        InputError: changes that name no sampler while several are compared.
+    """
+    check(
+        isinstance(changes, dict), f"'sampler' is {changes!r}", "use samplers=[NAME], and sampler.KEY=VALUE to adjust"
+    )
+    of_one = {key: value for key, value in changes.items() if key in names and isinstance(value, dict)}
+    of_all = {key: value for key, value in changes.items() if key not in of_one}
+    hint = f"several are compared: use sampler.NAME.KEY=VALUE with NAME one of {', '.join(sorted(set(names)))}"
+    check(not of_all or len(set(names)) == 1, f"sampler.{next(iter(of_all), '')} names no sampler", hint)
+    flat = [*usage.leaves(of_all, ""), *usage.leaves(of_one.get(name, {}), "")]
+    return [f"{key}={'null' if value is None else json.dumps(value)}" for key, value in flat]
+
+
+def _check_key(name: str, key: str, values: Any) -> None:
+    """Raise InputError unless a dotted key exists in nested values."""
+    parts, level = key.split("."), values
+    for depth, part in enumerate(parts):
+        inside = isinstance(level, dict)
+        known = [each for each in level if each != "_target_"] if inside else []
+        if not inside or part not in level:
+            path = ".".join([name, *parts[:depth]])
+            close = difflib.get_close_matches(part, known, n=1)
+            hint = (f"did you mean {close[0]}? " if close else "") + f"known in {path}: {', '.join(known) or 'none'}"
+            raise InputError(f"sampler {name!r} has no key {key!r}", hint)
+        level = level[part]
 
 
 def keys_of(config_name: str) -> list[str]:
@@ -165,7 +231,7 @@ def check_tasks() -> None:
         raise InputError(f"the package 'tasks' comes from {found}", f"it should be {ROOT / 'tasks'}: check PYTHONPATH")
 
 
-def parse(given: Sequence[str], text: Sequence[str] = ()) -> CommandLine:
+def parse(given: Sequence[str], text: Sequence[str] = (), opened: Sequence[str] = ()) -> CommandLine:
     """The command line, read.
 
     Raises:
@@ -188,11 +254,11 @@ def parse(given: Sequence[str], text: Sequence[str] = ()) -> CommandLine:
             line.help = True
         else:
             check(not argument.startswith("-"), f"unknown flag {argument!r}", "--help lists all keys and flags")
-            _take(line, argument, text)
+            _take(line, argument, text, opened)
     return line
 
 
-def _take(line: CommandLine, argument: str, text: Sequence[str]) -> None:
+def _take(line: CommandLine, argument: str, text: Sequence[str], opened: Sequence[str]) -> None:
     """Read one override, key=value."""
     written, equals, value = argument.partition("=")
     key = written.lstrip("+")
@@ -200,6 +266,7 @@ def _take(line: CommandLine, argument: str, text: Sequence[str]) -> None:
     check(not argument.startswith("~"), f"{argument!r} would remove a key", hint)
     check(bool(equals and key), f"argument {argument!r} is not of the form key=value", hint)
     check(re.split("[./@]", key, maxsplit=1)[0] != "hydra", f"no configuration key {key!r}", hint)
+    check(key not in opened, f"{key!r} is a block of keys", f"use {key}s=[NAME] to choose, {key}.KEY=VALUE to adjust")
     line.keys.add(re.split("[.@]", key, maxsplit=1)[0])
     if key in text:
         check(bool(value), f"{key} is empty", f"give {key}=VALUE, or leave it out")
@@ -208,6 +275,8 @@ def _take(line: CommandLine, argument: str, text: Sequence[str]) -> None:
             stands_for_it = f"text-{len(line.texts)}-of-the-command-line"
             line.texts[stands_for_it] = value[1:-1] if quoted else value
             argument = f"{written}={stands_for_it}"
+    if key.partition(".")[0] in opened and "." in key:
+        argument = f"++{key}={value}"
     line.overrides.append(argument)
 
 
@@ -220,7 +289,7 @@ def _help(config_name: str, line: CommandLine) -> str:
     return usage.help_text(config_name, [CONF, *line.folders], values, chosen, program(config_name))
 
 
-def _compose(config_name: str, overrides: Sequence[str], folders: Sequence[Path]) -> tuple[Any, dict[str, Any]]:
+def _compose(config_name: str | None, overrides: Sequence[str], folders: Sequence[Path]) -> tuple[Any, dict[str, Any]]:
     """Hydra's configuration, and what is chosen of each group."""
     added = []
     if folders:
@@ -248,7 +317,7 @@ def _values(config_name: str, config: Any, line: CommandLine) -> dict[str, Any]:
     for key in {**blocks, **{group: None for group, choice in groups.items() if choice}}:
         hint = f"use {key}.KEY=VALUE" if key in blocks else f"give {key}=NAME"
         check(isinstance(values.get(key), dict), f"{key} is {values.get(key)!r}", hint)
-        unknown += [f"{key}.{inner}" for inner in values[key] if key in blocks and inner not in blocks[key]]
+        unknown += [f"{key}.{inner}" for inner in values[key] if blocks.get(key) and inner not in blocks[key]]
     if unknown:
         raise InputError(f"no configuration key {unknown[0]!r}{usage.similar(unknown[0], config_name, folders)}")
     return values | {"overridden": sorted(line.keys)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ MULTIPLE = 32
 
 
 class Tokenizer:
-    """The tokenizer of a checkpoint and the chat format of DiffusionGemma (section 6.7 of its fact sheet).
+    """The tokenizer of a checkpoint, and the chat format of DiffusionGemma (its chat template; Google, 2026).
 
     Args:
         raw: a `tokenizers.Tokenizer`, which knows `<bos>`, `<eos>`, `<pad>`, `<|turn>` and `<turn|>` as single tokens.
@@ -26,7 +28,7 @@ class Tokenizer:
         source: named in errors.
 
     Attributes:
-        bos_id, eos_id, pad_id: token ids.
+        eos_id, pad_id: token ids.
         ends: the tokens that end an answer: `<eos>` and `<turn|>`.
 
     Raises:
@@ -46,7 +48,7 @@ class Tokenizer:
             f"{source} has token ids up to {largest}, the model a vocabulary of {vocab_size}",
             "use the tokenizer that belongs to the model",
         )
-        self.bos_id, self.eos_id, self.pad_id = (raw.token_to_id(token) for token in (BOS, EOS, PAD))
+        self.eos_id, self.pad_id = (raw.token_to_id(token) for token in (EOS, PAD))
         self.ends = (self.eos_id, raw.token_to_id(TURN_END))
 
     @classmethod
@@ -76,6 +78,37 @@ class Tokenizer:
         end = next((at for at, token in enumerate(tokens) if token in self.ends), len(tokens))
         return self.raw.decode(tokens[:end], skip_special_tokens=False)
 
+    def token_bytes(self) -> list[bytes | None]:
+        """The bytes that each token of the model's vocabulary stands for, V entries.
+
+        The bytes of the tokens of `encode(text)`, joined, are those of the text. None stands for special tokens, which
+        are not text, and for ids that the tokenizer does not know. A token may hold part of a character.
+
+        Raises:
+            InputError: the tokenizer joins tokens in a way other than byte-level BPE and byte fallback.
+        """
+        described = json.loads(self.raw.to_str())
+        to_bytes = _bytes_of(described["decoder"])
+        texts: list[bytes | None] = [None] * self.vocab_size
+        for token, index in self.raw.get_vocab(with_added_tokens=False).items():
+            texts[index] = to_bytes(token)
+        # Added tokens are written as they are, whatever the decoder does; special ones are not text.
+        for index, added in self.raw.get_added_tokens_decoder().items():
+            texts[index] = None if added.special else added.content.encode()
+        unknown = described["model"].get("unk_token")
+        if unknown is not None and (index := self.raw.token_to_id(unknown)) is not None:
+            texts[index] = None
+        return texts
+
+    def token_texts(self) -> list[str | None]:
+        """The text of each token for `Regex.over_text`, V entries; None where a token is not text or holds part of a
+        character, so that a rule never takes either for text.
+
+        Raises:
+            InputError: see `token_bytes`.
+        """
+        return [_text_of(data) for data in self.token_bytes()]
+
     def chat(self, user: str, system: str | None = None) -> list[int]:
         """The tokens of a prompt: BOS, a system turn where one is given, the user's turn, the model's turn opened."""
         turns = ([] if system is None else [("system", system)]) + [("user", user)]
@@ -85,6 +118,53 @@ class Tokenizer:
     def fill(self, answer: Sequence[int], length: int) -> list[int]:
         """An answer with EOS behind it up to `length` tokens, all of which a model learns to write."""
         return [*answer, *[self.eos_id] * (length - len(answer))]
+
+
+def _text_of(data: bytes | None) -> str | None:
+    try:
+        return data.decode() if data else None
+    except UnicodeDecodeError:
+        return None
+
+
+def _bytes_of(decoder: dict[str, Any] | None) -> Callable[[str], bytes]:
+    """What turns one entry of a vocabulary into bytes, given the decoder of its tokenizer.json."""
+    steps = [decoder or {"type": "none"}]
+    if steps[0]["type"] == "Sequence":
+        steps = steps[0]["decoders"]
+    names = [step["type"] for step in steps]
+    replaced: list[tuple[str, str]] = []
+    for step in steps:
+        if step["type"] == "Replace" and "String" in step["pattern"]:
+            replaced.append((step["pattern"]["String"], step["content"]))
+        elif step["type"] == "Metaspace":
+            replaced.append((step["replacement"], " "))
+        else:
+            # Strip takes spaces from the ends of a whole text, Fuse only joins.
+            known = step["type"] in ("ByteLevel", "ByteFallback", "Fuse") or names[-2:] == ["Fuse", "Strip"]
+            check(
+                known, f"the tokenizer's decoder has the step {step['type']!r}", "use byte-level BPE or byte fallback"
+            )
+    alphabet = _byte_letters() if "ByteLevel" in names else {}
+
+    def to_bytes(token: str) -> bytes:
+        if "ByteFallback" in names and re.fullmatch(r"<0x[0-9A-Fa-f]{2}>", token):
+            return bytes([int(token[3:5], 16)])
+        if alphabet and all(letter in alphabet for letter in token):
+            return bytes(alphabet[letter] for letter in token)
+        for old, new in replaced:
+            token = token.replace(old, new)
+        return token.encode()
+
+    return to_bytes
+
+
+def _byte_letters() -> dict[str, int]:
+    """The letters that byte-level BPE writes bytes with (GPT-2, 2019): printable ones as themselves, the other 68 as
+    the letters from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
 def padded(length: int) -> int:

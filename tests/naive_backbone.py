@@ -1,4 +1,4 @@
-"""The text arithmetic of DiffusionGemma written a second time, token by token, from its fact sheet (sections 3 and 5).
+"""The text arithmetic of DiffusionGemma written a second time, token by token, from its description (Google, 2026).
 
 Shares no code with `constrained_dg.model`: plain functions on one row, float64, a Python list of keys and values per
 layer. It knows nothing but a state dict and the numbers of the configuration.

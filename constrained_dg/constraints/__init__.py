@@ -1,19 +1,24 @@
 """Rules on whole answers: judge, blame, allowed tokens, propagation and search."""
 
-from constrained_dg.constraints.all_different import AllDifferent, listing
-from constrained_dg.constraints.automaton import Automaton, Forbidden, Regex, Required
-from constrained_dg.constraints.base import Constraint, candidates_of, contradictory
+from constrained_dg.constraints.all_different import AllDifferent
+from constrained_dg.constraints.automaton import Automaton, Forbidden, Required
+from constrained_dg.constraints.base import Constraint, contradictory
+from constrained_dg.constraints.by_row import ByRow
+from constrained_dg.constraints.candidates import candidates_of
 from constrained_dg.constraints.checking import check_constraint, probe
-from constrained_dg.constraints.combine import All, ByRow
+from constrained_dg.constraints.combine import All
 from constrained_dg.constraints.different_across import DifferentAcross
+from constrained_dg.constraints.logic import Either, Negation
 from constrained_dg.constraints.part import On
 from constrained_dg.constraints.permutation import Permutation
 from constrained_dg.constraints.pinned import Pinned
 from constrained_dg.constraints.predicate import Predicate
+from constrained_dg.constraints.regex import Regex
 from constrained_dg.constraints.search import Completion, complete
 from constrained_dg.constraints.sums import Count, RealSum, Sum
 from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.constraints.vocabulary import Vocabulary
+from constrained_dg.constraints.words import listing
 
 __all__ = [
     "All",
@@ -24,7 +29,9 @@ __all__ = [
     "Constraint",
     "Count",
     "DifferentAcross",
+    "Either",
     "Forbidden",
+    "Negation",
     "On",
     "Permutation",
     "Pinned",

@@ -8,22 +8,14 @@ from functools import cached_property
 
 import torch
 
-from constrained_dg.constraints.base import Constraint, candidates_of
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.candidates import candidates_of
+from constrained_dg.constraints.words import members_at
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 
-def listing(noun: str, names: Sequence[object]) -> str:
-    """ "column 2", "columns 2 and 8", "columns 2, 5 and 8"."""
-    *most, last = map(str, names)
-    return f"{noun}s {', '.join(most)} and {last}" if most else f"{noun} {last}"
-
-
-def _places(group: int, members: list[int]) -> str:
-    return listing("position", [member + 1 for member in members])
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AllDifferent(Constraint):
     """Within each group every token is different, and is one of the permitted tokens. The same rule for every row.
 
@@ -51,7 +43,7 @@ class AllDifferent(Constraint):
     length: int
     num_classes: int
     show: Callable[[int], str] = str
-    where: Callable[[int, list[int]], str] = _places
+    where: Callable[[int, list[int]], str] = members_at
     strength = "one step of elimination: no token of a known member, and permitted tokens alone"
 
     def __post_init__(self) -> None:
@@ -175,13 +167,10 @@ class AllDifferent(Constraint):
         # Two tokens that both have to stand at one position: a contradiction, so the set is empty.
         return torch.where(demands == 0, sets, must * (demands == 1)) * (homeless == 0)
 
-    def neighbours(self) -> BoolTensor:
-        return (self._membership.T @ self._membership > 0)[None]
-
     def renamed(self, positions: Sequence[int]) -> AllDifferent:
         groups = self.groups.tolist()
 
         def where(group: int, members: list[int]) -> str:
-            return _places(group, [positions[groups[group][member]] for member in members])
+            return members_at(group, [positions[groups[group][member]] for member in members])
 
-        return self._changed({"where": where}) if self.where is _places else self
+        return self._changed({"where": where}) if self.where is members_at else self

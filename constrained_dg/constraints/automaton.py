@@ -1,24 +1,24 @@
-"""Finite automata, regular expressions and substrings, over the alphabet of a task or the texts of a vocabulary."""
+"""Finite automata, and words that may not or must stand somewhere."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 
-import numpy as np
 import torch
 
-from constrained_dg.constraints.sweep import Layered, Machine, places
+from constrained_dg.constraints.machine import Machine
+from constrained_dg.constraints.sweep import Swept
 from constrained_dg.constraints.token_classes import TokenClasses
-from constrained_dg.errors import InputError, check, needs
+from constrained_dg.constraints.words import places
+from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, IntTensor
 
 #: Tokens that end an answer, and the token that fills it up behind them.
 End = tuple[Sequence[int], int]
 
 
-class Automaton(Layered):
+class Automaton(Swept):
     """The answer, read from left to right, leads from the start state to an accepting one.
 
     Args:
@@ -58,7 +58,7 @@ class Automaton(Layered):
         check(low >= -1 and high < states, f"transitions lead to states {low} to {high}", f"give -1 to {states - 1}")
         named = [start, *accepting]
         outside = [state for state in named if not 0 <= state < states]
-        check(not outside, f"states {outside} are none", f"they run from 0 to {states - 1}")
+        check(not outside, f"states {outside} are out of range", f"they run from 0 to {states - 1}")
         check(
             classes is None or classes.size == num_classes,
             f"{num_classes} columns for {classes and classes.size} classes",
@@ -74,11 +74,6 @@ class Automaton(Layered):
             f"{what} fits no answer of {length} tokens",
             "change the rule or the length",
         )
-
-    def neighbours(self) -> BoolTensor:
-        """Two positions on either side: what stands next to each other is read together."""
-        at = torch.arange(self.length, device=self.machine.kind.device)
-        return ((at[:, None] - at).abs() <= 2)[None]
 
 
 def _with_end(
@@ -98,111 +93,6 @@ def _with_end(
     extended[:states, list(tokens)] = torch.where(accepts, states, -1)[:, None]
     extended[states, [*tokens, pad]] = states
     return extended, torch.cat([accepts, torch.tensor([True])])
-
-
-class Regex(Automaton):
-    """What is written matches a regular expression as a whole.
-
-    The syntax is that of `greenery`, which makes the automaton: no anchors (a match is always of the whole), no
-    backreferences, no lookaround.
-
-    Args:
-        pattern: the regular expression.
-        symbols: what each token of the alphabet writes, one character each; None for a token that writes nothing and
-            may stand nowhere before the end.
-        length: T.
-        end: see `Automaton`.
-
-    Raises:
-        InputError: no regular expression, a symbol of several characters, or no text of this length matches.
-    """
-
-    def __init__(self, pattern: str, symbols: Sequence[str | None], length: int, end: End | None = None) -> None:
-        odd = [symbol for symbol in symbols if symbol is not None and len(symbol) != 1]
-        check(not odd, f"symbols {odd[:5]} are no single characters", "use Regex.over_text for longer ones")
-        table, start, accepting = _characters(pattern, {symbol for symbol in symbols if symbol is not None})
-        rows = [[-1 if symbol is None else following[symbol] for symbol in symbols] for following in table]
-        super().__init__(
-            torch.tensor(rows), start, accepting, length, end, partial(_shown, symbols), what=f"the pattern {pattern!r}"
-        )
-        self.pattern = pattern
-
-    @classmethod
-    def over_text(cls, pattern: str, texts: Sequence[str | None], length: int, end: End | None = None) -> Automaton:
-        """The same where tokens write several characters, as those of a language model do.
-
-        Tokens that lead from every state to the same state are one class, so that A stays small whatever V.
-
-        Args:
-            texts: what each of the V tokens writes; None for special tokens, which may stand nowhere before the end.
-        """
-        known = [text for text in texts if text]
-        table, start, accepting = _characters(pattern, set("".join(known)))
-        dead = len(table)
-        numbers = {symbol: k for k, symbol in enumerate(table[0])}
-        following = np.full((dead + 1, len(numbers) + 1), dead, dtype=np.int32)
-        for state, row in enumerate(table):
-            following[state, : len(numbers)] = [dead if to < 0 else to for to in row.values()]
-        columns = np.tile(np.arange(dead + 1, dtype=np.int32), (len(texts), 1))
-        columns[[at for at, text in enumerate(texts) if text is None]] = dead
-        # All tokens at once, one character after the other; those that are over stay where they are.
-        active = np.array([at for at, text in enumerate(texts) if text], dtype=np.int64)
-        place = 0
-        while len(active):
-            symbols = np.array([numbers[texts[at][place]] for at in active], dtype=np.int64)
-            columns[active] = following[columns[active], symbols[:, None]]
-            place += 1
-            active = np.array([at for at in active if len(texts[at]) > place], dtype=np.int64)
-        special = np.full(len(texts), -1, dtype=np.int32)
-        if end is not None:
-            for number, token in enumerate((*end[0], end[1])):
-                special[token] = number
-        keyed = np.concatenate([columns, special[:, None]], 1)
-        _, first, inverse = np.unique(keyed, axis=0, return_index=True, return_inverse=True)
-        classes = TokenClasses(torch.from_numpy(inverse.reshape(-1).astype(np.int64)), len(first))
-        by_class = torch.from_numpy(columns[first, :dead].astype(np.int64)).T
-        rule = Automaton(
-            torch.where(by_class == dead, -1, by_class).contiguous(),
-            start,
-            accepting,
-            length,
-            end,
-            partial(_shown, texts),
-            classes,
-            f"the pattern {pattern!r}",
-        )
-        return rule
-
-
-def _shown(texts: Sequence[str | None], token: int) -> str:
-    return f"token {token}" if texts[token] is None else repr(texts[token])
-
-
-def _characters(pattern: str, known: set[str]) -> tuple[list[dict[str, int]], int, list[int]]:
-    """States of a pattern as maps from each known character to the next state, -1 where nothing can follow; the start,
-    and the accepting states."""
-    with needs("greenery", "a regular expression"):
-        from greenery import parse
-
-    try:
-        machine = parse(pattern).to_fsm().reduce()
-    except (Exception, RecursionError) as error:  # the parser raises whatever its recursion meets
-        raise InputError(
-            f"{pattern!r} is no regular expression ({str(error) or type(error).__name__})",
-            "write it in the syntax of greenery: classes, groups, |, ?, *, + and {m,n}",
-        ) from None
-    live = {state for state in machine.states if machine.islive(state)}
-    order = sorted(live | {machine.initial})
-    number = {state: k for k, state in enumerate(order)}
-    table = []
-    for state in order:
-        of_class = {group: to for group, to in machine.map[state].items()}
-        row = {}
-        for symbol in sorted(known):
-            to = next((to for group, to in of_class.items() if group.accepts(symbol)), None)
-            row[symbol] = number.get(to, -1) if to in live else -1
-        table.append(row)
-    return table, number[machine.initial], [number[state] for state in order if state in machine.finals]
 
 
 def _checked_words(words: Sequence[Sequence[int]], num_classes: int) -> list[tuple[int, ...]]:

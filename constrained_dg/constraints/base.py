@@ -5,27 +5,21 @@ from __future__ import annotations
 import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
 
+from constrained_dg.constraints.candidates import candidates_of
+from constrained_dg.constraints.counter import Counter
+from constrained_dg.constraints.machine import Machine
 from constrained_dg.constraints.running import TimeIsUpError, check_time, report_fault
 from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 log = logging.getLogger(__name__)
-
-
-def one_hot(tokens: IntTensor, num_classes: int) -> BoolTensor:
-    """(..., T) -> (..., T, A) bool; tokens outside the alphabet give an empty set."""
-    return tokens[..., None] == torch.arange(num_classes, device=tokens.device)
-
-
-def candidates_of(answer: IntTensor, known: BoolTensor, num_classes: int) -> BoolTensor:
-    """(B, T, A): known positions hold their token alone, the others anything."""
-    return one_hot(answer, num_classes) | ~known[..., None]
 
 
 def contradictory(constraint: Constraint, answer: IntTensor, known: BoolTensor) -> BoolTensor:
@@ -94,7 +88,9 @@ def _warn(constraint: Constraint, method: str, error: Exception, consequence: st
 
 
 def _equal(one: object, other: object) -> bool:
-    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return torch.equal(one, other)
+    return one == other
 
 
 class Constraint(ABC):
@@ -103,31 +99,54 @@ class Constraint(ABC):
     Positions count over the whole answer (T), all canvases joined. A row of the constraint judges the same row of the
     answer; a constraint with `rows == 1` serves any B. Wrong shapes raise InputError (`check_answer`).
 
-    An answer is made of tokens (V). What an answer may still be is told in classes of tokens (A): `allowed` and
-    `propagate` speak of those alone. For most rules every token is a class of its own and A = V; a rule on text
-    (`on`) has far fewer. The tokens of a class are interchangeable: replacing one by another changes no verdict. Hence
-    an answer found in classes is right whichever tokens stand for them (`tokens_of`).
+    An answer is made of tokens (V). `allowed` and `propagate` speak of classes of tokens (A). For most rules every
+    token is a class of its own and A = V; a rule on text (`on`) has far fewer. The tokens of a class are
+    interchangeable: replacing one by another changes no verdict. Hence an answer found in classes is right whichever
+    tokens are written for them (`tokens_of`).
 
     A rule of your own needs `length`, `num_classes` and `is_satisfied`; everything else has a default that is right, if
-    weak. `check_constraint` tests what you write.
+    weak. `check_constraint` tests what you write. Rules are joined by `a & b`, `a | b`, `~a` and `a.implies(b)`.
 
     Attributes:
         length: T.
         num_classes: A.
         rows: B, or 1 where the rule is the same for every row.
         classes: the class of each token, or None where every token is its own.
-        reads_every_pass: its judge makes the host wait for the device, so that a sampler may do so too in each pass.
+        name: what people call it, such as "column 3"; see `named`.
         strength: how much `allowed` finds out, in one sentence.
         per_row: attributes with a first dimension of rows, which `select` and `stack` follow; all others are shared.
+        machine: the automaton that decides the rule, if there is one; `a & b` sweeps machines together.
+        counter: the sum that decides the rule, if there is one; `a & b` sweeps sums beside machines.
+        parts: the rules that this one joins, if it does.
+        reads_every_pass: whether its judge is plain Python, so that a sampler waits for the device in every pass.
     """
 
     length: int
     num_classes: int
     rows: int = 1
     classes: TokenClasses | None = None
-    reads_every_pass: bool = False
-    strength: str = "nothing is ruled out beside known tokens"
+    name: str = ""
+    strength: str = "rules out only what the known tokens exclude"
     per_row: ClassVar[tuple[str, ...]] = ()
+    machine: Machine | None = None
+    counter: Counter | None = None
+    parts: Sequence[Constraint] = ()
+    reads_every_pass: bool = False
+    #: What `&`, `|`, `~` and `on` make, entered by the files that define it: this one needs none of them.
+    operators: ClassVar[dict[str, Callable[..., Constraint]]] = {}
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """A subclass that rules out more says how much, or nothing is claimed."""
+        super().__init_subclass__(**options)
+        if {"allowed", "propagate"} & set(vars(cls)) and "strength" not in vars(cls):
+            inherited = cls.strength
+            if inherited == Constraint.strength:
+                cls.strength = "as its class rules out: see `allowed` there"
+
+    def __repr__(self) -> str:
+        what = f" {self.name!r}" if self.name else ""
+        rows = f", {self.rows} rows" if self.rows > 1 else ""
+        return f"<{type(self).__name__}{what}: {self.length} positions, {self.num_classes} tokens{rows}>"
 
     @property
     def vocab_size(self) -> int:
@@ -143,8 +162,12 @@ class Constraint(ABC):
         """Whether all its tensors, and those of its parts, are on the device."""
         for value in self._own().values():
             for each in value if isinstance(value, tuple | list) else [value]:
-                where = getattr(each, "device", torch.device(device))
-                there = each.is_on(device) if isinstance(each, Constraint) else where == torch.device(device)
+                if isinstance(each, Constraint):
+                    there = each.is_on(device)
+                elif isinstance(each, torch.Tensor | Machine | TokenClasses):
+                    there = each.device == torch.device(device)
+                else:
+                    continue
                 if not there:
                     return False
         return True
@@ -179,16 +202,21 @@ class Constraint(ABC):
         return log_probs, torch.arange(self.num_classes, device=log_probs.device).expand(log_probs.shape)
 
     def partition(self) -> IntTensor:
-        """(V) labels; the judge tells apart no two tokens of equal label. Default: the classes."""
+        """(V) labels: the judge treats tokens with equal labels alike. Default: the classes."""
         return torch.arange(self.vocab_size) if self.classes is None else self.classes.table
 
     def in_classes(self, classes: TokenClasses) -> Constraint:
-        """The same rule told in these classes, which part all that `partition` parts; itself where it cannot."""
+        """The rule over these coarser classes, which separate whatever `partition` separates; itself where it has no
+        such form."""
         return self
 
     def renamed(self, positions: Sequence[int]) -> Constraint:
-        """The same rule, whose sentences give its position k the number of positions[k]; itself where it has names."""
+        """A copy whose sentences call position k `positions[k]`; itself where it has names for them."""
         return self
+
+    def named(self, name: str) -> Self:
+        """A copy of that name: in its repr, and in sentences that have no better word for it."""
+        return self._changed({"name": name})
 
     def check_answer(self, answer: IntTensor) -> None:
         """Raise InputError unless `answer` is (B, T) int64 with rows that match."""
@@ -217,34 +245,27 @@ class Constraint(ABC):
     def explain(self, answer: IntTensor) -> list[list[str]]:
         """For each row one sentence per broken rule, e.g. "row 3 holds 7 twice, at columns 2 and 8".
 
-        Default: the first line of the class's own documentation, or its name.
+        Default: its name, or else the first line of its class's documentation.
         """
-        lines = (type(self).__doc__ or "").strip().splitlines()
-        broken = f"broken: {lines[0]}" if lines else f"{type(self).__name__} is broken"
+        lines = (type(self).__doc__ or type(self).__name__).strip().splitlines()
+        broken = f"broken: {self.name or lines[0]}"
         return [[] if satisfied else [broken] for satisfied in self.is_satisfied(answer).tolist()]
 
     def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         """What each position of the span may still be: (B, T), (B, T) -> (B, C, A).
 
         Sound: every satisfying answer that agrees with `answer` wherever `known` is allowed at every position.
-        Monotone: knowing more never allows more. What stands at unknown positions is not read. Each class states its
-        `strength`; default: known tokens stay, anything else may be anything.
+        Monotone: knowing more never allows more. Tokens at unknown positions are not read. Each class states its
+        `strength`; default: known tokens stay, and other positions may hold anything.
         """
         self.check_answer(answer)
         return candidates_of(self.class_of(answer[:, span]), known[:, span], self.num_classes)
-
-    def neighbours(self) -> BoolTensor:
-        """(1 or B, T, T) True where two positions are bound by one rule: what is re-noised beside a violation.
-
-        Default: all positions the rule is about.
-        """
-        return (self.bound[:, None] & self.bound[None, :])[None]
 
     def most_likely(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
         """The satisfying answer with the highest sum of log-probabilities, exactly, by dynamic programming.
 
         Args:
-            log_probs: (B, T, A), -inf where a class may not stand.
+            log_probs: (B, T, A), -inf for classes that are not permitted.
 
         Returns:
             (B, T) int64 classes, and (B) bool, False in rows without any satisfying answer of finite log-probability
@@ -275,13 +296,13 @@ class Constraint(ABC):
             candidates = smaller
 
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
-        """A local search or projection of one's own, which `complete` tries before it branches. One row.
+        """A local search or projection for this kind of rule, which `complete` tries before it branches. One row.
 
         Default: none.
 
         Args:
             draft: (T) int64 classes, what the passes left.
-            candidates: (T, A) bool, what `propagate` left of what may stand at each position.
+            candidates: (T, A) bool, what `propagate` left of the candidates of each position.
             log_probs: (T, A) of the model; equal where there is none.
 
         Returns:
@@ -325,12 +346,14 @@ class Constraint(ABC):
         return self._changed(moved)
 
     def _own(self) -> dict[str, object]:
-        """What it was made of: its attributes but for what was worked out from them later (`cached_property`)."""
-        cached = {name for kind in type(self).__mro__ for name, v in vars(kind).items() if hasattr(v, "attrname")}
+        """Its attributes without cached values (`cached_property`)."""
+        cached = {
+            name for kind in type(self).__mro__ for name, v in vars(kind).items() if isinstance(v, cached_property)
+        }
         return {name: value for name, value in vars(self).items() if name not in cached}
 
     def _changed(self, values: dict[str, object]) -> Self:
-        """A copy with other values; what was worked out from the old ones is forgotten."""
+        """A copy with other values; cached values are dropped."""
         if not values:
             return self
         changed = copy.copy(self)
@@ -346,19 +369,25 @@ class Constraint(ABC):
         """The same rule on a part of a longer answer, such as the cells of a puzzle within a text.
 
         Args:
-            positions: int64, the positions of the answer at which those of this rule stand, in order.
+            positions: int64, the position of the answer for each position of this rule, in order.
             classes: class k of it is token k of this rule. Where this rule has one token more, that is `other`;
                 else no position of the rule may hold `other`.
-            length: T of the whole answer, in tokens of the classes' vocabulary. Elsewhere anything may stand.
+            length: T of the whole answer, in tokens of the classes' vocabulary. Other positions may hold anything.
 
         Raises:
             InputError: positions or classes do not fit, or this rule already speaks of classes.
         """
-        from constrained_dg.constraints.part import On
-
-        return On(self, positions, classes, length)
+        return self.operators["on"](self, positions, classes, length)
 
     def __and__(self, other: Constraint) -> Constraint:
-        from constrained_dg.constraints.combine import All
+        return self.operators["and"]([self, other])
 
-        return All([self, other])
+    def __or__(self, other: Constraint) -> Constraint:
+        return self.operators["or"]([self, other])
+
+    def __invert__(self) -> Constraint:
+        return self.operators["not"](self)
+
+    def implies(self, other: Constraint) -> Constraint:
+        """Where this rule holds, the other must hold too: `~self | other`."""
+        return ~self | other

@@ -6,7 +6,8 @@ from itertools import product
 
 import torch
 
-from constrained_dg.constraints.base import Constraint, candidates_of, one_hot
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.candidates import candidates_of, one_hot
 from constrained_dg.constraints.predicate import strict
 from constrained_dg.constraints.search import complete
 from constrained_dg.errors import InputError, check
@@ -150,11 +151,7 @@ def _check_attributes(rule: Constraint) -> None:
         value = getattr(rule, name, None)
         check(isinstance(value, int) and value > 0, f"{name} is {value!r}", "give a whole number of 1 or more")
     check(isinstance(rule.strength, str) and rule.strength, f"strength is {rule.strength!r}", "give one sentence")
-    length, rows = rule.length, rule.rows
-    _shaped("bound", rule.bound, (length,), "(T)")
-    bound = _call(rule, "neighbours")
-    _shaped("neighbours", bound, (len(bound) if len(bound) == 1 else rows, length, length), "(1 or B, T, T)")
-    check(torch.equal(bound, bound.mT), "neighbours are not symmetric", "two positions bind each other or do not")
+    _shaped("bound", rule.bound, (rule.length,), "(T)")
 
 
 def _pool(rule: Constraint, answers: IntTensor | None, examples: int, draws: torch.Generator) -> tuple[IntTensor, bool]:

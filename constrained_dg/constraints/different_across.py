@@ -8,7 +8,8 @@ from functools import cached_property
 
 import torch
 
-from constrained_dg.constraints.base import Constraint, candidates_of
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.candidates import candidates_of
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -17,7 +18,7 @@ def _number(node: int) -> str:
     return str(node + 1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DifferentAcross(Constraint):
     """The two ends of each edge hold different tokens, both of the permitted ones. Each row may have its own graph.
 
@@ -59,7 +60,7 @@ class DifferentAcross(Constraint):
         outside = edges[((edges < 0) | (edges >= self.length)).any(-1) & real].tolist()
         check(
             not outside,
-            f"edges {outside[:5]} name nodes that are none",
+            f"edges {outside[:5]} name nodes out of range",
             f"nodes run from 0 to {self.length - 1}; fill up with (-1, -1)",
         )
         loops = edges[(edges[..., 0] == edges[..., 1]) & real].tolist()
@@ -159,9 +160,6 @@ class DifferentAcross(Constraint):
             decided = (sets & new)[:, at].to(self._joined.dtype)
             sets = sets & (self._joined[:, :, at] @ decided == 0)
         return torch.cat([candidates[..., :low], sets, candidates[..., high:]], -1)
-
-    def neighbours(self) -> BoolTensor:
-        return self._joined > 0
 
     def renamed(self, positions: Sequence[int]) -> DifferentAcross:
         return self._changed({"where": lambda at: _number(positions[at])}) if self.where is _number else self

@@ -14,18 +14,18 @@ from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class On(Constraint):
     """What `Constraint.on` returns. Strength of `allowed` and `propagate`: those of the rule.
 
     A token that the rule does not know, at one of its positions, breaks it. The rule itself never sees such a token:
-    the position counts as unknown to `allowed`, and blame of the others is what holds whichever end of the rule's
-    tokens stands there instead.
+    the position counts as unknown to `allowed`, and other positions are blamed only if they are blamed both with the
+    first and with the last of the rule's tokens there.
 
     Args:
-        rule: T positions of its own, A tokens of its own.
+        rule: over R positions and tokens of its own, which are classes here.
         positions: see `Constraint.on`.
-        classes: its alphabet.
+        classes: see `Constraint.on`.
         length: T of the whole answer.
 
     Raises:
@@ -55,16 +55,19 @@ class On(Constraint):
             f"positions run from {low} to {high}",
             f"an answer of length {self.length} has positions 0 to {self.length - 1}",
         )
-        check(len(positions.unique()) == len(positions), "a position stands twice", "give each of the rule its own")
+        check(len(positions.unique()) == len(positions), "a position is given twice", "give each once")
         check(
             rule.num_classes in (classes.named, classes.size),
-            f"an alphabet of {classes.named} classes does not fit a rule of {rule.num_classes} tokens",
+            f"{classes.named} classes do not fit a rule of {rule.num_classes} tokens",
             f"give {rule.num_classes} classes, one for each token",
         )
 
     @property
     def num_classes(self) -> int:
         return self.classes.size
+
+    def __repr__(self) -> str:
+        return f"<{self.rule!r} on {len(self.positions)} of {self.length} positions>"
 
     @property
     def rows(self) -> int:
@@ -79,13 +82,13 @@ class On(Constraint):
 
     @cached_property
     def _slot(self) -> IntTensor:
-        """(T) which position of the rule stands there, or its length where none does."""
+        """(T) the position of the rule at each position of the answer, or its length where it has none."""
         slot = self.positions.new_full((self.length,), self.rule.length)
         slot[self.positions] = torch.arange(self.rule.length, device=slot.device)
         return slot
 
     def _read(self, answer: IntTensor) -> tuple[IntTensor, BoolTensor]:
-        """(B, R) twice: what the rule's positions hold, in its tokens, and where none of them is (0 stands there)."""
+        """(B, R) twice: the rule's tokens at its positions (0 for unknown tokens), and where those are."""
         self.check_answer(answer)
         own = self.class_of(answer[:, self.positions])
         foreign = own >= self.rule.num_classes
@@ -126,12 +129,6 @@ class On(Constraint):
         own = candidates[:, self.positions, : self.rule.num_classes]
         smaller[:, self.positions] = self._with_other(self.rule.propagate(own))
         return smaller
-
-    def neighbours(self) -> BoolTensor:
-        own = self.rule.neighbours()
-        whole = own.new_zeros(len(own), self.length, self.length)
-        whole[:, self.positions[:, None], self.positions] = own
-        return whole
 
     def most_likely(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
         best, classes = log_probs.max(-1)
@@ -175,3 +172,6 @@ class On(Constraint):
 
     def to(self, device: torch.device | str) -> On:
         return super().to(device)._changed({"rule": self.rule.to(device)})
+
+
+Constraint.operators["on"] = On

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from constrained_dg.constraints.all_different import AllDifferent, _places
+from constrained_dg.constraints.all_different import AllDifferent
+from constrained_dg.constraints.words import members_at
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, IntTensor
 
@@ -43,7 +44,7 @@ class Permutation(AllDifferent):
         positions: IntTensor | None = None,
         name: str = "the answer",
         show: Callable[[int], str] = str,
-        where: Callable[[int, list[int]], str] = _places,
+        where: Callable[[int, list[int]], str] = members_at,
     ) -> None:
         positions = torch.arange(length) if positions is None else positions
         low, high = tokens

@@ -7,24 +7,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from constrained_dg.constraints.base import Constraint, candidates_of
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.candidates import candidates_of, likeliest_alone
 from constrained_dg.constraints.token_classes import TokenClasses
+from constrained_dg.constraints.words import position
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 
-def position(at: int) -> str:
-    """How sentences name a position, unless a rule has its own names."""
-    return f"position {at + 1}"
-
-
-def likeliest_alone(log_probs: FloatTensor, may: BoolTensor) -> tuple[IntTensor, BoolTensor]:
-    """`Constraint.most_likely` where positions do not bind each other: log_probs and sets (B, T, A), rows broadcast."""
-    best, classes = log_probs.masked_fill(~may, -torch.inf).max(-1)
-    return classes, best.isfinite().all(-1)
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pinned(Constraint):
     """Some positions must hold given tokens. `allowed` is exact.
 
@@ -59,7 +50,7 @@ class Pinned(Constraint):
         given = self.tokens[self.mask]
         check(
             bool(((given >= 0) & (given < self.vocab_size)).all()),
-            f"a pinned token lies outside the alphabet of {self.vocab_size}",
+            f"a pinned token lies outside the vocabulary of {self.vocab_size}",
             f"tokens run from 0 to {self.vocab_size - 1}",
         )
         if self.classes is not None:
@@ -124,10 +115,6 @@ class Pinned(Constraint):
 
     def renamed(self, positions: Sequence[int]) -> Pinned:
         return replace(self, where=lambda at: position(positions[at])) if self.where is position else self
-
-    def neighbours(self) -> BoolTensor:
-        """No two positions are bound together."""
-        return self.mask.new_zeros(1, self.length, self.length)
 
     def most_likely(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
         return likeliest_alone(log_probs, self._candidates())

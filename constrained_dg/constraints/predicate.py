@@ -17,7 +17,7 @@ from constrained_dg.shapes import BoolTensor, IntTensor
 strict: ContextVar[bool] = ContextVar("strict", default=False)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Predicate(Constraint):
     """What a function of one answer says, a list of T tokens -> bool.
 
@@ -28,20 +28,31 @@ class Predicate(Constraint):
         function: the judge. The same answer must always get the same verdict.
         length: T.
         num_classes: A.
-        words: the sentence told of a broken answer; None means the function's name and documentation.
+        words: the sentence about a broken answer; None means the function's name and documentation.
+        name: what sentences call it; the function's name by default.
     """
 
     function: Callable[[list[int]], bool]
     length: int
     num_classes: int
     words: str | None = None
+    name: str = ""
     #: Samplers wait for the device in every pass all the same, so that they may as well read when to stop.
     reads_every_pass = True
 
-    @property
-    def name(self) -> str:
-        """The function's."""
-        return getattr(self.function, "__name__", type(self.function).__name__)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or getattr(self.function, "__name__", type(self.function).__name__))
+
+    def opposite(self) -> Predicate:
+        """Says the opposite; a function that fails breaks the answer here too."""
+        function = self.function
+
+        def opposite(answer: list[int]) -> object:
+            said = function(answer)
+            said = said.item() if hasattr(said, "item") else said  # numpy's and torch's bool
+            return not said if isinstance(said, bool) else said
+
+        return Predicate(opposite, self.length, self.num_classes, f"the rule {self.name} must not hold", self.name)
 
     def _verdict(self, answer: list[int]) -> tuple[bool, str]:
         """Whether one answer satisfies, and what to say where not."""

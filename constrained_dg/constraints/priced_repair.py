@@ -13,7 +13,8 @@ from math import isfinite
 
 import numpy as np
 
-from constrained_dg.constraints.product import Counted, Counter
+from constrained_dg.constraints.counter import Counter
+from constrained_dg.constraints.product import Product
 
 #: Best answers sought, and rounds of small moves with their proposals.
 _SWEEPS, _ROUNDS, _PROPOSALS, _JUDGED = 24, 400, 512, 16
@@ -22,7 +23,7 @@ _ATTEMPTS = 3
 
 
 def priced(
-    counted: Counted,
+    product: Product,
     counters: Sequence[Counter],
     log_probs: np.ndarray,
     judge: Callable[[np.ndarray], np.ndarray],
@@ -31,8 +32,8 @@ def priced(
     """Classes (T) that the judge accepts, or None; and how many sweeps and moves that took.
 
     Args:
-        counted: sweeps the automaton, and some of the sums or none.
-        counters: all sums that must hold, those that `counted` sweeps too.
+        product: sweeps the automaton, and some of the sums or none.
+        counters: all sums that must hold, those that `product` sweeps too.
         log_probs: (T, A), -inf where a class may not stand.
         judge: (N, T) -> (N) whether all rules hold.
         other: (N, T) -> (N) whether all rules but the sums hold.
@@ -45,7 +46,7 @@ def priced(
         if attempt or np.ptp(told) == 0:
             noise = np.random.default_rng(attempt).gumbel(size=log_probs.shape)
             scores = log_probs + noise.astype(log_probs.dtype)
-        found, more = _attempted(counted, counters, scores, judge, other)
+        found, more = _attempted(product, counters, scores, judge, other)
         moves += more
         if found is not None:
             break
@@ -53,7 +54,7 @@ def priced(
 
 
 def _attempted(
-    counted: Counted,
+    product: Product,
     counters: Sequence[Counter],
     log_probs: np.ndarray,
     judge: Callable[[np.ndarray], np.ndarray],
@@ -65,7 +66,7 @@ def _attempted(
     # Prices in units of log-probability for the largest difference that a token can make.
     unit = np.maximum((weights.max(2) - weights.min(2)).max(1), 1e-9)
     at = np.arange(weights.shape[1])
-    swept = [counters.index(each.counter) for each in counted.sums]
+    swept = [counters.index(each.counter) for each in product.sums]
     priced_sums = [j for j in range(len(counters)) if j not in swept]
 
     def total(classes: np.ndarray) -> np.ndarray:
@@ -77,15 +78,15 @@ def _attempted(
     finite = np.where(np.isfinite(log_probs), log_probs, -1e3)
     chances = np.exp(finite - finite.max(1, keepdims=True))
     chances /= chances.sum(1, keepdims=True)
-    gap = [_expected_gap(each, chances) for each in counted.sums]
+    gap = [_expected_gap(each, chances) for each in product.sums]
     price, under, over = np.zeros(len(counters)), np.full(len(counters), -np.inf), np.full(len(counters), np.inf)
     nearest, least = None, np.inf
     for sweep in range(1, _SWEEPS + 1):
         scores = log_probs - np.tensordot(price / unit, weights, 1)
-        windows = [each.interval(rest, rest) for each, rest in zip(counted.sums, gap, strict=True)]
-        classes, found = counted.best(scores, windows)
+        windows = [each.interval(round(rest), round(rest)) for each, rest in zip(product.sums, gap, strict=True)]
+        classes, found = product.best(scores, windows)
         if not found:
-            classes, found = counted.best(scores, [each.widened for each in counted.sums])
+            classes, found = product.best(scores, [each.widened for each in product.sums])
         if not found:
             return None, sweep
         totals = total(classes)
@@ -94,7 +95,7 @@ def _attempted(
             nearest, least = classes, short.sum()
         if least == 0 and judge(classes[None])[0]:
             return classes, sweep
-        for k, each in enumerate(counted.sums):
+        for k, each in enumerate(product.sums):
             gap[k] = totals[swept[k]] - each.base - each.grain * each.steps[at, classes].sum()
         before = price.copy()
         for j in priced_sums:

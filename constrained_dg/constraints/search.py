@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from constrained_dg.constraints.base import Constraint, candidates_of, judged, one_hot, propagated
+from constrained_dg.constraints.base import Constraint, judged, propagated
+from constrained_dg.constraints.candidates import candidates_of, one_hot
 from constrained_dg.constraints.running import TimeIsUpError, check_time, listening
 from constrained_dg.constraints.running import time_limit as within
 from constrained_dg.errors import check

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
+from math import ceil, floor, frexp, isfinite, isinf
 
 import torch
 
-from constrained_dg.constraints.base import Constraint, candidates_of
-from constrained_dg.constraints.product import Counter
-from constrained_dg.constraints.sweep import Layered, Machine, places
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.by_row import ByRow
+from constrained_dg.constraints.candidates import candidates_of, without_dead_rows
+from constrained_dg.constraints.counter import LARGEST, NO_BOUND, Counter
+from constrained_dg.constraints.machine import Machine
+from constrained_dg.constraints.sweep import Swept
+from constrained_dg.constraints.words import places
 from constrained_dg.errors import check, is_count
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
-#: Partial sums up to which `Sum` is exact.
+#: Partial sums up to which `Sum` is exact, and up to which gaps between sums are found.
 SUMS = 2**14
-#: By how much a sum of real weights may leave its window: rounding in the last places, not a difference.
+#: By how much a sum of real weights may leave its bounds: rounding in the last places, not a difference.
 TOLERANCE = 1e-9
 
 
@@ -23,14 +29,14 @@ def _positions(positions: Sequence[int] | None, length: int) -> IntTensor:
     check(is_count(length, 1), f"length is {length!r}", "give an integer of at least 1")
     chosen = list(range(length)) if positions is None else [int(at) for at in positions]
     outside = [at for at in chosen if not 0 <= at < length]
-    check(not outside, f"positions {outside[:5]} are none", f"they run from 0 to {length - 1}")
-    check(len(set(chosen)) == len(chosen) > 0, "positions are empty or stand twice", "give each once")
+    check(not outside, f"positions {outside[:5]} are out of range", f"they run from 0 to {length - 1}")
+    check(len(set(chosen)) == len(chosen) > 0, "positions are empty or repeated", "give each once")
     mask = torch.zeros(length, dtype=torch.bool)
     mask[chosen] = True
     return mask
 
 
-class Count(Layered):
+class Count(Swept):
     """Between `low` and `high` of the positions hold one of the tokens. `allowed` is exact.
 
     Args:
@@ -40,6 +46,7 @@ class Count(Layered):
         num_classes: A.
         positions: where it counts; None means the whole answer.
         show: a token as people write it.
+        name: what sentences call it, such as "column 3".
 
     Raises:
         InputError: bounds that no answer meets, positions or tokens that do not fit.
@@ -54,6 +61,7 @@ class Count(Layered):
         num_classes: int,
         positions: Sequence[int] | None = None,
         show: Callable[[int], str] = str,
+        name: str = "",
     ) -> None:
         self.mask, chosen = _positions(positions, length), sorted({int(token) for token in tokens})
         outside = [token for token in chosen if not 0 <= token < num_classes]
@@ -62,79 +70,85 @@ class Count(Layered):
             f"tokens {outside or chosen} do not fit",
             f"give some of 0 to {num_classes - 1}",
         )
-        places_ = int(self.mask.sum())
-        high = places_ if high is None else high
+        size = int(self.mask.sum())
+        high = size if high is None else high
         check(is_count(low) and is_count(high), f"bounds are {low!r} and {high!r}", "give integers of at least 0")
-        check(low <= places_, f"at least {low} are asked of {places_} positions", f"ask for at most {places_}")
+        check(low <= size, f"{size} positions cannot hold at least {low}", f"require at most {size}")
         check(low <= high, f"low {low} lies above high {high}", "give low <= high")
         check(
-            len(chosen) < num_classes or high >= places_,
-            f"every token counts, so that {places_} are held and not at most {high}",
-            f"raise high to {places_}, or count fewer tokens",
+            len(chosen) < num_classes or high >= size,
+            f"every token counts, so that all {size} positions do and not at most {high}",
+            f"raise high to {size}, or count fewer tokens",
         )
         self.tokens, self.low, self.high = torch.tensor(chosen), low, high
-        self.length, self.num_classes, self.show = length, num_classes, show
+        self.length, self.num_classes, self.show, self.name = length, num_classes, show, name
         # Counts beyond low are alike where nothing bounds them above.
-        states = (low if high >= places_ else high) + 1
-        held = torch.arange(states)
-        more = torch.where(held + 1 < states, held + 1, held if high >= places_ else -1)
-        tables = held[:, None].expand(-1, num_classes).repeat(2, 1, 1)
+        states = (low if high >= size else high) + 1
+        count = torch.arange(states)
+        more = torch.where(count + 1 < states, count + 1, count if high >= size else -1)
+        tables = count[:, None].expand(-1, num_classes).repeat(2, 1, 1)
         tables[1][:, chosen] = more[:, None]
-        self.machine = Machine.of(tables, self.mask.long(), 0, held >= low)
+        self.machine = Machine.of(tables, self.mask.long(), 0, count >= low)
 
-    def _held(self, answer: IntTensor) -> BoolTensor:
+    def _counted(self, answer: IntTensor) -> BoolTensor:
         self.check_answer(answer)
         return torch.isin(answer, self.tokens) & self.mask
 
     def violations(self, answer: IntTensor) -> BoolTensor:
-        """Too many: those that count. Too few: the others of the group."""
-        held = self._held(answer)
-        count = held.sum(-1, keepdim=True)
-        return (held & (count > self.high)) | (~held & self.mask & (count < self.low))
+        """Too many: those that count. Too few: the others of the positions."""
+        counted = self._counted(answer)
+        count = counted.sum(-1, keepdim=True)
+        return (counted & (count > self.high)) | (~counted & self.mask & (count < self.low))
 
     def explain(self, answer: IntTensor) -> list[list[str]]:
         names = [self.show(token) for token in self.tokens.tolist()]
         what = names[0] if len(names) == 1 else f"one of {', '.join(names)}"
-        told = []
-        for row in self._held(answer):
+        sentences = []
+        for row in self._counted(answer):
             at = row.nonzero().flatten().tolist()
             where = f", at {places(at)}" if at else ""
             wanted = f"at most {self.high} may" if len(at) > self.high else f"at least {self.low} must"
             right = self.low <= len(at) <= self.high
-            told.append([] if right else [f"{len(at)} positions hold {what}{where}; {wanted}"])
-        return told
-
-    def neighbours(self) -> BoolTensor:
-        return (self.mask[:, None] & self.mask)[None]
+            prefix = f"{self.name}: " if self.name else ""
+            sentences.append([] if right else [f"{prefix}{len(at)} positions hold {what}{where}; {wanted}"])
+        return sentences
 
     @property
     def counter(self) -> Counter:
-        held = torch.isin(torch.arange(self.num_classes), self.tokens.cpu())
-        return Counter((held & self.mask[:, None].cpu()).double(), self.low, self.high)
+        counts = torch.isin(torch.arange(self.num_classes), self.tokens.cpu())
+        return Counter((counts & self.mask[:, None].cpu()).long(), self.low, self.high)
 
 
 class RealSum(Constraint):
     """The weights of the tokens, real numbers, add up to a number between `low` and `high`.
 
-    `allowed` and `propagate` bound the rest of the sum by its smallest and largest value: sound. Beside automata they
-    are swept on a grid, see `counted`.
+    Weights are rounded once to whole steps, so small that all of them together are 2**61 steps; from then on judge,
+    `allowed` and proofs count whole steps, and agree in every order and batch. A sum may leave the bounds by 1e-9, or,
+    where that is more, by what adding T numbers of this size in float64 can round off: (T + 1) 2**-53 of the largest
+    absolute sum.
+
+    `allowed` and `propagate` bound the rest of the sum by its smallest and largest value: sound. Beside automata sums
+    are swept on a grid, see `product`.
 
     Args:
         weights: (A) or (T, A) float64.
-        low, high: bounds, both inclusive, -inf and inf for none; a sum may leave them by 1e-9.
+        low, high: bounds, both inclusive, -inf and inf for none.
         length: T.
         positions: where it adds up; None means the whole answer.
         show: a token as people write it.
-        what: what sentences call the sum.
+        name: what sentences call the sum, such as "the mass".
+
+    Attributes:
+        weights: (T, A), 0 at positions that do not add up.
+        reach: by how much the sum that a subclass judges may differ from the sum of the weights.
 
     Raises:
-        InputError: weights of another shape or type or not finite, or bounds that no answer meets.
+        InputError: weights of another shape or type or not finite or too large to add up, or bounds that no answer
+            meets (gaps between the sums are found where there are at most 2**14 sums).
     """
 
     strength = "sound: the rest of the sum is bounded by its smallest and largest"
-    #: By how much a sum may leave the bounds, and by how much the sum of the weights of an answer that satisfies may:
-    #: more, since sums in another order round otherwise.
-    slack, reach = TOLERANCE, 2 * TOLERANCE
+    reach: float = 0.0
 
     def __init__(
         self,
@@ -144,11 +158,17 @@ class RealSum(Constraint):
         length: int,
         positions: Sequence[int] | None = None,
         show: Callable[[int], str] = str,
-        what: str = "the sum",
+        name: str = "the sum",
     ) -> None:
         fine = weights.dtype == torch.float64 and bool(weights.isfinite().all())
         self._take(weights, low, high, length, positions, fine, "torch.float64, all finite")
-        self.show, self.what = show, what
+        self.show, self.name = show, name
+        size = sum(self.weights.abs().amax(-1).tolist())
+        check(isfinite(size), "the weights add up to more than float64 holds", "divide them by a common factor")
+        #: Steps are units of 2**-shift.
+        self.shift = min(61 - frexp(size)[1], 1000) if size else 0
+        slack = max(Fraction(TOLERANCE), Fraction(size) * (length + 1) / 2**53)
+        self._count_in_steps(self.in_steps(self.weights), slack)
 
     def _take(
         self,
@@ -160,53 +180,90 @@ class RealSum(Constraint):
         fine: bool,
         wanted: str,
     ) -> None:
+        """Check and keep what it is made of."""
         self.mask = _positions(positions, length)
         check(
-            fine and (weights.dim() == 1 or (weights.dim() == 2 and len(weights) == length)),
+            fine and (weights.dim() == 1 or (weights.dim() == 2 and len(weights) == length)) and weights.numel() > 0,
             f"weights have shape {tuple(weights.shape)} and type {weights.dtype}",
             f"give (tokens) or ({length}, tokens) of {wanted}",
         )
         check(low <= high, f"low {low} lies above high {high}", "give low <= high")
         self.weights = weights.expand(length, -1) * self.mask[:, None]
         self.low, self.high, self.length, self.num_classes = low, high, length, weights.shape[-1]
-        least, most = self.weights.amin(-1).sum().item(), self.weights.amax(-1).sum().item()
+
+    def in_steps(self, weights: FloatTensor) -> IntTensor:
+        """Weights in whole steps, int64."""
+        return (weights * 2.0**self.shift).round().long()
+
+    def _count_in_steps(self, steps: IntTensor, slack: Fraction | int) -> None:
+        """Take over the steps (T, A) and what a sum may leave the bounds by; refuse bounds that no answer meets."""
+        unit = Fraction(2) ** self.shift
+        self.steps = steps
+        self.low_step = -NO_BOUND if isinf(self.low) else ceil((Fraction(self.low) - slack) * unit)
+        self.high_step = NO_BOUND if isinf(self.high) else floor((Fraction(self.high) + slack) * unit)
+        self.low_step = min(max(self.low_step, -NO_BOUND), NO_BOUND)
+        self.high_step = min(max(self.high_step, -NO_BOUND), NO_BOUND)
+        self.reach_steps = ceil(Fraction(self.reach) * unit) + 1 if self.reach else 0
+        low, high = self._window
+        least, most = int(steps.amin(-1).sum()), int(steps.amax(-1).sum())
         check(
-            least <= high + self.reach and most >= low - self.reach,
-            f"sums run from {least:.8g} to {most:.8g}, and none lies between {low} and {high}",
+            least <= high and most >= low,
+            f"sums run from {_number(self._value(least))} to {_number(self._value(most))}, and none lies between "
+            f"{self.low} and {self.high}",
             "change the bounds",
+        )
+        check(
+            _some_sum_lies_between(steps, low, high),
+            f"no sum lies between {self.low} and {self.high}",
+            "change the bounds: the weights leave gaps there",
         )
 
     @property
+    def _window(self) -> tuple[int, int]:
+        """The steps that a satisfying answer has by its weights."""
+        return max(self.low_step - self.reach_steps, -NO_BOUND), min(self.high_step + self.reach_steps, NO_BOUND)
+
+    def _value(self, steps: int) -> float:
+        return float(Fraction(steps) / Fraction(2) ** self.shift)
+
+    @property
     def counter(self) -> Counter:
-        return Counter(self.weights.double().cpu(), self.low - self.reach, self.high + self.reach)
+        return Counter(self.steps.cpu(), *self._window, decides=self.reach_steps == 0)
 
     @property
     def bound(self) -> BoolTensor:
-        return (self.weights != self.weights[:, :1]).any(-1)
+        return (self.steps != self.steps[:, :1]).any(-1)
+
+    def totals(self, answer: IntTensor) -> IntTensor:
+        """(B, T) -> (B) what is judged, in steps."""
+        self.check_answer(answer)
+        return self.steps.gather(-1, answer.T).sum(0)
 
     def sums(self, answer: IntTensor) -> torch.Tensor:
-        """(B, T) -> (B)."""
-        self.check_answer(answer)
-        return self.weights.gather(-1, answer.T).sum(0)
+        """(B, T) -> (B), as numbers."""
+        totals = self.totals(answer)
+        return torch.tensor([self._value(total) for total in totals.tolist()], dtype=torch.float64).to(totals.device)
 
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
-        total = self.sums(answer)
-        return (total >= self.low - self.slack) & (total <= self.high + self.slack)
+        totals = self.totals(answer)
+        return (totals >= self.low_step) & (totals <= self.high_step)
 
     def violations(self, answer: IntTensor) -> BoolTensor:
-        """Every position that could bring the sum nearer; all that the rule is about where none can alone."""
-        total = self.sums(answer)[:, None]
-        held = self.weights.gather(-1, answer.T).T
-        over, under = total > self.high + self.slack, total < self.low - self.slack
-        helps = (over & (held > self.weights.amin(-1))) | (under & (held < self.weights.amax(-1)))
-        return helps & self.bound
+        """Every position that could bring the sum nearer; all that the rule is about where none can."""
+        totals = self.totals(answer)[:, None]
+        steps = self.steps.gather(-1, answer.T).T
+        over, under = totals > self.high_step, totals < self.low_step
+        helps = (over & (steps > self.steps.amin(-1))) | (under & (steps < self.steps.amax(-1)))
+        helps = helps & self.bound
+        return helps | ((over | under) & ~helps.any(-1, keepdim=True) & self.bound)
 
     def explain(self, answer: IntTensor) -> list[list[str]]:
-        told = []
-        for total, right in zip(self.sums(answer).tolist(), self.is_satisfied(answer).tolist(), strict=True):
-            side = f"above {self.high}" if total > self.high else f"below {self.low}"
-            told.append([] if right else [f"{self.what} is {total:.8g}, {side}"])
-        return told
+        sentences = []
+        for total in self.totals(answer).tolist():
+            right = self.low_step <= total <= self.high_step
+            side = f"above {self.high}" if total > self.high_step else f"below {self.low}"
+            sentences.append([] if right else [f"{self.name} is {_number(self._value(total))}, {side}"])
+        return sentences
 
     def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         self.check_answer(answer)
@@ -221,23 +278,49 @@ class RealSum(Constraint):
 
     def _bounded(self, candidates: BoolTensor) -> BoolTensor:
         """(B, T, A): a token goes whose weight the others, at their smallest or largest, cannot make up for."""
-        far = 2**40
-        least = self.weights.masked_fill(~candidates, far).amin(-1)
-        most = self.weights.masked_fill(~candidates, -far).amax(-1)
-        rest_least, rest_most = (each.sum(-1, keepdim=True) - each for each in (least, most))
-        low, high = self.low - self.reach, self.high + self.reach
-        fits = (self.weights + rest_least[..., None] <= high) & (self.weights + rest_most[..., None] >= low)
+        candidates = without_dead_rows(candidates)
+        least = self.steps.where(candidates, NO_BOUND).amin(-1)
+        most = self.steps.where(candidates, -NO_BOUND).amax(-1)
+        empty = ~candidates.any(-1)
+        rests = (each.masked_fill(empty, 0) for each in (least, most))
+        rest_least, rest_most = (each.sum(-1, keepdim=True) - each for each in rests)
+        low, high = self._window
+        fits = (self.steps + rest_least[..., None] <= high) & (self.steps + rest_most[..., None] >= low)
         return candidates & fits
 
-    def neighbours(self) -> BoolTensor:
-        return (self.bound[:, None] & self.bound)[None]
+    @classmethod
+    def stack(cls, constraints: Sequence[Constraint]) -> Constraint:
+        first = constraints[0]
+        return first if all(each is first for each in constraints) else ByRow.stack(constraints)
 
 
-class Sum(RealSum, Layered):
+def _number(value: float) -> str:
+    """As many digits as tell it from its neighbors, at least 8."""
+    return f"{value:.8g}" if abs(value) < 1e7 else f"{value:.17g}"
+
+
+def _some_sum_lies_between(steps: IntTensor, low: int, high: int) -> bool:
+    """False where provably no answer has a sum in [low, high]; True where one has, or where there are over 2**14
+    partial sums to look at."""
+    steps = steps.cpu()
+    least, most = steps.amin(-1).sum(), steps.amax(-1).sum()
+    partial = torch.zeros(1, dtype=torch.int64)
+    for row in steps:
+        least, most = least - row.min(), most - row.max()  # of what is still to come
+        partial = (partial[:, None] + row.unique()).unique()
+        if bool(((partial + least >= low) & (partial + most <= high)).any()):
+            return True  # whatever follows
+        partial = partial[(partial + least <= high) & (partial + most >= low)]
+        if len(partial) > SUMS:
+            return True
+    return len(partial) > 0
+
+
+class Sum(RealSum, Swept):
     """The weights of the tokens, whole numbers, add up to a number between `low` and `high`.
 
     Exact where at most 2**14 partial sums matter. Beyond, `allowed` and `propagate` bound the rest of the sum by its
-    smallest and largest value: sound.
+    smallest and largest value: sound. Weights whose absolute sum can exceed 2**61 are refused.
 
     Args:
         weights: (A) or (T, A) int64; see `RealSum` for numbers that are not whole.
@@ -245,13 +328,13 @@ class Sum(RealSum, Layered):
         length: T.
         positions: where it adds up; None means the whole answer.
         show: a token as people write it.
+        name: what sentences call the sum, such as "cage 3".
 
     Raises:
-        InputError: weights that are not whole or of another shape, or bounds that no answer meets.
+        InputError: weights that are not whole or too large or of another shape, or bounds that no answer meets.
     """
 
-    slack = reach = 0
-    what = "the sum"
+    shift = 0
 
     def __init__(
         self,
@@ -261,10 +344,18 @@ class Sum(RealSum, Layered):
         length: int,
         positions: Sequence[int] | None = None,
         show: Callable[[int], str] = str,
+        name: str = "the sum",
     ) -> None:
         whole = weights.dtype == torch.int64
         self._take(weights, low, high, length, positions, whole, "torch.int64; see RealSum for real numbers")
-        self.show = show
+        self.show, self.name = show, name
+        size = sum(max(abs(int(row.min())), abs(int(row.max()))) for row in self.weights)
+        check(
+            size <= LARGEST,
+            f"the weights can add up to {size}, more than 2**61",
+            "divide them by a common factor, or give real numbers to RealSum",
+        )
+        self._count_in_steps(self.weights, 0)
         kinds, kind = self.weights.unique(dim=0, return_inverse=True)
         # Before any position the sum is 0; every partial sum lies between the sums of what is negative and positive.
         lowest = int(self.weights.amin(-1).clamp(max=0).sum())
@@ -272,34 +363,36 @@ class Sum(RealSum, Layered):
         states = highest - lowest + 1
         self.machine = None
         if states <= SUMS and states * kinds.numel() <= 2**24:
-            held = torch.arange(states)
-            after = held[None, :, None] + kinds[:, None]
+            partial = torch.arange(states)
+            after = partial[None, :, None] + kinds[:, None]
             tables = torch.where((after >= 0) & (after < states), after, -1)
-            total = held + lowest
-            self.machine = Machine.of(tables, kind, -lowest, (total >= low) & (total <= high))
-            possible = bool(self.machine.best(torch.zeros(1, length, self.num_classes))[1])
-            check(possible, f"no sum lies between {low} and {high}", "change the bounds: the weights leave gaps there")
+            total = partial + lowest
+            accepting = (total >= self.low_step) & (total <= self.high_step)
+            self.machine = Machine.of(tables, kind, -lowest, accepting)
+
+    def _value(self, steps: int) -> int:
+        return steps
+
+    def sums(self, answer: IntTensor) -> torch.Tensor:
+        """(B, T) -> (B) int64."""
+        return self.totals(answer)
 
     @property
     def strength(self) -> str:
         return RealSum.strength if self.machine is None else "exact"
 
     @property
-    def rows(self) -> int:
-        return 1
-
-    @property
     def has_most_likely(self) -> bool:
         return self.machine is not None
 
     def most_likely(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
-        return Layered.most_likely(self, log_probs) if self.has_most_likely else Constraint.most_likely(self, log_probs)
+        return Swept.most_likely(self, log_probs) if self.has_most_likely else Constraint.most_likely(self, log_probs)
 
     def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
-        return (RealSum if self.machine is None else Layered).allowed(self, answer, known, span)
+        return (RealSum if self.machine is None else Swept).allowed(self, answer, known, span)
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
-        return (RealSum if self.machine is None else Layered).propagate(self, candidates)
+        return (RealSum if self.machine is None else Swept).propagate(self, candidates)
 
     def to(self, device: torch.device | str) -> Sum:
         moved = Constraint.to(self, device)

@@ -17,7 +17,7 @@ _AT_ONCE = 2**22
 
 @dataclass(frozen=True, eq=False)
 class TokenClasses:
-    """A map from the tokens of a vocabulary to classes, none of them empty. Equal maps are equal alphabets.
+    """A map from the tokens of a vocabulary to classes, none of them empty. Equal maps are equal.
 
     Args:
         table: (V) int64, the class of each token.
@@ -38,17 +38,17 @@ class TokenClasses:
         check(len(classes) > 0 and not empty, f"classes {empty} of {len(classes)} are empty", "give each a token")
         tokens = torch.tensor([int(token) for tokens in classes for token in tokens])
         outside = tokens[(tokens < 0) | (tokens >= vocab_size)].tolist()
-        check(not outside, f"tokens {outside[:5]} are none", f"they run from 0 to {vocab_size - 1}")
+        check(not outside, f"tokens {outside[:5]} are out of range", f"they run from 0 to {vocab_size - 1}")
         values, counts = tokens.unique(return_counts=True)
         twice = values[counts > 1].tolist()
-        check(not twice, f"tokens {twice[:5]} stand in a class twice or in two", "name each token once")
+        check(not twice, f"tokens {twice[:5]} are in a class twice or in two", "name each token once")
         table = torch.full((vocab_size,), len(classes))
         table[tokens] = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(c) for c in classes]))
         return cls(table, len(classes))
 
     @classmethod
     def refining(cls, labels: Sequence[IntTensor]) -> TokenClasses:
-        """The coarsest alphabet in which tokens share a class only if they share every label (V) int64."""
+        """The coarsest classes in which tokens share a class only if they share every label (V) int64."""
         table = labels[0].unique(return_inverse=True)[1]
         for label in labels[1:]:
             table = (table * (label.max() + 1) + label).unique(return_inverse=True)[1]

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from constrained_dg.constraints.base import Constraint, candidates_of
-from constrained_dg.constraints.pinned import likeliest_alone, position
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.candidates import candidates_of, likeliest_alone
 from constrained_dg.constraints.token_classes import TokenClasses
+from constrained_dg.constraints.words import position
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -17,7 +18,7 @@ from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 _NAMED = 12
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Vocabulary(Constraint):
     """Each position holds one of the tokens it may hold. `allowed`, `propagate` and `most_likely` are exact.
 
@@ -46,7 +47,7 @@ class Vocabulary(Constraint):
             "give (1 or rows, positions, tokens) of torch.bool",
         )
         empty = (~may.any(-1)).nonzero().tolist()
-        check(not empty, f"(row, position) {empty[:5]} may hold nothing", "permit a token at each position")
+        check(not empty, f"no token is permitted at (row, position) {empty[:5]}", "permit one at each position")
         size = self.num_classes if self.classes is None else self.classes.size
         check(self.num_classes == size, f"may speaks of {self.num_classes} classes, there are {size}", f"give {size}")
 
@@ -98,10 +99,6 @@ class Vocabulary(Constraint):
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         return candidates & self.may
-
-    def neighbours(self) -> BoolTensor:
-        """No two positions are bound together."""
-        return self.may.new_zeros(1, self.length, self.length)
 
     def most_likely(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
         return likeliest_alone(log_probs, self.may)

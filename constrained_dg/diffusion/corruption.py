@@ -1,4 +1,4 @@
-"""Uniform-state corruption (DiffusionGemma, 2026; section 7.1 of its fact sheet)."""
+"""Uniform-state corruption, as DiffusionGemma (Google, 2026) is trained with."""
 
 from __future__ import annotations
 

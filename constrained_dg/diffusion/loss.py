@@ -1,4 +1,4 @@
-"""Losses of DiffusionGemma's fine-tuning recipe (Google, 2026; section 7.2 of its fact sheet)."""
+"""Losses of DiffusionGemma's fine-tuning recipe (google-deepmind/gemma, gemma/diffusion, 2026)."""
 
 from __future__ import annotations
 

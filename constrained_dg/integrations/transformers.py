@@ -42,6 +42,9 @@ class WrappedCache:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
         return WrappedCache(past, None if self.mask is None else self.mask[rows], self.length)
 
+    def reserve(self, tokens: int) -> None:
+        """Nothing: the cache of `transformers` grows when it must."""
+
     def fork(self, copies: int) -> WrappedCache:
         """Each row `copies` times, neighbours together.
 
@@ -51,9 +54,6 @@ class WrappedCache:
         check(copies >= 1, f"cannot fork a cache into {copies} copies", "use at least 1")
         keys = self.past.layers[0].keys
         return self.select(torch.arange(len(keys), device=keys.device).repeat_interleave(copies))
-
-    def reserve(self, tokens: int) -> None:
-        """Nothing: a `DynamicCache` grows as it goes."""
 
 
 class Wrapped:
@@ -148,10 +148,12 @@ def wrap(model: Any) -> Wrapped:
     """
     try:
         from transformers import DiffusionGemmaForBlockDiffusion
+
+        fits = isinstance(model, DiffusionGemmaForBlockDiffusion)
     except ImportError:
-        DiffusionGemmaForBlockDiffusion = ()
+        fits = False
     check(
-        isinstance(model, DiffusionGemmaForBlockDiffusion),
+        fits,
         f"a {type(model).__name__} cannot be wrapped",
         "load a DiffusionGemmaForBlockDiffusion with transformers 5.11 or newer",
     )

@@ -46,9 +46,7 @@ class Restarts(Sampler):
         check(isinstance(self.sampler, Diffusion), f"sampler is {self.sampler!r}", "give a diffusion sampler")
         searches = self.sampler.complete
         check(searches is None, f"each attempt of {self.name!r} would search", "give `complete` to the whole")
-        check(
-            isinstance(self.complete, Completer | None), f"complete is {self.complete!r}", "give a Completer, or None"
-        )
+        check(isinstance(self.complete, Completer | None), f"complete is {self.complete!r}", "give a Completer")
 
     @property
     def rule_uses(self) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ def main() -> None:
             best, found = rule.most_likely(scores.masked_fill(~left, -torch.inf))
             times["likely"].append(time.perf_counter() - begun)
             assert exact and bool(found) and bool(rule.is_satisfied(best))
-        product = rule._swept.products[0]
+        product = rule._plan.products[0]
         sizes = [product._layout([each.narrowed for each in product.sums])[2][-1]]
         states = rules[1].machine.states
         each = [np.min(times[name]) for name in ("build", "allowed", "likely")]

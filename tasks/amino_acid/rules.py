@@ -14,8 +14,8 @@ from constrained_dg.shapes import BoolTensor, IntTensor
 
 from . import properties, prosite
 from .prosite import Pattern
-from .requirements import Bounds, Requirements, is_placed, range_text
 from .residues import EOS, FIRST_KIND, FIRST_RESIDUE, RESIDUES, VOCABULARY, sequence_of, show
+from .specification import Bounds, Requirements, is_placed, range_text
 
 
 @lru_cache(maxsize=128)  # a rule keeps what its sweeps have worked out
@@ -198,7 +198,7 @@ class Mean(RealSum):
         for satisfied, tokens in zip(self.is_satisfied(answer).tolist(), answer.tolist(), strict=True):
             at = [RESIDUES.index(letter) for letter in sequence_of(tokens)]
             mean = float(self.residues[at].mean()) if at else 0.0
-            sentences.append([] if satisfied else [f"{self.what}: {mean:.4g}, not within {range_text(*self.bounds)}"])
+            sentences.append([] if satisfied else [f"{self.name}: {mean:.4g}, not within {range_text(*self.bounds)}"])
         return sentences
 
 
@@ -241,7 +241,7 @@ class Charge(RealSum):
         weights[0, :FIRST_RESIDUE] = weights[0, FIRST_KIND:] = weights[0, FIRST_RESIDUE:FIRST_KIND].min()
         super().__init__(weights, *bounds, canvas, range(length[1]), show, f"the charge at pH {ph:g}")
 
-    def sums(self, answer: IntTensor) -> torch.Tensor:
+    def totals(self, answer: IntTensor) -> IntTensor:
         residues = (answer >= FIRST_RESIDUE) & (answer < FIRST_KIND)
         end = (residues.long().cumprod(1).sum(1) - 1).clamp(min=0)
-        return super().sums(answer) + self.last[answer.gather(1, end[:, None])[:, 0]]
+        return super().totals(answer) + self.in_steps(self.last)[answer.gather(1, end[:, None])[:, 0]]

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from constrained_dg.constraints.base import Constraint, candidates_of
+from constrained_dg.constraints import Constraint, candidates_of
 from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 

@@ -13,8 +13,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from constrained_dg.constraints.all_different import listing
-from constrained_dg.constraints.base import Constraint, candidates_of
+from constrained_dg.constraints import Constraint, candidates_of, listing
 from constrained_dg.errors import check
 from constrained_dg.numba_jit import compiled
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor

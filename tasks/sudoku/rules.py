@@ -7,9 +7,10 @@ from functools import lru_cache, partial
 
 import torch
 
-from constrained_dg.constraints.all_different import AllDifferent, listing
+from constrained_dg.constraints.all_different import AllDifferent
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.pinned import Pinned
+from constrained_dg.constraints.words import listing
 from constrained_dg.shapes import BoolTensor, IntTensor
 
 from .codec import BLANK, FIRST_SYMBOL, SYMBOLS, VOCAB_SIZE, Puzzle

@@ -33,7 +33,7 @@ def tokens(rows: int, count: int, seed: int) -> torch.Tensor:
 
 
 def steps() -> st.SearchStrategy:
-    commits = st.tuples(st.sampled_from(["commit", "next_token", "hidden_states"]), st.integers(1, 17))
+    commits = st.tuples(st.sampled_from(["commit", "next_token", "causal_logits"]), st.integers(1, 17))
     canvases = st.tuples(st.just("denoise"), st.integers(1, CANVAS))
     return st.lists(commits | canvases | st.tuples(st.just("select"), st.integers(0, 2)), max_size=6)
 
@@ -64,8 +64,8 @@ def test_the_bounded_cache_equals_one_that_keeps_everything(model, prompt, paddi
                     cache = cache.select(torch.arange(cache.rows).roll(1)[: max(1, cache.rows - count)])
                 elif name == "denoise":
                     out.append(model.denoise(tokens(cache.rows, count, seed), cache, None, relations))
-                elif name == "hidden_states":
-                    out.append(model.hidden_states(tokens(cache.rows, count, seed), cache, None, relations))
+                elif name == "causal_logits":
+                    out.append(model.causal_logits(tokens(cache.rows, count, seed), cache, relations))
                 else:
                     made = getattr(model, name)(tokens(cache.rows, count, seed), cache, relations)
                     out += [made] if name == "next_token" else []

@@ -115,7 +115,7 @@ GROUP = torch.tensor([[0, 1]])
         (lambda: AllDifferent(GROUP, ["a", "b"], (0, 3), 4, 3), "2 names for 1 groups"),
         (lambda: AllDifferent.stack([RULES, AllDifferent(GROUP, ["a"], (0, 3), 16, VOCAB)]), "cannot stack"),
         (lambda: Pinned(torch.zeros(1, 4, dtype=torch.int64), torch.ones(1, 3, dtype=torch.bool), 3), "do not fit"),
-        (lambda: Pinned(torch.full((1, 2), 7), torch.ones(1, 2, dtype=torch.bool), 3), "outside the alphabet of 3"),
+        (lambda: Pinned(torch.full((1, 2), 7), torch.ones(1, 2, dtype=torch.bool), 3), "outside the vocabulary of 3"),
         (lambda: Pinned.stack([pinned({}), pinned({}, length=4)]), "cannot stack"),
         (lambda: RULES & pinned({}, length=4), "length"),
         (lambda: pinned({}).repeat(2) & pinned({}).repeat(3), r"\[2, 3\] rows"),

@@ -1,4 +1,4 @@
-"""The backbone against tests/naive_backbone.py, which was written from the fact sheet alone."""
+"""The backbone against tests/naive_backbone.py, which was written apart from it, token by token."""
 
 import pytest
 import torch

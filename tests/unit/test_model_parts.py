@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from constrained_dg.model import RoutingRecord
 from constrained_dg.model.layers import RMSNorm, ScaledEmbedding, gated_gelu
 from constrained_dg.model.masks import causal_mask, first_visible
 from constrained_dg.model.moe import Router, balance_loss
@@ -220,8 +221,6 @@ def test_router_weights_by_hand():
 
 @torch.no_grad()
 def test_router_record_holds_every_layer_of_every_loop():
-    from constrained_dg.model import RoutingRecord
-
     model = random_backbone(1, loops=2)
     model.routing = RoutingRecord([], [])
     cache = model.prefill(tokens(2, 5))
@@ -230,6 +229,35 @@ def test_router_record_holds_every_layer_of_every_loop():
     assert [c.shape for c in model.routing.chosen[2:]] == [(8, 2)] * 6
     model.causal_logits(tokens(2, 5), cache)
     assert [c.shape for c in model.routing.chosen[8:]] == [(10, 2)] * 3
+
+
+@torch.no_grad()
+def test_padding_is_left_out_of_the_record():
+    """What is recorded of padded rows is what their prompts alone give, row by row, and so is the balance loss."""
+    model, lengths = random_backbone(3), [7, 2, 5]
+    prompt, canvas = tokens(3, 7), tokens(3, 4)
+    mask = torch.arange(7) >= 7 - torch.tensor(lengths)[:, None]
+
+    def record(prompt, canvas, mask=None):
+        model.routing = RoutingRecord([], [])
+        cache = model.prefill(prompt, mask)
+        model.denoise(canvas, cache)
+        model.commit(canvas, cache)  # whose tokens all count
+        return model.routing
+
+    padded = record(prompt, canvas, mask)
+    alone = [record(prompt[[row], 7 - n :], canvas[[row]]) for row, n in enumerate(lengths)]
+    assert [len(c) for c in padded.chosen] == [14, 14, 12, 12, 12, 12, 12]
+    for index, (probabilities, chosen) in enumerate(zip(padded.probabilities, padded.chosen, strict=True)):
+        expected = torch.cat([one.probabilities[index] for one in alone])
+        torch.testing.assert_close(probabilities, expected, atol=1e-5, rtol=1e-4)
+        assert torch.equal(chosen, torch.cat([one.chosen[index] for one in alone]))
+        share = [(chosen == expert).sum().item() / chosen.numel() for expert in range(4)]
+        loss = 4 * sum(share[expert] * expected[:, expert].mean().item() for expert in range(4))
+        assert balance_loss(probabilities, chosen).item() == pytest.approx(loss, rel=1e-5)
+    whole = record(prompt, canvas)
+    every = record(prompt, canvas, torch.ones_like(mask))
+    assert all(map(torch.equal, whole.probabilities, every.probabilities)), "without padding nothing changes"
 
 
 def test_balance_loss_is_one_when_balanced_and_e_when_collapsed():

@@ -5,7 +5,8 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from constrained_dg.errors import InputError
-from constrained_dg.model import backbone as module
+from constrained_dg.model import backbone, footprint
+from constrained_dg.model.canvas_pass import canvas_loop, soft_capped
 from constrained_dg.training.module import can_compile
 from tests.naive_backbone import random_backbone
 
@@ -18,7 +19,7 @@ def tokens(*shape: int, seed: int = 1) -> torch.Tensor:
 
 @torch.no_grad()
 def test_a_prompt_costs_no_head_and_of_the_last_layer_its_keys_alone(monkeypatch):
-    monkeypatch.setattr(module, "PREFILL_CHUNK", 4)
+    monkeypatch.setattr(backbone, "PREFILL_CHUNK", 4)
     model, calls = random_backbone(1, loops=2, causal_loops=2), []
     for name in ("self_attn.q_proj", "self_attn.k_proj", "experts"):
         part = model.layers[-1].get_submodule(name)
@@ -35,24 +36,17 @@ def test_a_prompt_costs_no_head_and_of_the_last_layer_its_keys_alone(monkeypatch
     model.next_token(tokens(1, 8), cache)
     assert calls == [*everything, ("self_attn.k_proj", 4), *everything, *everything, "head"]
     calls.clear()
-    model.hidden_states(tokens(1, 4), cache)
+    model.causal_logits(tokens(1, 4), cache)
     assert calls == [*everything, *everything, "head"]
 
 
 @torch.no_grad()
-def test_hidden_states_give_the_causal_logits():
-    model, prompt = random_backbone(2), tokens(2, 9)
-    mask = torch.arange(9) >= torch.tensor([0, 4])[:, None]
-    caches = [model.empty_cache(2, 20) for _ in range(2)]
-    states = model.hidden_states(prompt, caches[0], mask)
-    assert states.shape == (2, 9, 32)
-    logits = torch.nn.functional.linear(states, model.embed_tokens.weight)
-    want = model.causal_logits(prompt, caches[1], mask=mask)
-    torch.testing.assert_close(30 * torch.tanh(logits / 30), want, **CLOSE)
-    assert torch.equal(caches[0].mask, mask)
-    assert model.hidden_states(prompt[:, :0], caches[0]).shape == (2, 0, 32)
+def test_logits_of_no_tokens_and_of_a_wrong_mask():
+    model = random_backbone(2)
+    cache = model.prefill(tokens(2, 9))
+    assert model.causal_logits(tokens(2, 0), cache).shape == (2, 0, 64)
     with pytest.raises(InputError, match=r"padding mask is \(2, 9\) for tokens \(2, 4\)"):
-        model.hidden_states(prompt[:, :4], caches[0], mask)
+        model.causal_logits(tokens(2, 4), cache, mask=torch.ones(2, 9, dtype=torch.bool))
 
 
 def test_a_canvas_beyond_the_context_is_refused():
@@ -81,14 +75,27 @@ def test_a_causal_pass_with_gradients_on_a_frozen_prompt_stores_what_it_made():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, while it loads its own compiler
-@pytest.mark.skipif(not can_compile("cpu"), reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "eager",  # the same graphs, traced but not compiled: seconds instead of minutes
+        pytest.param(
+            "inductor",
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(not can_compile("cpu"), reason="torch.compile needs a C++ compiler"),
+            ],
+        ),
+    ],
+)
 @torch.no_grad()
-def test_the_compiled_canvas_pass_equals_the_eager_one_and_stays_compiled():
+def test_the_compiled_canvas_pass_equals_the_eager_one_and_stays_compiled(backend):
     shape = {"num_hidden_layers": 2, "sliding_layers_per_full": 1, "canvas_length": 4, "moe_intermediate_size": 48}
     eager, model = random_backbone(5, **shape), random_backbone(5, **shape)
-    counter = CompileCounterWithBackend("inductor")
+    torch._dynamo.reset()  # graphs of earlier tests would count
+    counter = CompileCounterWithBackend(backend)
     model.compile_canvas_pass()
-    model._compiled = torch.compile(module._canvas_loop, backend=counter), model._compiled[1]
+    model._compiled = torch.compile(canvas_loop, backend=counter), torch.compile(soft_capped, backend=backend)
     held = []
     for length in (3, 7, 16):  # below the window of 6, just above it, far beyond
         caches = [m.prefill(tokens(3, length), room=30) for m in (model, eager)]
@@ -127,5 +134,5 @@ def test_memory_needed_covers_what_a_generation_holds_and_not_much_more(rows, co
     assert held <= estimate <= held + activations + logits.nbytes
     # More context costs the full layers alone: one of three, with 1 head of 16 numbers for keys and for values.
     more = model.memory_needed(1, 100_001, 4) - model.memory_needed(1, 100_000, 4)
-    masks = module.PREFILL_CHUNK * 5
+    masks = footprint.PREFILL_CHUNK * 5
     assert more == (2 * 16 + masks) * model.embed_tokens.weight.element_size()

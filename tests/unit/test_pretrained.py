@@ -17,8 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from constrained_dg import load_pretrained, save_pretrained
 from constrained_dg.errors import InputError
-from constrained_dg.model import Backbone, preset, pretrained
-from constrained_dg.model.pretrained import read_config
+from constrained_dg.model import Backbone, preset, weights
+from constrained_dg.model.released import write
+from constrained_dg.model.released.config import ROPE, SIZES, read_config
+from constrained_dg.model.released.layout import DEAD, released_name
 from tests.released import released, save, transformers
 
 TEXT = "model.decoder."
@@ -111,7 +113,7 @@ def test_type_of_the_weights(folder, copied):
 def test_what_generation_needs(folder, copied):
     loaded = load_pretrained(folder)
     assert (loaded.eos_token_ids, loaded.pad_token_id, loaded.canvas_length) == ((1,), 0, 16)
-    assert loaded.image_token_id == 125 and loaded.image_token_ids == (125, 126, 127)
+    assert loaded.image_token_ids == (125, 126, 127)
     edit(copied / "config.json", lambda c: c.update(eos_token_id=[1, 106], pad_token_id=3))
     loaded = load_pretrained(copied)
     assert (loaded.eos_token_ids, loaded.pad_token_id) == ((1, 106), 3)
@@ -139,7 +141,7 @@ def test_weights_are_mapped_not_copied(tmp_path):
 
 
 def test_released_configuration():
-    """Section 2.1 of the fact sheet, as the released file spells it."""
+    """The values of google/diffusiongemma-26B-A4B-it (Google, 2026), as its config.json spells them."""
     text = {
         "vocab_size": 262_144,
         "hidden_size": 2816,
@@ -158,7 +160,7 @@ def test_released_configuration():
         "max_position_embeddings": 262_144,
         "use_bidirectional_attention": "vision",
         "final_logit_softcapping": 30.0,
-        "rope_parameters": pretrained.ROPE,
+        "rope_parameters": ROPE,
     }
     raw = {"model_type": "diffusion_gemma", "text_config": text, "canvas_length": 256}
     assert read_config(raw) == preset("diffusiongemma_26b_a4b")
@@ -168,7 +170,7 @@ def test_absent_keys_mean_what_they_mean_to_transformers():
     text = {"num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 32}
     theirs = transformers.DiffusionGemmaConfig(text_config=text)
     ours = read_config({"model_type": "diffusion_gemma", "text_config": text})
-    for key in pretrained.SIZES:
+    for key in SIZES:
         if key not in ("head_dim", "num_key_value_heads"):
             assert getattr(ours, key) == getattr(theirs.text_config, key), key
     layers = theirs.text_config.per_layer_config
@@ -215,6 +217,32 @@ def test_layer_patterns(full, period, regular):
         ("", {"quantization_config": {"bits": 4}}, r"quantization_config is \{'bits': 4\}"),
         ("", {"canvas_length": None}, "canvas_length is None"),
         ("", {"dtype": "float8_e4m3fn"}, "dtype is 'float8_e4m3fn'"),
+        ("", {"dtype": "load"}, "dtype is 'load'"),
+        ("", {"dtype": ["float32"]}, r"dtype is \['float32'\]"),
+        ("", {"eos_token_id": [1, True]}, r"eos_token_id is \(1, True\)"),
+        ("", {"eos_token_id": [[1]]}, r"eos_token_id is \(\[1\],\)"),
+        ("", {"pad_token_id": 1.5}, r"pad_token_id is \(1.5,\)"),
+        ("", {"image_token_id": "x"}, "image_token_id is 'x'"),
+        ("", {"boi_token_id": -1}, "boi_token_id is -1"),
+        ("", {"canvas_length": 10**9}, "canvas_length is 1000000000; use an integer from 1 to"),
+        ("text_config", {"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; use an integer from 1 to 1000"),
+        ("text_config", {"hidden_size": 10**9}, "hidden_size is 1000000000; use an integer from 1 to"),
+        ("text_config", {"vocab_size": 10**4000}, "vocab_size is an integer of 13288 bits"),
+        ("text_config", {"num_hidden_layers": True}, "num_hidden_layers is True"),
+        ("text_config", {"rms_norm_eps": float("inf")}, "rms_norm_eps is inf"),
+        ("text_config", {"rope_parameters": 5}, "rope_parameters.sliding_attention is None"),
+        (
+            "text_config",
+            {"rope_parameters": ROPE | {"full_attention": {"rope_type": [], "rope_theta": 1.0}}},
+            r"rope_type is \[\]",
+        ),
+        (
+            "text_config",
+            {"rope_parameters": ROPE | {"full_attention": {"rope_theta": {}}}},
+            r"rope_theta_full is \{\}",
+        ),
+        ("text_config", {"per_layer_config": [1]}, r"per_layer_config is \[1\]"),
+        ("text_config", {"layer_types": "x" * 10**5}, "layer_types is 'x+\\.\\.\\.; give 2 of"),
         ("", {"eos_token_id": [1, 500]}, r"eos_token_id is \(1, 500\); tokens run from 0 to 127"),
         ("text_config", {"tie_word_embeddings": False}, "text_config.tie_word_embeddings is False"),
         ("text_config", {"hidden_activation": "silu"}, "text_config.hidden_activation is 'silu'"),
@@ -233,28 +261,22 @@ def test_layer_patterns(full, period, regular):
         ("text_config", {"rope_parameters": {}}, "rope_parameters.sliding_attention is None"),
         (
             "text_config",
-            {"rope_parameters": pretrained.ROPE | {"full_attention": {"rope_type": "yarn", "rope_theta": 1.0}}},
+            {"rope_parameters": ROPE | {"full_attention": {"rope_type": "yarn", "rope_theta": 1.0}}},
             "rope_parameters.full_attention.rope_type is 'yarn'",
         ),
         (
             "text_config",
-            {"rope_parameters": pretrained.ROPE | {"sliding_attention": pretrained.ROPE["full_attention"]}},
+            {"rope_parameters": ROPE | {"sliding_attention": ROPE["full_attention"]}},
             "rope_parameters.sliding_attention.rope_type is 'proportional'",
         ),
         (
             "text_config",
-            {
-                "rope_parameters": pretrained.ROPE
-                | {"sliding_attention": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}
-            },
+            {"rope_parameters": ROPE | {"sliding_attention": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}},
             "partial_rotary_factor is 0.5",
         ),
         (
             "text_config",
-            {
-                "rope_parameters": pretrained.ROPE
-                | {"full_attention": pretrained.ROPE["full_attention"] | {"factor": 8}}
-            },
+            {"rope_parameters": ROPE | {"full_attention": ROPE["full_attention"] | {"factor": 8}}},
             "factor is 8",
         ),
     ],
@@ -296,6 +318,13 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def nested(depth: int) -> list:
+    value: list = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 def vast_header(path: Path) -> None:
     path.write_bytes(struct.pack("<Q", 1 << 40) + b"{}")
 
@@ -303,12 +332,15 @@ def vast_header(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (rewrite(lambda t: t.pop(TEXT + "norm.weight")), r"lacks \['model.decoder.norm.weight'\]"),
+        (rewrite(lambda t: t.pop(TEXT + "norm.weight")), r"lacks tensors \['model.decoder.norm.weight'\]"),
         (
             rewrite(lambda t: t.pop("model.encoder.language_model.layers.1.layer_scalar")),
-            r"lacks \['model.encoder.language_model.layers.1.layer_scalar'\]",
+            r"lacks tensors \['model.encoder.language_model.layers.1.layer_scalar'\]",
         ),
-        (rewrite(lambda t: [t.pop(n) for n in list(t) if "layers.1." in n]), "lacks .* tensors, first "),
+        (
+            rewrite(lambda t: [t.pop(n) for n in list(t) if "layers.1." in n]),
+            r"lacks tensors \[.*\] and \d+ more; config.json promises",
+        ),
         (rewrite(lambda t: t.update({"lm_head.weight": torch.zeros(2)})), r"unknown tensors \['lm_head.weight'\]"),
         (
             rewrite(lambda t: t.update({TEXT + "norm.weight": torch.ones(65)})),
@@ -316,13 +348,26 @@ def vast_header(path: Path) -> None:
         ),
         (
             rewrite(lambda t: t.update({TEXT + "norm.weight": torch.ones(64, dtype=torch.int8)})),
-            "norm.weight has type I8; quantised",
+            "norm.weight has type I8; weights have one of .*quantised",
         ),
         (lambda folder: cut(folder / "model.safetensors"), "model.safetensors cannot be read .*cut short"),
         (lambda folder: vast_header(folder / "model.safetensors"), "model.safetensors cannot be read"),
         (lambda folder: (folder / "model.safetensors").unlink(), "neither model.safetensors nor .*index.json in"),
         (lambda folder: (folder / "config.json").unlink(), "no config.json in .*a checkpoint in the released format"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
+        (
+            lambda folder: (folder / "config.json").write_text("[" * 10**5),
+            "config.json cannot be read .*nested too deep",
+        ),
+        (
+            lambda folder: (folder / "config.json").write_text('{"a":' * 10**5),
+            "config.json cannot be read .*nested too deep",
+        ),
+        (
+            lambda folder: edit(folder / "config.json", lambda c: c.update(quantization_config=nested(900))),
+            "config.json: ",
+        ),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": ' + "7" * 5000 + "}"), "cannot be read"),
         (lambda folder: (folder / "config.json").write_text("[]"), "config.json holds list"),
         (lambda folder: (folder / "generation_config.json").write_bytes(b"\xff"), "generation_config.json cannot be"),
         (shutil.rmtree, "no config.json in"),
@@ -330,7 +375,7 @@ def vast_header(path: Path) -> None:
 )
 def test_faults_are_named_before_any_tensor_is_read(copied, monkeypatch, damage, message):
     damage(copied)
-    monkeypatch.setattr(pretrained, "safe_open", HeadersOnly)
+    monkeypatch.setattr(weights, "safe_open", HeadersOnly)
     with pytest.raises(InputError, match=message):
         load_pretrained(copied)
 
@@ -361,13 +406,13 @@ def test_faults_are_named_before_any_tensor_is_read(copied, monkeypatch, damage,
 def test_faulty_shards(sharded, tmp_path, monkeypatch, damage, message):
     folder = Path(shutil.copytree(sharded, tmp_path / "copied"))
     damage(folder, sorted(folder.glob("*.safetensors"))[-1])
-    monkeypatch.setattr(pretrained, "safe_open", HeadersOnly)
+    monkeypatch.setattr(weights, "safe_open", HeadersOnly)
     with pytest.raises(InputError, match=message):
         load_pretrained(folder)
 
 
 def test_a_sound_checkpoint_is_read_after_its_headers(folder, monkeypatch):
-    monkeypatch.setattr(pretrained, "safe_open", HeadersOnly)
+    monkeypatch.setattr(weights, "safe_open", HeadersOnly)
     with pytest.raises(AttributeError, match="get_tensor"):
         load_pretrained(folder)
 
@@ -418,7 +463,7 @@ def test_transformers_reads_what_is_written(model, folder, tmp_path, dtype):
     assert read.dtype == dtype
     state = read.state_dict()
     for name, tensor in changed.state_dict().items():
-        assert torch.equal(state[pretrained.released_name(name)], tensor), name
+        assert torch.equal(state[released_name(name)], tensor), name
     name = "model.encoder.vision_tower.patch_embedder.position_embedding_table"
     assert torch.equal(state[name], model.state_dict()[name].to(dtype))
     assert read.generation_config.pad_token_id == model.generation_config.pad_token_id
@@ -447,9 +492,9 @@ def test_without_a_generation_config_one_is_written(copied, tmp_path):
 
 
 def test_dead_weights_are_left_out(copied, tmp_path):
-    rewrite(lambda t: t.update({pretrained.DEAD + "weight": torch.ones(3)}))(copied)
+    rewrite(lambda t: t.update({DEAD + "weight": torch.ones(3)}))(copied)
     save_pretrained(load_pretrained(copied), tmp_path / "out")
-    assert pretrained.DEAD + "weight" not in load_file(tmp_path / "out" / "model.safetensors")
+    assert DEAD + "weight" not in load_file(tmp_path / "out" / "model.safetensors")
 
 
 def test_models_that_the_format_cannot_hold(folder, tmp_path):
@@ -495,7 +540,7 @@ def test_written_whole_or_not_at_all(folder, tmp_path, monkeypatch, exists):
             raise OSError(28, "No space left on device")
         path.write_bytes(b"x")
 
-    monkeypatch.setattr(pretrained, "_write_shard", full_disk)
+    monkeypatch.setattr(write, "_write_shard", full_disk)
     with pytest.raises(InputError, match=r"cannot write to .*No space left on device; free space"):
         save_pretrained(load_pretrained(folder), target, max_shard_bytes=100_000)
     assert [path.name for path in tmp_path.rglob("*")] == (["out"] if exists else [])

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from constrained_dg.cli import load_sampler
+from constrained_dg.constraints import Regex
 from constrained_dg.errors import InputError
 from constrained_dg.evaluation import check_sampler, solve
 from constrained_dg.model import Backbone, preset
@@ -44,7 +48,7 @@ def test_a_chat_is_bos_turns_and_an_open_turn_of_the_model(letters: Tokenizer) -
     assert letters.raw.decode(tokens, skip_special_tokens=False) == (
         f"{BOS}{TURN}system\nbe brief{TURN_END}\n{TURN}user\n1 2{TURN_END}\n{TURN}model\n"
     )
-    assert tokens[0] == letters.bos_id and tokens.count(letters.raw.token_to_id(TURN)) == 3
+    assert tokens[0] == letters.raw.token_to_id(BOS) and tokens.count(letters.raw.token_to_id(TURN)) == 3
     assert letters.raw.decode(letters.chat("1"), skip_special_tokens=False) == (
         f"{BOS}{TURN}user\n1{TURN_END}\n{TURN}model\n"
     )
@@ -80,6 +84,93 @@ def test_a_tokenizer_that_does_not_fit_is_named(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path, VOCAB)
     with pytest.raises(InputError, match=r"has no <eos>, <turn\|>"):
         Tokenizer(raw_tokenizer([token for token in SPECIAL if token not in ("<eos>", TURN_END)]), VOCAB)
+
+
+def fallback_tokenizer() -> Tokenizer:
+    """As Gemma's: spaces written as U+2581, characters that it does not know as byte tokens."""
+    import tokenizers
+
+    bytes_alone = [f"<0x{byte:02X}>" for byte in range(256)]
+    pieces = [*bytes_alone, *"abcdefgh\u2581ü", "\u2581a", "ab", "abc", "\u2581\u2581", "<0xZZ>", "\ufffd"]
+    model = tokenizers.models.BPE(
+        {piece: index for index, piece in enumerate(["<unk>", *pieces])},
+        [("\u2581", "a"), ("a", "b"), ("ab", "c"), ("\u2581", "\u2581")],
+        unk_token="<unk>",
+        byte_fallback=True,
+    )
+    raw = tokenizers.Tokenizer(model)
+    raw.normalizer = tokenizers.normalizers.Replace(" ", "\u2581")
+    decoders = tokenizers.decoders
+    raw.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    raw.add_special_tokens([token for token in SPECIAL if token != "<unk>"])
+    raw.add_tokens(["<table>"])
+    return Tokenizer(raw, VOCAB)
+
+
+@pytest.mark.parametrize("make", [tokenizer, fallback_tokenizer])
+@given(text=st.text())
+@example("4 2 ü \u2581\n\t\x00 🙂 <0x41> abc  aab\ufffd")
+def test_bytes_of_tokens_join_to_the_text(make, text: str) -> None:
+    text = text.replace("<", "").replace("\u2581", "")  # special tokens, and the sign that stands for a space
+    kind = _made(make)
+    data = [kind.token_bytes()[token] for token in kind.encode(text)]
+    assert b"".join(data) == text.encode()
+    for token, piece in zip(kind.encode(text), data, strict=True):
+        assert kind.token_texts()[token] == (piece.decode() if _whole(piece) else None)
+
+
+@cache
+def _made(make) -> Tokenizer:
+    kind = make()
+    # Read once: the lists are the same at every call.
+    kind.token_bytes, kind.token_texts = (cache(kind.token_bytes), cache(kind.token_texts))
+    return kind
+
+
+def _whole(data: bytes) -> bool:
+    return "\ufffd".encode() == data or "\ufffd" not in data.decode(errors="replace")
+
+
+@pytest.mark.parametrize("make", [tokenizer, fallback_tokenizer])
+def test_special_and_unknown_tokens_are_not_text(make) -> None:
+    kind = make()
+    data, texts = kind.token_bytes(), kind.token_texts()
+    assert len(data) == len(texts) == VOCAB
+    for token in SPECIAL:
+        assert data[kind.raw.token_to_id(token)] is None and texts[kind.raw.token_to_id(token)] is None
+    known = set(kind.raw.get_vocab().values())
+    assert [index for index in range(VOCAB) if index not in known and data[index] is not None] == []
+    assert set(data) >= {bytes([byte]) for byte in range(256)}
+    if make is fallback_tokenizer:
+        index = kind.raw.token_to_id
+        assert data[index("<0xC3>")] == b"\xc3" and texts[index("<0xC3>")] is None
+        assert texts[index("\u2581a")] == " a" and texts[index("<table>")] == "<table>"
+        assert texts[index("<0xZZ>")] == "<0xZZ>" and texts[index("\ufffd")] == "\ufffd"
+
+
+def test_a_rule_over_the_texts_of_a_tokenizer_takes_text_alone() -> None:
+    """`.` takes every character, but neither a special token nor half a character."""
+    kind = fallback_tokenizer()
+    rule = Regex.over_text("...", kind.token_texts(), 3)
+    allowed = {index for index in range(VOCAB) for token in [torch.tensor([[index, 0, 0]])] if _starts(rule, token)}
+    expected = {index for index, text in enumerate(kind.token_texts()) if text and len(text) <= 3}
+    assert allowed <= expected and {kind.raw.token_to_id(token) for token in ("a", "ü", "\u2581")} <= allowed
+    assert rule.is_satisfied(torch.tensor([[kind.raw.token_to_id(token) for token in "aüb"]])).all()
+
+
+def _starts(rule: Regex, token: torch.Tensor) -> bool:
+    nothing = torch.zeros(1, 3, dtype=torch.bool)
+    by_class = rule.allowed(token, nothing, slice(0, 3))
+    return bool(rule.of_tokens(by_class[0])[0, token[0, 0]])
+
+
+def test_decoders_of_other_kinds_are_refused() -> None:
+    import tokenizers
+
+    raw = raw_tokenizer()
+    raw.decoder = tokenizers.decoders.WordPiece()
+    with pytest.raises(InputError, match="decoder has the step 'WordPiece'"):
+        Tokenizer(raw, VOCAB).token_bytes()
 
 
 def test_prompts_are_padded_on_the_left_to_few_lengths() -> None:
@@ -162,7 +253,9 @@ def test_a_prompt_that_cannot_be_written_is_refused(task: Text) -> None:
             task.parse(text)
 
 
-@pytest.mark.parametrize("values", [{"prompt_length": 0}, {"canvases": 1.5}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "values", [{"prompt_length": 0}, {"canvases": 1.5}, {"canvases": 10**9}, {"seed": -1}, {"seed": 2**63}]
+)
 def test_settings_out_of_range_are_refused(values: dict) -> None:
     with pytest.raises(InputError, match=f"task.{next(iter(values))}"):
         Text("x", **values)
