@@ -74,7 +74,6 @@ def build(config: Any, packages: Collection[str] | None = None) -> Any:
         return [build(item, packages) for item in config]
     if not isinstance(config, dict):
         return config
-    config = saved.current(config)  # samplers of runs that are older than their parts' present names
     arguments = {key: build(value, packages) for key, value in config.items() if key != "_target_"}
     if "_target_" not in config:
         return arguments

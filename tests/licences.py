@@ -14,29 +14,9 @@ from constrained_dg.places import ROOT
 
 PAGE = ROOT / "docs" / "dependencies.md"
 #: Licences that let anybody use, change and sell the work, as SPDX names them.
-PERMISSIVE = {
-    "MIT",
-    "MIT-0",
-    "MIT-CMU",
-    "BSD-2-Clause",
-    "BSD-3-Clause",
-    "0BSD",
-    "Apache-2.0",
-    "ISC",
-    "PSF-2.0",
-    "Unlicense",
-}
-PERMISSIVE |= {
-    "Python-2.0",
-    "CNRI-Python",
-    "HPND",
-    "Zlib",
-    "CC0-1.0",
-    "BSL-1.0",
-    "LLVM-exception",
-    "Unicode-3.0",
-    "NCSA",
-}
+PERMISSIVE = {"MIT", "MIT-0", "MIT-CMU", "BSD-2-Clause", "BSD-3-Clause", "0BSD", "Apache-2.0", "ISC", "PSF-2.0", "HPND"}
+PERMISSIVE |= {"Python-2.0", "CNRI-Python", "Zlib", "CC0-1.0", "BSL-1.0", "LLVM-exception", "Unicode-3.0", "NCSA"}
+PERMISSIVE |= {"Unlicense"}
 PERMISSIVE |= {"LicenseRef-Biopython-License-Agreement"}  # terms as of MIT: keep the notice
 #: Packages with another licence that may be needed all the same: pattern of names -> why.
 EXCEPTIONS = {
@@ -91,7 +71,7 @@ def closure(requirements: list[Requirement]) -> set[str]:
 
 
 def licence_of(name: str) -> str:
-    """The licence of an installed package as an SPDX expression, or the words of its metadata."""
+    """The licence of an installed package as an SPDX expression, or in the words of its metadata."""
     about = metadata.metadata(name)
     if about.get("License-Expression"):
         return about["License-Expression"]
@@ -144,7 +124,7 @@ def page() -> str:
             "# Dependencies and their licences",
             "",
             "All packages that an installation brings, on Linux with the CPU build of torch, and what needs them:",
-            "`always`, or an extra (`text`, `transformers`, `docs`, `test`), or `build` (to make a wheel).",
+            "`always`, or an extra (`text`, `transformers`, `docs`, `test`), or `build` (to make a wheel). The command",
             "`python -m tests.licences` writes this page; a test fails for a package that is not listed, and for a",
             "licence that is not permissive. Exceptions:",
             "",
