@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from constrained_dg import report, rng
-from constrained_dg.cli import ROOT, entry, keys_of, load_sampler
+from constrained_dg.cli import ROOT, adjusted, entry, keys_of, load_sampler
 from constrained_dg.errors import InputError, check, is_count
-from constrained_dg.evaluation import COMMON_METRICS, Outcome, check_sampler, solve, solve_batch, summarise
+from constrained_dg.evaluation import Outcome, check_sampler, solve, solve_batch, summarise
 from constrained_dg.files import write_whole
 from constrained_dg.model import Backbone
 from constrained_dg.runs import Run, load
@@ -132,8 +132,9 @@ def check_finished(folder: str) -> None:
 
 
 def contender(name: str, run: Run, cfg: dict[str, Any]) -> Contender:
-    """The sampler of conf/sampler with the model of the run, or with an untrained one of the same shape."""
-    sampler = load_sampler(name.removesuffix(UNTRAINED))
+    """The sampler of this name with the model of the run, or with an untrained one of the same shape."""
+    plain, names = name.removesuffix(UNTRAINED), cfg["samplers"] or run.task.samplers
+    sampler = load_sampler(plain, adjusted(plain, [each.removesuffix(UNTRAINED) for each in names], cfg["sampler"]))
     check_sampler(run.task, sampler)
     if not name.endswith(UNTRAINED):
         return Contender(name, sampler, run.model)
@@ -180,6 +181,7 @@ def write_report(
     # 1. Solve, and save after each sampler.
     options = {key: cfg[key] for key in ("batch_size", "threads", "run", "data", "limit", "max_passes")}
     options["samplers"] = [one.name for one in contenders]
+    options |= {"sampler": cfg["sampler"]} if cfg["sampler"] else {}
     header = report.new_header(ROOT, cfg["seed"], cfg["device"], **options, overlap_with_training=None, complete=False)
     rows: list[dict[str, Any]] = []
     outcomes: dict[str, list[Outcome]] = {}
@@ -215,10 +217,8 @@ def write_report(
         pictures.answers(folder / "answers.png", run.task, outcomes)
     except InputError as error:  # the package that draws is missing: the report is complete without pictures
         notes.append(f"no pictures: {error}")
-    all_tiers = [row for row in rows if row["tier"] == "all"]
-    seconds = ", ".join(f"{row['sampler']} {row['seconds']:.3f}" for row in all_tiers)
+    seconds = ", ".join(f"{row['sampler']} {row['seconds']:.3f}" for row in rows if row["tier"] == "all")
     notes.append(f"seconds a problem, batches of {cfg['batch_size']}: {seconds}")
-    notes += [line for row in all_tiers for line in task_metrics(row)]
     report.print_table(rows, [*notes, f"report: {folder}"])
     # 3. Compare with the training problems, which may take longer than all else.
     if cfg["data"] is not None:
@@ -238,15 +238,6 @@ def overlap_note(cfg: dict[str, Any], run: Run, problems: Sequence[Problem], hea
         return "not compared with the training problems: this task has no comparison"
     header["overlap_with_training"] = len(found)
     return f"{len(found)} of {len(problems)} problems could equal a training problem up to symmetry"
-
-
-def task_metrics(row: dict[str, Any]) -> list[str]:
-    """The metrics that the task adds to those of every report, as a line."""
-    added = {name: row["metrics"][name] for name in sorted(set(row["metrics"]) - set(COMMON_METRICS))}
-    texts = [
-        f"{name} {m['value']:.3g} ({m['ci95'][0]:.3g}-{m['ci95'][1]:.3g}, n={m['n']})" for name, m in added.items()
-    ]
-    return [f"{row['sampler']}: {', '.join(texts)}"] if texts else []
 
 
 def show(cfg: dict[str, Any], run: Run, one: Contender, problems: Sequence[Problem]) -> dict[str, Any]:
@@ -294,7 +285,7 @@ def settle(cfg: dict[str, Any], run: Run, one: Contender, problem: Problem, seed
     return terminal.Settled(problem, outcome, frames, batch, constraint)
 
 
-main = entry("evaluate", text=("run", "data", "out", "puzzle"))(evaluate)
+main = entry("evaluate", text=("run", "data", "out", "puzzle"), opened=("sampler",))(evaluate)
 
 if __name__ == "__main__":
     main()

@@ -96,7 +96,7 @@ def _train(cfg: dict[str, Any], interrupts: Interrupts) -> float:
     optimisation = from_dict(Optimisation, cfg["optimisation"], "optimisation")
     named = {*OUR_PACKAGES, *packages} if resume else None
     task, sampler = build(cfg["task"], named), build(cfg["sampler"], named)
-    parts = sampler.inner  # of one attempt, where there are several
+    parts = sampler.inner
     check(isinstance(parts, Diffusion), f"sampler {sampler.name!r} does not denoise", "train with plain or validity")
     keeps = objective.own_canvas > 0 and parts.accept.keeps
     check(not keeps, f"sampler {sampler.name!r} with objective.own_canvas", "use plain, or objective.own_canvas=0")
@@ -165,9 +165,12 @@ def export(folder: Path, module: DiffusionModule, cfg: dict[str, Any], start: St
     """Write the weights as they are now, gathered from all processes, from the first one."""
     model, state = module.backbone, None
     if isinstance(model, FSDPModule):
-        # One after the other, and kept by the process that writes: no device need hold the whole model.
-        tensors = ((name, gathered(tensor)) for name, tensor in model.state_dict().items())
-        state = {name: tensor.cpu() if trainer.is_global_zero else None for name, tensor in tensors}
+        # One tensor after the other, kept by the process that writes: no device has to hold the whole model.
+        state = {}
+        for name, part in model.state_dict().items():
+            tensor = gathered(part)  # all processes take part
+            if trainer.is_global_zero:
+                state[name] = tensor.cpu()
     if trainer.is_global_zero:
         training = {key: cfg[key] for key in ("seed", "objective", "optimisation")}
         training |= {"steps_done": trainer.global_step, **start.record()}

@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import difflib
 import functools
 import importlib.util
-import io
 import itertools
-import logging
-import os
+import json
 import re
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from constrained_dg import usage
 from constrained_dg.errors import InputError, check, needs
+from constrained_dg.exits import configuring, one_line, running, use_our_logging
 from constrained_dg.places import CONF, ROOT, choices, module_name
 from constrained_dg.runs import build
+from constrained_dg.sampling.sampler import Sampler
 
-#: Errors of the disk and of names, not of the program.
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-_DISK |= {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EMFILE}
-#: A longer message is cut in its middle.
-_LONGEST = 2000
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a program as Ctrl-C does, with another exit code."""
+#: The folders of --config-dir of the command that runs.
+_folders: list[Path] = []
 
 
 @dataclass
@@ -48,7 +40,7 @@ class CommandLine:
         overrides: for Hydra; a value that is taken as it stands is replaced by a key of `texts`.
         texts: what stands for a text in `overrides` -> the text.
         keys: the top-level keys that were given.
-        folders: folders of yaml files beside conf/.
+        folders: those of --config-dir.
     """
 
     overrides: list[str] = field(default_factory=list)
@@ -61,7 +53,10 @@ class CommandLine:
 
 
 def entry(
-    config_name: str, text: Sequence[str] = (), implied: Callable[[list[str]], list[str]] = lambda given: []
+    config_name: str,
+    text: Sequence[str] = (),
+    implied: Callable[[list[str]], list[str]] = lambda given: [],
+    opened: Sequence[str] = (),
 ) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[..., Any]]:
     """Turn `body(cfg)` into the main function of a script, configured by conf/<config_name>.yaml and `key=value`.
 
@@ -74,31 +69,33 @@ def entry(
         text: keys whose value is taken as it stands, such as paths, where Hydra would read a syntax into it.
         implied: the overrides that follow from those on the command line; they do not count as given. It may raise
             InputError.
+        opened: blocks of the yaml in which any key may be given; the body checks them.
     """
 
     def decorate(body: Callable[[dict[str, Any]], Any]) -> Callable[..., Any]:
         @functools.wraps(body)
         def main(arguments: Sequence[str] | None = None) -> Any:
             given = list(sys.argv[1:] if arguments is None else arguments)
-            _use_our_logging()
+            use_our_logging()
             folders = [CONF]
-            with _configuring(config_name, folders):
-                line = parse(given, text)
+            with configuring(config_name, folders):
+                line = parse(given, text, opened)
                 folders += line.folders
+                _folders[:] = line.folders
                 check_tasks()
                 line.overrides += implied(given)
                 jobs = _jobs(line.overrides) if line.sweep else [line.overrides]
             if line.help:
-                with _configuring(config_name, folders):
+                with configuring(config_name, folders):
                     text_of_help = _help(config_name, line)
-                with _running():
+                with running():
                     return print(text_of_help)
             values: list[Any] = []
             for overrides in jobs:
-                with _configuring(config_name, folders):
+                with configuring(config_name, folders):
                     config, _ = _compose(config_name, overrides, line.folders)
                     cfg = {} if line.show else _values(config_name, config, line)
-                with _running(), _command(given, overrides if line.sweep else None):
+                with running(), _command(given, line, overrides):
                     values.append(print(OmegaConf.to_yaml(config), end="") if line.show else body(cfg))
                     sys.stdout.flush()
             return values if line.sweep else values[0]
@@ -115,7 +112,7 @@ def require(package: str, purpose: str) -> None:
         package: its name, the same for pip and for Python.
         purpose: what needs it, such as "training".
     """
-    with _running(), needs(package, purpose):
+    with running(), needs(package, purpose):
         importlib.import_module(package)
 
 
@@ -140,16 +137,69 @@ def load_config(group: str, name: str, overrides: Sequence[str] = ()) -> dict[st
         config.merge_with_dotlist(list(overrides))
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise InputError(_one_line(error)) from None
+        raise InputError(one_line(error)) from None
 
 
-def load_sampler(name: str, overrides: Sequence[str] = ()) -> Any:
-    """The sampler that conf/sampler/<name>.yaml describes; `overrides` such as "max_passes=64".
+def load_sampler(name: str, overrides: Sequence[str] = (), folders: Sequence[Path] | None = None) -> Sampler:
+    """The sampler that sampler/<name>.yaml describes, in conf/ or in a folder of --config-dir.
+
+    Args:
+        overrides: such as "max_passes=64", or "sampler.accept.bound=3" for what another sampler wraps.
+        folders: those of --config-dir; None means those of the command that runs.
 
     Raises:
-        InputError: an unknown name (the known ones are listed), an unknown key, or a value out of range.
+        InputError: an unknown name or key (the known ones are listed), or a value out of range.
     """
-    return build(load_config("sampler", name, overrides))
+    folders = _folders if folders is None else folders
+    known = usage.choices("sampler", [CONF, *folders])
+    if name not in known:
+        raise InputError(*usage.unknown("sampler", name, known))
+    try:
+        composed, _ = _compose(None, [f"+sampler={name}"], folders)
+        config = composed.sampler
+        for override in overrides:
+            _check_key(name, override.partition("=")[0], OmegaConf.to_container(config))
+        config.merge_with_dotlist(list(overrides))
+        return build(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(one_line(error)) from None
+
+
+def adjusted(name: str, names: Sequence[str], changes: Any) -> list[str]:
+    """The overrides for one of several samplers, from what `sampler.KEY=VALUE` and `sampler.NAME.KEY=VALUE` gave.
+
+    Args:
+        name: of the sampler.
+        names: of all that are compared.
+        changes: nested dicts; the key of a sampler that is compared holds the changes to this one, other keys change
+            the only one.
+
+    Raises:
+        InputError: changes that name no sampler while several are compared.
+    """
+    check(
+        isinstance(changes, dict), f"'sampler' is {changes!r}", "use samplers=[NAME], and sampler.KEY=VALUE to adjust"
+    )
+    of_one = {key: value for key, value in changes.items() if key in names and isinstance(value, dict)}
+    of_all = {key: value for key, value in changes.items() if key not in of_one}
+    hint = f"several are compared: use sampler.NAME.KEY=VALUE with NAME one of {', '.join(sorted(set(names)))}"
+    check(not of_all or len(set(names)) == 1, f"sampler.{next(iter(of_all), '')} names no sampler", hint)
+    flat = [*usage.leaves(of_all, ""), *usage.leaves(of_one.get(name, {}), "")]
+    return [f"{key}={'null' if value is None else json.dumps(value)}" for key, value in flat]
+
+
+def _check_key(name: str, key: str, values: Any) -> None:
+    """Raise InputError unless a dotted key exists in nested values."""
+    parts, level = key.split("."), values
+    for depth, part in enumerate(parts):
+        inside = isinstance(level, dict)
+        known = [each for each in level if each != "_target_"] if inside else []
+        if not inside or part not in level:
+            path = ".".join([name, *parts[:depth]])
+            close = difflib.get_close_matches(part, known, n=1)
+            hint = (f"did you mean {close[0]}? " if close else "") + f"known in {path}: {', '.join(known) or 'none'}"
+            raise InputError(f"sampler {name!r} has no key {key!r}", hint)
+        level = level[part]
 
 
 def keys_of(config_name: str) -> list[str]:
@@ -165,7 +215,7 @@ def check_tasks() -> None:
         raise InputError(f"the package 'tasks' comes from {found}", f"it should be {ROOT / 'tasks'}: check PYTHONPATH")
 
 
-def parse(given: Sequence[str], text: Sequence[str] = ()) -> CommandLine:
+def parse(given: Sequence[str], text: Sequence[str] = (), opened: Sequence[str] = ()) -> CommandLine:
     """The command line, read.
 
     Raises:
@@ -188,11 +238,11 @@ def parse(given: Sequence[str], text: Sequence[str] = ()) -> CommandLine:
             line.help = True
         else:
             check(not argument.startswith("-"), f"unknown flag {argument!r}", "--help lists all keys and flags")
-            _take(line, argument, text)
+            _take(line, argument, text, opened)
     return line
 
 
-def _take(line: CommandLine, argument: str, text: Sequence[str]) -> None:
+def _take(line: CommandLine, argument: str, text: Sequence[str], opened: Sequence[str]) -> None:
     """Read one override, key=value."""
     written, equals, value = argument.partition("=")
     key = written.lstrip("+")
@@ -200,6 +250,7 @@ def _take(line: CommandLine, argument: str, text: Sequence[str]) -> None:
     check(not argument.startswith("~"), f"{argument!r} would remove a key", hint)
     check(bool(equals and key), f"argument {argument!r} is not of the form key=value", hint)
     check(re.split("[./@]", key, maxsplit=1)[0] != "hydra", f"no configuration key {key!r}", hint)
+    check(key not in opened, f"{key!r} is a block of keys", f"use {key}s=[NAME] to choose, {key}.KEY=VALUE to adjust")
     line.keys.add(re.split("[.@]", key, maxsplit=1)[0])
     if key in text:
         check(bool(value), f"{key} is empty", f"give {key}=VALUE, or leave it out")
@@ -208,6 +259,8 @@ def _take(line: CommandLine, argument: str, text: Sequence[str]) -> None:
             stands_for_it = f"text-{len(line.texts)}-of-the-command-line"
             line.texts[stands_for_it] = value[1:-1] if quoted else value
             argument = f"{written}={stands_for_it}"
+    if key.partition(".")[0] in opened and "." in key:
+        argument = f"++{key}={value}"
     line.overrides.append(argument)
 
 
@@ -220,7 +273,7 @@ def _help(config_name: str, line: CommandLine) -> str:
     return usage.help_text(config_name, [CONF, *line.folders], values, chosen, program(config_name))
 
 
-def _compose(config_name: str, overrides: Sequence[str], folders: Sequence[Path]) -> tuple[Any, dict[str, Any]]:
+def _compose(config_name: str | None, overrides: Sequence[str], folders: Sequence[Path]) -> tuple[Any, dict[str, Any]]:
     """Hydra's configuration, and what is chosen of each group."""
     added = []
     if folders:
@@ -248,7 +301,7 @@ def _values(config_name: str, config: Any, line: CommandLine) -> dict[str, Any]:
     for key in {**blocks, **{group: None for group, choice in groups.items() if choice}}:
         hint = f"use {key}.KEY=VALUE" if key in blocks else f"give {key}=NAME"
         check(isinstance(values.get(key), dict), f"{key} is {values.get(key)!r}", hint)
-        unknown += [f"{key}.{inner}" for inner in values[key] if key in blocks and inner not in blocks[key]]
+        unknown += [f"{key}.{inner}" for inner in values[key] if blocks.get(key) and inner not in blocks[key]]
     if unknown:
         raise InputError(f"no configuration key {unknown[0]!r}{usage.similar(unknown[0], config_name, folders)}")
     return values | {"overridden": sorted(line.keys)}
@@ -285,101 +338,14 @@ def _escaped(value: str) -> str:
 
 
 @contextlib.contextmanager
-def _command(given: list[str], overrides: Sequence[str] | None) -> Iterator[None]:
-    """Within, sys.argv is the command of this run alone: Lightning starts further processes with it."""
+def _command(given: list[str], line: CommandLine, overrides: Sequence[str]) -> Iterator[None]:
+    """Within, sys.argv is the command of one run of a sweep: Lightning starts further processes with it."""
     before = list(sys.argv)
-    if overrides is not None:
-        sys.argv[len(before) - len(given) :] = overrides
+    if line.sweep:
+        pairs = [override.partition("=") for override in overrides]
+        texts = [f"{key}='{line.texts[value]}'" if value in line.texts else f"{key}={value}" for key, _, value in pairs]
+        sys.argv[len(before) - len(given) :] = [*(f"--config-dir={folder}" for folder in line.folders), *texts]
     try:
         yield
     finally:
         sys.argv[:] = before
-
-
-def _use_our_logging() -> None:
-    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for stream in (sys.stdout, sys.stderr):
-        # A character that the terminal's encoding lacks is no reason to fail.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-@contextlib.contextmanager
-def _configuring(config_name: str, folders: Sequence[Path]) -> Iterator[None]:
-    """Every error of reading the command line and the yaml files becomes one line on stderr and exit code 2."""
-    try:
-        yield
-    except InputError as error:
-        fail(str(error))
-    except RecursionError:
-        fail("the configuration is nested too deeply")
-    except Exception as error:
-        # Hydra, OmegaConf and yaml raise many types for what a user wrote.
-        fail(explain(error, config_name, folders))
-
-
-@contextlib.contextmanager
-def _running() -> Iterator[None]:
-    """Expected errors become one line on stderr and an exit code; SIGTERM is raised as Terminated."""
-    before = None
-    if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    except InputError as error:
-        fail(str(error))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would fail again when it ends
-        sys.exit(141)
-    except OSError as error:
-        if error.errno not in _DISK:
-            raise
-        fail(f"{error.filename or 'output'}: {error.strerror}; free some space or choose another path")
-    except (MemoryError, RuntimeError) as error:
-        # torch raises RuntimeError for a processor, and a type of its own, which is one too, for other devices.
-        if isinstance(error, RuntimeError) and not re.search("allocate memory|out of memory", str(error)):
-            raise
-        fail(f"not enough memory ({_one_line(error)[:200] or 'MemoryError'}); use a smaller batch_size or problem")
-    except KeyboardInterrupt as error:
-        print("terminated" if isinstance(error, Terminated) else "interrupted", file=sys.stderr)
-        sys.exit(128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT))
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(*_: Any) -> NoReturn:
-    raise Terminated
-
-
-def fail(message: str) -> NoReturn:
-    """End with exit code 2 and one line on stderr."""
-    message = " ".join(message.split())
-    if len(message) > _LONGEST:
-        message = f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
-def explain(error: Exception, config_name: str, folders: Sequence[Path]) -> str:
-    """One line for an error of Hydra or OmegaConf: what is wrong and what is known."""
-    text = str(error)
-    if found := re.search(r"Could not find '([^/']+)/([^']+)'", text):
-        return "; ".join(usage.unknown(found[1], found[2], choices(found[1], folders)))
-    if found := re.search(r"You must specify '([\w/]+)'", text):
-        known = ", ".join(choices(found[1], folders))
-        return f"{found[1]} is missing; give {found[1]}=NAME, known: {known or f'none, conf/{found[1]} has no yaml'}"
-    if found := re.search(r"Could not override '([\w./@-]+)'", text):
-        return f"no configuration key {found[1]!r}{usage.similar(found[1], config_name, folders)}"
-    if found := re.search(r"Missing mandatory value: ([\w.]+)", text):
-        key = error.full_key if isinstance(error, OmegaConfBaseException) and error.full_key else found[1]
-        return f"{key} is missing; give {key}=VALUE"
-    if "integer string conversion" in text:
-        return "a number has more than 4300 digits; give a smaller one"
-    if isinstance(error, UnicodeDecodeError):
-        return f"a yaml file is not UTF-8 text ({error})"
-    return _one_line(error).partition("; Config search path")[0] or type(error).__name__
-
-
-def _one_line(error: BaseException) -> str:
-    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())

@@ -10,7 +10,7 @@ import numpy as np
 try:
     import numba
 except ModuleNotFoundError:  # a machine that only samples: the same functions, uncompiled and slow
-    numba = None
+    numba = None  # type: ignore[assignment]
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

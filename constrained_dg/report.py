@@ -35,7 +35,7 @@ from rich.progress import (
 from rich.table import Table
 
 from constrained_dg.errors import InputError, check
-from constrained_dg.evaluation import Outcome
+from constrained_dg.evaluation import COMMON_METRICS, Outcome
 from constrained_dg.files import write_whole
 
 log = logging.getLogger(__name__)
@@ -173,7 +173,8 @@ def save(
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> None:
-    """Print tiers down and samplers side by side: solved with its 95 % interval, and mean passes."""
+    """Print tiers down and samplers side by side: solved with its 95 % interval, and mean passes; below them what the
+    task adds to the metrics, then the notes."""
     # A log file has no width: let the table take what it needs rather than wrap at 80.
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     table = Table("tier")
@@ -189,7 +190,17 @@ def print_table(rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) ->
         table.add_row(tier, "/".join(counts), *(_cell(cells.get(sampler)) for sampler in samplers))
     console.print(table)
     # Not a caption: that would wrap at the width of the table.
-    console.print("\n".join(["solved %, 95 % interval, mean passes", *notes]), soft_wrap=True, markup=False)
+    added = [line for row in rows if row["tier"] == "all" for line in _task_metrics(row)]
+    console.print("\n".join(["solved %, 95 % interval, mean passes", *added, *notes]), soft_wrap=True, markup=False)
+
+
+def _task_metrics(row: dict[str, Any]) -> list[str]:
+    """The metrics that the task adds to those of every report, as a line."""
+    added = {name: row["metrics"][name] for name in sorted(set(row["metrics"]) - set(COMMON_METRICS))}
+    texts = [
+        f"{name} {m['value']:.3g} ({m['ci95'][0]:.3g}-{m['ci95'][1]:.3g}, n={m['n']})" for name, m in added.items()
+    ]
+    return [f"{row['sampler']}: {', '.join(texts)}"] if texts else []
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:

@@ -221,6 +221,13 @@ class Task(ABC):
     def decode(self, problem: Problem, answer: IntTensor) -> str:
         """The answer (T) as one line of text, as in answers.csv."""
 
+    def remark(self, problem: Problem) -> str:
+        """A sentence about a problem itself, printed below its answer, such as how many solutions it has; "" for none.
+
+        It should take a second at most.
+        """
+        return ""
+
     def measure(self, outcomes: Sequence[Any], model: Any = None) -> dict[str, dict[str, Any]]:
         """Further metrics of the outcomes (`evaluation.Outcome`) of one sampler: name -> `intervals.metric`.
 

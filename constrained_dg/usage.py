@@ -59,7 +59,7 @@ def help_text(config_name: str, folders: Sequence[Path], values: Any, chosen: Ma
     primary = folders[0] / f"{config_name}.yaml"
     comments, known_groups = _comments(primary), groups(_read(primary))
     lines = [*_head(primary), "", "Keys, with their values when nothing else is given:", ""]
-    for key, value in _leaves({k: v for k, v in values.items() if k not in known_groups}, ""):
+    for key, value in leaves({k: v for k, v in values.items() if k not in known_groups}, ""):
         comment = comments.get(key, "")
         lines += _entry(f"{key}={_shown(value)}", comment)
         if named := re.search(r"\bconf/(\w+)", comment):
@@ -72,7 +72,7 @@ def help_text(config_name: str, folders: Sequence[Path], values: Any, chosen: Ma
         # A key is explained where it is chosen, or else in another file of the group.
         files.sort(key=lambda path, last=f"{group}/{choice}.yaml": not path.as_posix().endswith(last))
         explained = {key: text for path in reversed(files) for key, text in _comments(path).items() if text}
-        for key, value in _leaves(values.get(group) or {}, ""):
+        for key, value in leaves(values.get(group) or {}, ""):
             if key.rpartition(".")[2] != "_target_":
                 lines += _entry(
                     f"  {group}.{key}={_shown(value)}", explained.get(key, explained.get(f"{group}.{key}", ""))
@@ -141,10 +141,11 @@ def _comments(path: Path) -> dict[str, str]:
     return comments
 
 
-def _leaves(values: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def leaves(values: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Dotted keys of nested values, and what they hold."""
     for key, value in values.items():
         if isinstance(value, dict) and any(isinstance(k, str) for k in value):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

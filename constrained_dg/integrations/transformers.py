@@ -42,7 +42,7 @@ class WrappedCache:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
         return WrappedCache(past, None if self.mask is None else self.mask[rows], self.length)
 
-    def reserve(self, new: int) -> None:
+    def reserve(self, tokens: int) -> None:
         """Nothing: the cache of `transformers` grows when it must."""
 
     def fork(self, copies: int) -> WrappedCache:
@@ -80,7 +80,7 @@ class Wrapped:
         self.pad_token_id: int = 0 if pad is None else pad
 
     def memory_needed(self, rows: int, committed: int, canvas: int) -> None:
-        """Unknown: `transformers` allocates as it goes."""
+        """Not known of a model of transformers."""
 
     def prefill(
         self, prompt: IntTensor, mask: BoolTensor | None = None, relations: BoolTensor | None = None
@@ -148,10 +148,12 @@ def wrap(model: Any) -> Wrapped:
     """
     try:
         from transformers import DiffusionGemmaForBlockDiffusion
+
+        fits = isinstance(model, DiffusionGemmaForBlockDiffusion)
     except ImportError:
-        DiffusionGemmaForBlockDiffusion = ()
+        fits = False
     check(
-        isinstance(model, DiffusionGemmaForBlockDiffusion),
+        fits,
         f"a {type(model).__name__} cannot be wrapped",
         "load a DiffusionGemmaForBlockDiffusion with transformers 5.11 or newer",
     )

@@ -265,7 +265,7 @@ class Backbone(nn.Module):
         mask: BoolTensor | None,
         relations: BoolTensor | None,
         wanted: int = 0,
-    ) -> FloatTensor | None:
+    ) -> FloatTensor:
         """Commit tokens (B, N) to the cache -> hidden states (B, wanted, D) of the last ones, before the final norm."""
         new = tokens.shape[1]
         self._check_context(cache.length + new)
@@ -275,14 +275,14 @@ class Backbone(nn.Module):
             "give one of the same shape",
         )
         chunk = max(1, new) if torch.is_grad_enabled() else PREFILL_CHUNK
-        states = [self.embed_tokens(tokens[:, :0])] if wanted == new == 0 else []
+        states = [] if wanted and new else [self.embed_tokens(tokens[:, :0])]
         for at in range(0, new, chunk):
             part = None if mask is None else mask[:, at : at + chunk]
             keep = max(0, min(at + chunk, new) - max(at, new - wanted))
             x = self._causal_chunk(tokens[:, at : at + chunk], cache, part, relations, keep == 0)
-            if keep:
+            if x is not None and keep:
                 states.append(x[:, -keep:])
-        return torch.cat(states, dim=1) if len(states) > 1 else states[0] if states else None
+        return torch.cat(states, dim=1) if len(states) > 1 else states[0]
 
     def _causal_chunk(
         self,
@@ -298,7 +298,7 @@ class Backbone(nn.Module):
         seen = cache.seen(new, mask)
         block = new if torch.is_grad_enabled() else QUERY_BLOCK
         blocks = [(lo, min(lo + block, start + new)) for lo in range(start, start + new, block)]
-        x = self.embed_tokens(tokens)
+        x: FloatTensor = self.embed_tokens(tokens)
 
         def visible(window: int | None, lo: int, hi: int, first: int) -> BoolTensor:
             see = causal_mask(lo, hi - lo, window, tokens.device, first)[None]
@@ -315,10 +315,10 @@ class Backbone(nn.Module):
             past, in_place = cache.view(entry, first, new)
             last = keys_only and entry == entries - 1
             layer = self.layers[entry % len(self.layers)]
-            x, keys, values, *routing = layer(x, rotation, past, biases, in_place and not last, True, last)
+            x, keys, values, probabilities, chosen = layer(x, rotation, past, biases, in_place and not last, True, last)
             cache.append(entry, keys, values, in_place and not last)
             if not last:
-                self.record(*routing, mask)
+                self.record(probabilities, chosen, mask)
         cache.advance(new, mask)
         return x
 

@@ -58,7 +58,9 @@ class Cache:
         self.length = self.slid = 0
         self.mask: BoolTensor | None = None
         self.buffered = not torch.is_grad_enabled()
-        self.reach = next((entry.window - 1 for entry in entries if entry.window is not None), None)
+        #: W - 1, the committed tokens that sliding entries keep; 0 without sliding entries.
+        self.reach = next((entry.window - 1 for entry in entries if entry.window is not None), 0)
+        self.first_sliding = next((i for i, entry in enumerate(entries) if entry.window is not None), None)
         slots = [self.slots(entry, capacity) if self.buffered else 0 for entry in entries]
         self.keys = [like.new_empty(rows, n, *entry[:2]) for n, entry in zip(slots, entries, strict=True)]
         self.values = [torch.empty_like(keys) for keys in self.keys]
@@ -147,10 +149,10 @@ class Cache:
         """Count `new` more tokens as committed; `mask` (B, new) is False at padding, None where there is none."""
         if mask is not None or self.mask is not None:
             self.mask = self.seen(new, mask)
-        if self.buffered and self.reach is not None:
-            sliding = next(i for i, entry in enumerate(self.entries) if entry.window is not None)
-            if self.length - self.slid + new > self.keys[sliding].shape[1]:  # `append` kept the last ones
-                self.slid = self.length + new - min(self.length + new, self.reach)
+        sliding = self.keys[self.first_sliding] if self.buffered and self.first_sliding is not None else None
+        # `append` kept the last ones where there were too few slots.
+        if sliding is not None and self.length - self.slid + new > sliding.shape[1]:
+            self.slid = self.length + new - min(self.length + new, self.reach)
         self.length += new
 
     def seen(self, new: int, mask: BoolTensor | None) -> BoolTensor | None:

@@ -31,6 +31,8 @@ class Layer(nn.Module):
         self.pre_feedforward_layernorm_2 = RMSNorm(size, eps)
         self.post_feedforward_layernorm_2 = RMSNorm(size, eps)
         # Two buffers, not one: a released checkpoint stores one for each mode.
+        self.layer_scalar: FloatTensor
+        self.encoder_layer_scalar: FloatTensor
         self.register_buffer("layer_scalar", torch.ones(1))
         self.register_buffer("encoder_layer_scalar", torch.ones(1))
 

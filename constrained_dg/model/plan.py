@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from constrained_dg.model.cache import KeysValues
 from constrained_dg.model.config import ModelConfig
-from constrained_dg.model.layer import Layer
 from constrained_dg.model.masks import first_visible
 from constrained_dg.model.rope import inverse_frequencies, rotation
 from constrained_dg.shapes import BoolTensor, FloatTensor
@@ -34,7 +33,7 @@ class LayerPlan(NamedTuple):
 
 def plan_pass(
     config: ModelConfig,
-    layers: Iterable[Layer],
+    layers: Iterable[Any],
     x: FloatTensor,
     start: int,
     blocks: list[tuple[int, int]],

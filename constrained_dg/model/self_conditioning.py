@@ -15,8 +15,8 @@ class SelfConditioning(MLP):
         self.pre_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, scaled=False)
 
-    def forward(self, embedding: FloatTensor, signal: FloatTensor | None) -> FloatTensor:
-        """(B, C, D), (B, C, D) or None -> (B, C, D)."""
+    def forward(self, x: FloatTensor, signal: FloatTensor | None = None) -> FloatTensor:
+        """(B, C, D) embedding, and (B, C, D) or None -> (B, C, D)."""
         if signal is not None:
-            embedding = embedding + super().forward(self.pre_norm(signal))
-        return self.post_norm(embedding)
+            x = x + super().forward(self.pre_norm(signal))
+        return self.post_norm(x)

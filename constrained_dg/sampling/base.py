@@ -152,8 +152,8 @@ class Generation:
         seeds: (B) int64, the seed of each answer: of the candidate that was chosen, or of the attempt. The sampler of
             one attempt, with one candidate and as many passes, draws the same numbers from it again, and makes the same
             answer wherever the model computes a row alike in batches of any shape. Floating-point kernels may round
-            otherwise in another shape, so that an answer at the edge can differ there. (With `rng="transformers"` and
-            after a time limit seeds make nothing again; a moved attempt of `Symmetry` answers a moved problem.)
+            otherwise in another shape, so that an answer at the edge can differ there. With `rng="transformers"`, and
+            where a time limit ran out, seeds make nothing again; a moved attempt of `Symmetry` solves a moved problem.
         log_probability: (B) float32, mean-field log-probability of the answer in the last pass of each canvas, over
             positions that are neither pinned nor padding; 0 for a row without a pass.
         padding: (B, T) bool, what follows the end of an answer.

@@ -48,8 +48,10 @@ AUTOREGRESSIVE = Autoregressive()
 #: The completer alone, without a model.
 SEARCH = Search()
 
-_MASKED = (VALIDITY, KNOWN, EAGER, RESTARTS, GUARANTEED, SYMMETRY, COLD, CANDIDATES, EXACT, EXACT_SHARPER)
-_ALL: dict[str, Sampler] = {each.name: each for each in (PLAIN, PLAIN_EAGER, AUTOREGRESSIVE, SEARCH, *_MASKED)}
+_SIMPLE = (PLAIN, PLAIN_EAGER, VALIDITY, KNOWN, EAGER, EXACT, EXACT_SHARPER, AUTOREGRESSIVE)
+_ALL: dict[str, Sampler] = {
+    each.name: each for each in (*_SIMPLE, RESTARTS, GUARANTEED, SYMMETRY, COLD, CANDIDATES, SEARCH)
+}
 
 
 def sampler_names() -> list[str]:

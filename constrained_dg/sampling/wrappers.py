@@ -46,9 +46,7 @@ class Restarts(Sampler):
         check(isinstance(self.sampler, Diffusion), f"sampler is {self.sampler!r}", "give a diffusion sampler")
         searches = self.sampler.complete
         check(searches is None, f"each attempt of {self.name!r} would search", "give `complete` to the whole")
-        check(
-            isinstance(self.complete, Completer | None), f"complete is {self.complete!r}", "give a Completer, or None"
-        )
+        check(isinstance(self.complete, Completer | None), f"complete is {self.complete!r}", "give a Completer")
 
     @property
     def rule_uses(self) -> tuple[str, ...]:
@@ -103,6 +101,7 @@ class Restarts(Sampler):
                 time_limit=options.time_limit and max(options.remaining() or 0, 1e-6),
                 on_step=_for_rows(options, rows),
                 class_log_probs=options.class_log_probs or self.complete is not None,
+                tried=options.tried or attempt > 0,
             )
             tried = self.sampler.answer(model, part, rules, attempt_seeds, limits)
             if undo is not None:

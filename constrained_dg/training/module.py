@@ -18,7 +18,6 @@ from constrained_dg.errors import check
 from constrained_dg.model import Backbone, RoutingRecord
 from constrained_dg.model.moe import balance_loss
 from constrained_dg.sampling import Diffusion
-from constrained_dg.sampling.state import select_relations
 from constrained_dg.shapes import FloatTensor, IntTensor
 from constrained_dg.task import Batch
 from constrained_dg.training.optimiser import new_optimiser
@@ -37,7 +36,7 @@ class DiffusionModule(L.LightningModule):
     Args:
         objective, optimisation: what is learned, and how.
         seed: of noise and corruption.
-        sampler: makes the canvases that are carried over, and says what noise is.
+        sampler: makes the canvases that are carried over to the next step (`objective.own_canvas`).
         rules: of a batch, see `Task.rules`; for a sampler that reads them.
         compiled: compile the layers for training steps (sampling stays eager: its shapes change all the time).
     """
@@ -69,6 +68,7 @@ class DiffusionModule(L.LightningModule):
         """Shard the backbone where the strategy is FSDP2: each layer, then the rest."""
         if not isinstance(self.trainer.strategy, ModelParallelStrategy) or isinstance(self.backbone, FSDPModule):
             return
+        assert self.device_mesh is not None  # the strategy has set it
         mesh = self.device_mesh["data_parallel"]
         for layer in self.backbone.layers:
             fully_shard(layer, mesh=mesh)
@@ -84,11 +84,13 @@ class DiffusionModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> FloatTensor:
         model, objective = self.backbone, self.objective
         generator = step_generator(self.seed, self.global_step, self.global_rank)
+        # 1. Corrupt: noise of a random share, some rows pure noise, some canvases from the step before.
         level = sample_noise_levels(len(batch), generator)
         level[len(batch) - round(objective.pure_start * len(batch)) :] = 1.0
-        noisy = self._corrupted(batch, level, generator)
+        noisy = corrupt(batch.answer, batch.pinned, level, batch.noise, generator)
         batch, noisy, carried = self._with_carried(batch, noisy, generator)
 
+        # 2. Predict.
         model.routing = routing = RoutingRecord([], []) if objective.balance_weight else None
         cache = model.prefill(batch.prompt, batch.mask, batch.relations, room=0)
         model.routing = None  # the first prediction is not trained, so its routing does not count
@@ -97,6 +99,7 @@ class DiffusionModule(L.LightningModule):
         logits = model.denoise_loops(noisy, cache, signal, batch.relations)
         model.routing = None
 
+        # 3. Score.
         loss = diffusion = canvas_loss(logits, batch.answer, batch.pinned)
         parts = {"loss/diffusion": diffusion}
         if routing is not None:
@@ -114,44 +117,37 @@ class DiffusionModule(L.LightningModule):
         self.log_dict({"loss": loss.detach(), **{k: v.detach() for k, v in parts.items()}})
         return loss
 
-    def _corrupted(self, batch: Batch, level: FloatTensor, generator: torch.Generator) -> IntTensor:
-        """(B, C) canvases with uniform noise."""
-        return corrupt(batch.answer, batch.pinned, level, batch.noise, generator)
-
-    def _rules(self, batch: Batch) -> Constraint | None:
-        return self.rules(batch) if self.sampler.reads_rules else None
-
     def _signal(self, batch: Batch, noisy: IntTensor, cache: Any, carried: Carried | None) -> FloatTensor:
-        """Self-conditioning: a first prediction without gradient for a share of the fresh rows; carried rows bring
-        theirs. Rows of a batch are alike, so the share is exact rather than drawn."""
+        """Self-conditioning (B, C, D): a first prediction without gradient for a share of the new rows; carried rows
+        bring theirs. The order of rows means nothing, so the first ones are taken and the share is exact."""
         model, rows = self.backbone, len(batch)
-        held = 0 if carried is None else len(carried.live)
-        told = torch.arange(held, held + round(self.objective.self_conditioning * (rows - held)), device=noisy.device)
+        old = 0 if carried is None else len(carried.live)
+        conditioned = torch.arange(old, old + round(self.objective.self_conditioning * (rows - old)))
+        conditioned = conditioned.to(noisy.device)
         mask = torch.zeros(rows, dtype=torch.bool, device=noisy.device)
-        mask[told] = True
+        mask[conditioned] = True
         first = torch.zeros(*noisy.shape, model.vocab_size, device=noisy.device)
         if carried is not None:
-            first[:held], mask[:held] = carried.logits, carried.live & (carried.age > 0)
-        if len(told):
+            first[:old], mask[:old] = carried.logits, carried.live & (carried.age > 0)
+        if len(conditioned):
+            relations = batch.select(conditioned).relations
             with torch.no_grad():
-                relations = select_relations(batch.relations, told)
-                first[told] = model.denoise(noisy[told], cache.select(told), None, relations)
+                first[conditioned] = model.denoise(noisy[conditioned], cache.select(conditioned), None, relations)
         return model.self_condition(first.softmax(-1), mask)
 
     def _encoder_loss(self, batch: Batch, rows: int) -> FloatTensor:
         """Next-token loss of the causal pass over prompt and answer, on the last rows (carried rows come first)."""
-        tokens = torch.cat([batch.prompt, batch.answer], dim=1)[-rows:]
-        known = torch.cat([torch.zeros_like(batch.prompt, dtype=torch.bool), batch.pinned], dim=1)[-rows:]
-        last = torch.arange(len(batch) - rows, len(batch), device=tokens.device)
-        relations = select_relations(batch.relations, last)
+        batch = batch.select(torch.arange(len(batch) - rows, len(batch), device=batch.answer.device))
+        tokens = torch.cat([batch.prompt, batch.answer], dim=1)
+        known = torch.cat([torch.zeros_like(batch.prompt, dtype=torch.bool), batch.pinned], dim=1)
         padding = {}
         if batch.mask is not None:
-            seen = torch.cat([batch.mask, torch.ones_like(batch.pinned)], dim=1)[-rows:]
+            seen = torch.cat([batch.mask, torch.ones_like(batch.pinned)], dim=1)
             padding["mask"] = seen
-            # A token counts where it and the one before it are no padding.
+            # A token counts where neither it nor the one before it is padding.
             known = known | ~seen | ~seen.roll(1, dims=1)
         cache = self.backbone.empty_cache(rows, tokens.shape[1])
-        logits = self.backbone.causal_logits(tokens, cache, relations=relations, **padding)
+        logits = self.backbone.causal_logits(tokens, cache, relations=batch.relations, **padding)
         return next_token_loss(logits, tokens, known)
 
     # -- carried canvases ---------------------------------------------------------------------------------------------
@@ -159,60 +155,58 @@ class DiffusionModule(L.LightningModule):
     def _with_carried(
         self, batch: Batch, noisy: IntTensor, generator: torch.Generator
     ) -> tuple[Batch, IntTensor, Carried | None]:
-        """Put carried rows in front of the batch; replaced ones start from pure noise."""
+        """The batch with the carried rows in front; those that are replaced start from pure noise."""
         rows = round(self.objective.own_canvas * len(batch))
         if not rows:
             return batch, noisy, None
         kind = _kind(batch)
-        start = self._corrupted(batch, torch.ones(len(batch)), generator)
+        start = corrupt(batch.answer, batch.pinned, torch.ones(len(batch)), batch.noise, generator)
         carried = self.carried.get(kind)
         if carried is None:
             zeros = torch.zeros(rows, dtype=torch.int64, device=noisy.device)
             logits = torch.zeros(rows, batch.answer.shape[1], self.backbone.vocab_size, device=noisy.device)
-            relations = select_relations(batch.relations, torch.arange(rows, device=noisy.device))
-            held = Batch(batch.prompt[:rows], batch.answer[:rows], batch.pinned[:rows], relations, batch.noise)
-            carried = Carried(held, start[:rows], logits, zeros, zeros > 0)
+            examples = batch.select(torch.arange(rows, device=noisy.device))
+            carried = Carried(examples, start[:rows], logits, zeros, zeros > 0)
         carried, batch = refill(carried, batch, start)
         return batch, torch.cat([carried.canvas, noisy[rows:]]), carried
 
     def _carry_on(self, carried: Carried | None, logits: FloatTensor, generator: torch.Generator) -> None:
         if carried is None:
             return
-        logits = logits[: len(carried.live)].detach()
-        rules = self._rules(carried.batch)
-        passes = self.objective.own_canvas_passes
+        logits, passes = logits[: len(carried.live)].detach(), self.objective.own_canvas_passes
+        rules = self.rules(carried.batch) if self.sampler.reads_rules else None
         self.carried[_kind(carried.batch)] = advance(carried, logits, passes, generator, self.sampler, rules)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Each process carries rows of its own; all of them enter the one checkpoint. Frozen weights do not: they stand
-        where the model was loaded from."""
+        """The checkpoint holds the carried rows of all processes. It does not hold frozen weights, which are
+        loaded again from where the model came from."""
         for name in self._frozen():
             checkpoint["state_dict"].pop(name, None)
-        own = [carried.state_dict() for carried in self.carried.values()]
-        everyone = [own]
+        rows = [carried.state_dict() for carried in self.carried.values()]
+        of_processes = [rows]
         if torch.distributed.is_initialized():
-            everyone = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(everyone, own)
-        checkpoint["carried"] = everyone
+            of_processes = [[] for _ in range(torch.distributed.get_world_size())]
+            torch.distributed.all_gather_object(of_processes, rows)
+        checkpoint["carried"] = of_processes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if frozen := self._frozen():  # loaded leniently, so what is there is compared here
+        if frozen := self._frozen():  # Lightning does not compare the names then
             odd = sorted((set(self.state_dict()) - frozen) ^ set(checkpoint["state_dict"]))
             check(not odd, f"the checkpoint does not hold the weights that are trained: {odd[:4]}", "use the run's own")
-        everyone = checkpoint["carried"]
-        own = everyone[self.global_rank] if self.global_rank < len(everyone) else []
-        restored = [Carried.from_state_dict(state).to(self.device) for state in own]
+        of_processes = checkpoint["carried"]
+        rows = of_processes[self.global_rank] if self.global_rank < len(of_processes) else []
+        restored = [Carried.from_state_dict(state).to(self.device) for state in rows]
         self.carried = {_kind(c.batch): c for c in restored}
 
     def _frozen(self) -> set[str]:
-        """Weights that checkpoints leave out; none of a sharded model, which the strategy reads back itself."""
+        """Weights that checkpoints leave out; none where the model is sharded, since its strategy reads all back."""
         if isinstance(self.backbone, FSDPModule):
             return set()
         return {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
 
     # -- optimiser ----------------------------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         settings = self.optimisation
         optimiser = new_optimiser(self.backbone, settings)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_share(step, settings))
@@ -220,7 +214,7 @@ class DiffusionModule(L.LightningModule):
 
 
 def _kind(batch: Batch) -> tuple[int, ...]:
-    """What rows must share to stand in one batch: (S, C) and the range of the noise."""
+    """What rows of one batch must have in common: (S, C) and the range of the noise."""
     return batch.prompt.shape[1], batch.answer.shape[1], *batch.noise
 
 

@@ -1,4 +1,4 @@
-"""Canvases that the model's own sampler made, carried over from step to step.
+"""Training on canvases that the model's own sampler made in the step before (`objective.own_canvas`).
 
 Source: training on own rollouts, detached, as in Flow Reasoning Models (2606.29150, 2026).
 """
@@ -6,6 +6,7 @@ Source: training on own rollouts, detached, as in Flow Reasoning Models (2606.29
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -16,17 +17,19 @@ from constrained_dg.sampling.renoise import Accepted
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch
 
+_TENSORS = ("canvas", "logits", "age", "live")
+
 
 @dataclass(frozen=True)
 class Carried:
-    """Rows in the middle of being denoised.
+    """Rows between two passes of the sampler.
 
     Attributes:
         batch: their examples (N rows).
         canvas: (N, C), what enters the next pass.
         logits: (N, C, V) processed logits of the pass before, for self-conditioning.
         age: (N) passes made.
-        live: (N) bool, False where the row is to be replaced by a fresh example.
+        live: (N) bool, False where the row is to be replaced by a new example.
     """
 
     batch: Batch
@@ -35,55 +38,47 @@ class Carried:
     age: IntTensor
     live: BoolTensor
 
-    def state_dict(self) -> dict[str, torch.Tensor | tuple[int, int]]:
+    def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values, for a checkpoint."""
-        return {
-            "prompt": self.batch.prompt,
-            "clean": self.batch.answer,
-            "pinned": self.batch.pinned,
-            "relations": self.batch.relations,
-            "noise": self.batch.noise,
-            "canvas": self.canvas,
-            "logits": self.logits,
-            "age": self.age,
-            "live": self.live,
+        batch, values = self.batch, {name: getattr(self, name) for name in _TENSORS}
+        return {"prompt": batch.prompt, "clean": batch.answer, "pinned": batch.pinned} | {
+            "relations": batch.relations,
+            "noise": batch.noise,
+            **values,
         }
 
     def to(self, device: torch.device | str) -> Carried:
-        moved = (getattr(self, name).to(device) for name in ("canvas", "logits", "age", "live"))
-        return Carried(self.batch.to(device), *moved)
+        return Carried(self.batch.to(device), *(getattr(self, name).to(device) for name in _TENSORS))
 
     @classmethod
-    def from_state_dict(cls, state: dict) -> Carried:
-        state = dict(state)
-        batch = Batch(
-            state.pop("prompt"), state.pop("clean"), state.pop("pinned"), state.pop("relations"), state.pop("noise")
-        )
-        return cls(batch, **state)
+    def from_state_dict(cls, state: dict[str, Any]) -> Carried:
+        batch = Batch(*(state[name] for name in ("prompt", "clean", "pinned", "relations", "noise")))
+        return cls(batch, *(state[name] for name in _TENSORS))
 
 
 def refill(carried: Carried, fresh: Batch, noisy: IntTensor) -> tuple[Carried, Batch]:
-    """Replace the rows that are done by the first rows of a fresh batch of the same shape.
+    """Replace finished rows by the first rows of a new batch of the same shape.
 
     Args:
-        noisy: (B, C) starting canvases of the fresh rows.
+        noisy: (B, C) starting canvases of the new rows.
 
     Returns:
-        the carried rows with replacements, and the fresh batch whose first rows are now the carried ones.
+        the carried rows with replacements, and the new batch whose first rows are now the carried ones.
     """
     rows, live = len(carried.live), carried.live
 
     def mixed(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
         return torch.where(live.reshape(-1, *[1] * (old.dim() - 1)), old, new[:rows])
 
-    whole = {name: mixed(getattr(carried.batch, name), getattr(fresh, name)) for name in ("prompt", "answer", "pinned")}
-    relations = fresh.relations
-    if relations is not None and len(relations) > 1:
-        whole["relations"] = mixed(carried.batch.relations, relations)
-    batch = replace(fresh, **whole)
-    both = {name: torch.cat([whole[name], getattr(fresh, name)[rows:]]) for name in whole}
+    old = carried.batch
+    front: dict[str, Any] = {
+        name: mixed(getattr(old, name), getattr(fresh, name)) for name in ("prompt", "answer", "pinned")
+    }
+    if fresh.relations is not None and old.relations is not None and len(fresh.relations) > 1:
+        front["relations"] = mixed(old.relations, fresh.relations)
+    both: dict[str, Any] = {name: torch.cat([front[name], getattr(fresh, name)[rows:]]) for name in front}
     filled = Carried(
-        batch,
+        replace(fresh, **front),
         mixed(carried.canvas, noisy),
         carried.logits.masked_fill(~live[:, None, None], 0),  # a product would make NaN of what rules forbid
         carried.age * live,
@@ -105,7 +100,7 @@ def advance(
 
     Args:
         passes: after which a row is replaced; its temperature falls over them.
-        rules: of the rows, for a sampler that reads them. What is solved is said by the example, not by them.
+        rules: of the rows, for a sampler that reads them. A row is solved when it equals its example.
     """
     batch, shape = carried.batch, carried.canvas.shape
     span, free = slice(0, shape[1]), ~batch.pinned

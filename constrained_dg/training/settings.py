@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Any
 
-from constrained_dg.errors import InputError, check, is_count
+from constrained_dg.errors import InputError, check, is_count, needs
 
 #: Integers of conf/train.yaml with their range; `validate.` stands for its group.
 COUNTS = {
@@ -23,7 +24,7 @@ GROUPS = ("task", "sampler", "model", "objective", "optimisation", "trainer", "v
 
 
 def check_groups(cfg: Mapping[str, Any]) -> None:
-    """Raise InputError for a group that is not one, or a path that is no text."""
+    """Raise InputError for a group that does not hold keys, or a path that is not text."""
     for name in GROUPS:
         check(isinstance(cfg[name], dict), f"{name} is {cfg[name]!r}", f"name a file of conf/{name}, or give its keys")
     for name in ("task", "sampler"):
@@ -38,7 +39,7 @@ def check_groups(cfg: Mapping[str, Any]) -> None:
 def check_values(cfg: Mapping[str, Any]) -> None:
     """Raise InputError for a value out of range.
 
-    Groups with a class of their own (task, sampler, objective, optimisation) are checked by that class.
+    task, sampler, objective and optimisation are checked by their classes.
     """
     for name, (low, high) in COUNTS.items():
         group, _, key = name.rpartition(".")
@@ -52,6 +53,9 @@ def check_values(cfg: Mapping[str, Any]) -> None:
     check(not takes_data or cfg["task"]["data"] is not None, "the task needs a file of examples", "give data=FILE")
     check(cfg["compile"] in ("auto", True, False), f"compile is {cfg['compile']!r}", "use auto, true or false")
     check(cfg["logger"] in ("csv", "wandb"), f"unknown logger {cfg['logger']!r}", "known: csv, wandb")
+    if cfg["logger"] == "wandb":
+        with needs("wandb", "logger=wandb (logger=csv does not)"):
+            importlib.import_module("wandb")
 
 
 @dataclass(frozen=True)

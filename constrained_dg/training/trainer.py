@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 
-from constrained_dg.errors import InputError, check, needs
+from constrained_dg.errors import InputError, check
 from constrained_dg.training.callbacks import SolveRate
 from constrained_dg.training.checkpoints import Checkpoints, WholeFiles
 from constrained_dg.training.curves import Curves
@@ -87,10 +87,10 @@ def equip(
     """Add callbacks and the logger. The order matters: first what a signal decides, then whatever changes or reads the
     weights, at last the checkpoint."""
     interrupts.launcher = trainer.strategy.launcher
-    trainer.callbacks += [
+    trainer.callbacks += [  # type: ignore[attr-defined]
         interrupts,
         solve_rate.average,
-        TrainingProgress(compiled),
+        TrainingProgress(compiled, solve_rate),
         solve_rate,
         Checkpoints(folder, cfg["checkpoint_every"]),
     ]
@@ -101,10 +101,9 @@ def _wandb(folder: Path, cfg: dict[str, Any]) -> Logger:
     """Weights & Biases without account or network."""
     os.environ.setdefault("WANDB_MODE", "offline")
     os.environ.setdefault("WANDB_SILENT", "true")
-    with needs("wandb", "logger=wandb (logger=csv does not)"):
-        return WandbLogger(
-            name=folder.name, project="constrained_dg", save_dir=folder, offline=True, log_model=False, config=cfg
-        )
+    return WandbLogger(
+        name=folder.name, project="constrained_dg", save_dir=folder, offline=True, log_model=False, config=cfg
+    )
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from typing import Any
 from constrained_dg.shapes import BoolTensor, IntTensor
 
 from . import properties, prosite
-from .requirements import SUMS, Requirements
 from .residues import FIRST_KIND, FIRST_RESIDUE, RESIDUES, sequence_of
+from .specification import SUMS, Requirements
 
 _RED, _GREEN, _OFF = "\x1b[31m", "\x1b[32m", "\x1b[0m"
 _LINE = 60

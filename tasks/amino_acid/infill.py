@@ -17,8 +17,8 @@ from constrained_dg.evaluation import Outcome
 from . import kmer, natural
 from .files import read_fasta
 from .masking import mask_half, mask_stretches
-from .requirements import Requirements
 from .residues import FIRST_KIND, FIRST_RESIDUE, LONGEST, NOISE, RESIDUES
+from .specification import Requirements
 from .task import SequenceProblem, Sequences
 
 #: Canvases of noise whose predictions the model's perplexity averages.

@@ -6,8 +6,8 @@ import re
 
 from constrained_dg.errors import needs
 
-from .requirements import Requirements
 from .residues import RESIDUES
+from .specification import Requirements
 
 #: Rounding of other sums than ours.
 _NEAR = 1e-7

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .requirements import PH, Requirements
 from .residues import FIRST_KIND, FIRST_NUMBER, KINDS, NUMBERS, OPEN
+from .specification import PH, Requirements
 
 #: Tokens of a prompt: kind, residues (two numbers), charge, hydropathy.
 PROMPT = 5

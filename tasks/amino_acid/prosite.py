@@ -173,19 +173,6 @@ class Dfa:
     accepting: frozenset[int]
 
 
-def accepts(dfa: Dfa, text: str) -> bool:
-    """Whether the automaton accepts the whole sequence.
-
-    Raises:
-        InputError: a letter that is not a residue.
-    """
-    state = dfa.start
-    for letter in text:
-        check(letter in ANY, f"{letter!r} in {_short(text)} is not a residue", f"write {RESIDUES}")
-        state = -1 if state < 0 else int(dfa.table[state, RESIDUES.index(letter)])
-    return state in dfa.accepting
-
-
 @lru_cache(maxsize=64)
 def automaton(pattern: Pattern, kind: str | int) -> Dfa:
     """The automaton of `contains`, `avoids` or `at`, kept for the next call.

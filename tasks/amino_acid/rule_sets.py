@@ -1,17 +1,16 @@
-"""Random requirements that a natural sequence meets by construction, and some that nothing can meet."""
+"""Random requirements that a natural sequence meets by construction."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import ceil, floor
 
 import numpy as np
 
 from . import properties, prosite
 from .prosite import Pattern, parse_pattern
-from .requirements import Composition, Requirements
 from .residues import RESIDUES
+from .specification import Composition, Requirements
 
 #: Kinds of rule sets; the last requires all of it.
 RULES = ("motif", "avoid", "charge", "composition", "hydropathy", "everything")
@@ -99,23 +98,3 @@ def _group(sequence: str, draws: np.random.Generator) -> Composition:
     return Composition(
         residues, max(0, floor(share - draws.uniform(1, 6))), min(100, ceil(share + draws.uniform(1, 6))), True
     )
-
-
-def unsatisfiable(requirements: Requirements, draws: np.random.Generator) -> tuple[Requirements, str]:
-    """The same with one requirement more that contradicts them, and why nothing can satisfy them now, by arithmetic."""
-    low, high = requirements.length
-    kind = int(draws.integers(4))
-    if kind == 0 and requirements.contains:
-        avoids = (*requirements.avoids, requirements.contains[0])
-        return replace(requirements, avoids=avoids), "a pattern is required and avoided"
-    if kind == 1:
-        both = (Composition("KR", 60, 100, True), Composition("DE", 45, 100, True))
-        return replace(requirements, composition=both, length=(high, high)), "60 % and 45 % of the residues are 105 %"
-    if kind == 2:
-        few = (Composition("KRH", 0, 2, False),)
-        alone = replace(requirements, composition=few, hydropathy=None, mass=None)
-        return replace(alone, charge=(4.5, 12.0)), "3 positive groups carry less than 4.5"
-    avoids = tuple(parse_pattern(text) for text in ("[AGSTCNQPHDEKRWY]", "I-x"))
-    kept = replace(requirements, hydropathy=(-4.5, 1.8), avoids=avoids, composition=(), charge=None, mass=None)
-    least = "only F, L, M and V, whose hydropathies are 1.9 or more, and one I at the end, are possible"
-    return replace(kept, length=(max(low, 5), max(high, 5))), least

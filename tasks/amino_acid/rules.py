@@ -14,8 +14,8 @@ from constrained_dg.shapes import BoolTensor, IntTensor
 
 from . import properties, prosite
 from .prosite import Pattern
-from .requirements import Bounds, Requirements, is_placed, range_text
 from .residues import EOS, FIRST_KIND, FIRST_RESIDUE, RESIDUES, VOCABULARY, sequence_of, show
+from .specification import Bounds, Requirements, is_placed, range_text
 
 
 @lru_cache(maxsize=128)  # a rule keeps what its sweeps have worked out

@@ -30,7 +30,6 @@ from .files import write_fasta
 from .judge import broken
 from .masking import mask_for_training
 from .prompts import PROMPT, prompt_for, prompt_of
-from .requirements import Requirements, parse_requirements
 from .residues import (
     EOS,
     KINDS,
@@ -44,6 +43,7 @@ from .residues import (
     tokens_of,
 )
 from .rules import rule_of
+from .specification import Requirements, parse_requirements
 
 #: Sequences whose nearest training sequence is looked for: aligning takes 40 ms each.
 _ALIGNED = 100
@@ -86,7 +86,7 @@ class Sequences(Task):
     restores: ClassVar[bool] = False
 
     def __init__(self, seed: int = 0) -> None:
-        check(is_count(seed), f"seed={seed!r}", "use an integer that is not negative")
+        check(is_count(seed) and seed < 2**63, f"seed={seed!r}", "use an integer from 0 to 2^63 - 1")
         self.seed = seed
         self.max_canvas = canvas_length(self.longest)
         self.max_prompt = PROMPT + self.restores * self.max_canvas
@@ -150,7 +150,7 @@ class Sequences(Task):
         return ByRow([rule_of(problem.requirements) for problem in problems])
 
     def parse(self, text: str) -> SequenceProblem:
-        """One problem from the command line; see `requirements`."""
+        """One problem from the command line; see `specification`."""
         requirements = parse_requirements(text)
         high = requirements.length[1]
         check(high <= self.longest, f"{high} residues", f"task {self.name} was trained on at most {self.longest}")

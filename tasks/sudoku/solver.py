@@ -236,7 +236,7 @@ class SolutionCount:
 
     def __str__(self) -> str:
         if not self.complete:
-            return f"undecided: {self.count or 'no'} solution{'s' * (self.count != 1)} met before the search gave up"
+            return f"{self.count or 'no'} known solution{'s' * (self.count != 1)}, and perhaps more: the search gave up"
         if self.count == self.most:
             return f"at least {self.count} solution{'s' * (self.count != 1)}"
         return {0: "no solution", 1: "exactly one solution"}.get(self.count, f"exactly {self.count} solutions")

@@ -50,6 +50,13 @@ TIERS = {
     16: {"16x16": (110, 200)},
 }
 
+#: Most base puzzles: 16 GB of memory.
+_MOST = 100_000_000
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1e300
+
 
 @lru_cache
 def relations(size: int) -> BoolTensor:
@@ -99,13 +106,18 @@ class Sudoku(Task):
         augment: bool = True,
     ) -> None:
         check(sizes is None or isinstance(sizes, Mapping), f"sizes={sizes!r}", "give shares, such as {9: 1.0}")
-        shares = {int(size): float(share) for size, share in (sizes or {9: 1.0}).items()}
-        for size in shares:
-            check(size in BOX, f"sudoku size {size}", "use 4, 9 or 16")
-        check(is_count(puzzles, 1), f"puzzles={puzzles!r}", "use an integer of at least 1")
-        check(is_count(seed), f"seed={seed!r}", "use an integer that is not negative")
-        check(0 <= minimal <= 1, f"minimal={minimal}", "use a share from 0 to 1")
+        known = {str(size): size for size in BOX}
+        shares: dict[int, float] = {}
+        for size, share in (sizes or {9: 1.0}).items():
+            check(str(size) in known, f"sudoku size {size!r}", "use 4, 9 or 16")
+            check(known[str(size)] not in shares, f"sizes={dict(sizes or {})!r}", "name each size once")
+            check(_is_share(share), f"sizes={{{size}: {str(share)[:40]}}}", "give shares from 0 up, not all 0")
+            shares[known[str(size)]] = float(share)
+        check(is_count(puzzles, 1) and puzzles <= _MOST, f"puzzles={puzzles!r}", f"use an integer from 1 to {_MOST:,}")
+        check(is_count(seed) and seed < 2**63, f"seed={seed!r}", "use an integer from 0 to 2^63 - 1")
+        check(_is_share(minimal) and minimal <= 1, f"minimal={minimal!r}", "use a share from 0 to 1")
         check(is_count(added) and added <= 50, f"added={added!r}", "use 0 to 50 clues")
+        check(isinstance(augment, bool), f"augment={augment!r}", "use true or false")
         self.sizes = normalised(shares, "sizes")
         self.puzzles, self.seed, self.minimal, self.added, self.augment = puzzles, seed, minimal, added, augment
         self.max_prompt = self.max_canvas = max(self.sizes) ** 2
@@ -144,6 +156,10 @@ class Sudoku(Task):
             InputError: a text that is not a puzzle (see `parse`), or `most` below 1.
         """
         return count_solutions((self.parse(puzzle) if isinstance(puzzle, str) else puzzle).cells, most, max_guesses)
+
+    def remark(self, puzzle: Puzzle) -> str:
+        """How many solutions the puzzle has: none, one, several, or undecided."""
+        return f"the puzzle has {count_solutions(puzzle.cells)}"
 
     def held_out(self, per_tier: int, seed: int) -> list[Puzzle]:
         """Generated puzzles that never train: `per_tier` for each tier of the sizes trained on.

@@ -169,6 +169,9 @@ class TextSudoku(Task):
         """See `Sudoku.overlap`."""
         return self.puzzles.overlap(puzzles)
 
+    def remark(self, puzzle: Puzzle) -> str:
+        return self.puzzles.remark(puzzle)
+
     def read(self, path: str) -> list[Puzzle]:
         return self.puzzles.read(path)
 

@@ -111,8 +111,9 @@ class Text(Task):
 
     def __init__(self, data: str | None = None, prompt_length: int = 1024, canvases: int = 4, seed: int = 0) -> None:
         for key, value in (("prompt_length", prompt_length), ("canvases", canvases)):
-            check(is_count(value, 1), f"task.{key} is {value!r}", "use an integer of at least 1")
-        check(is_count(seed), f"task.seed is {seed!r}", "use an integer that is not negative")
+            check(is_count(value, 1) and value <= 2**20, f"task.{key} is {value!r}", "use an integer from 1 to 2^20")
+        check(is_count(seed) and seed < 2**63, f"task.seed is {seed!r}", "use an integer from 0 to 2^63 - 1")
+        check(data is None or (isinstance(data, str) and data != ""), f"task.data is {data!r}", "give data=FILE.jsonl")
         self.data, self.prompt_length, self.canvases, self.seed = data, prompt_length, canvases, seed
 
     def in_text(self, tokenizer: Tokenizer, canvas_length: int) -> Text:

@@ -13,7 +13,6 @@ from tasks.amino_acid.prosite import (
     Pattern,
     _determinised,
     _minimised,
-    accepts,
     at,
     avoids,
     contains,
@@ -21,6 +20,7 @@ from tasks.amino_acid.prosite import (
     parse_pattern,
 )
 from tasks.amino_acid.residues import RESIDUES
+from tests.automata import accepts
 from tests.property.examples import many
 
 FEW = "ACDE"

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constrained_dg.cli import load_sampler
 from constrained_dg.constraints import Count, check_constraint, complete
 from constrained_dg.constraints.base import contradictory
 from constrained_dg.errors import InputError
@@ -17,15 +16,17 @@ from constrained_dg.evaluation import solve, summarise
 from constrained_dg.model import Backbone, preset
 from constrained_dg.sampling import Search
 from constrained_dg.sampling.base import Status
+from constrained_dg.sampling.named import named
 from constrained_dg.task import without_colors
+from experiments.amino_acid.rule_sets.contradictions import unsatisfiable
 from tasks.amino_acid import Design, Infill, Peptides, kmer, natural, properties, rule_sets
 from tasks.amino_acid.files import read_fasta
 from tasks.amino_acid.judge import broken
 from tasks.amino_acid.prompts import prompt_of
 from tasks.amino_acid.prosite import parse_pattern
-from tasks.amino_acid.requirements import Requirements, parse_requirements
 from tasks.amino_acid.residues import EOS, NOISE, OPEN, RESIDUES, VOCABULARY, sequence_of, tokens_of
 from tasks.amino_acid.rules import rule_of
+from tasks.amino_acid.specification import Requirements, parse_requirements
 
 FULL = (
     "length=30 contains=N-{P}-[ST]-{P} at=3:[KR]-K avoids=C composition=KR:3..8 charge=1..5 hydropathy=-2..0.5 "
@@ -214,7 +215,7 @@ def test_rule_sets_made_unsatisfiable_are(seed):
     draws = np.random.default_rng(seed)
     pool = natural.uniprot(True)
     sequence = pool[int(draws.integers(len(pool)))][:50]
-    made, why = rule_sets.unsatisfiable(rule_sets.planted(sequence, "motif", draws), draws)
+    made, why = unsatisfiable(rule_sets.planted(sequence, "motif", draws), draws)
     rule = rule_of(made)
     tokens, given_ = (torch.tensor([each]) for each in made.pinned())
     assert why and bool(contradictory(rule, tokens, given_))
@@ -252,7 +253,7 @@ def test_infill_keeps_what_is_given_and_tells_recovery_beside_the_baseline():
     few = natural.uniprot(False)[::10]
     task._baselines = {"kmer": kmer.Kmer(few), "mix": kmer.Context(few)}
     problems = task.held_out(2, 0)
-    made = solve(model, task, load_sampler("exact", ["max_passes=2"]), problems, batch_size=4, seed=0)
+    made = solve(model, task, named("exact"), problems, batch_size=4, seed=0, max_passes=2)
     for outcome in made:
         template = outcome.problem.requirements.template
         assert outcome.solved and re.fullmatch(template.replace("?", "."), outcome.answer)
@@ -273,10 +274,29 @@ def test_infill_keeps_what_is_given_and_tells_recovery_beside_the_baseline():
     assert task.overlap([trained]) == [0]
 
 
+@pytest.mark.parametrize("sampler", ["exact", "restarts", "plain"])
+def test_complete_sequences_are_judged_alone_and_beside_others(sampler):
+    """Nothing is left to write in a whole batch, in one row of it, or where what is given breaks a rule."""
+    task, model = Infill(), random_model()
+    for texts, verdicts in (
+        (["sequence=MKVLA", "sequence=MKVLW"], [Status.SOLVED] * 2),
+        (["sequence=MKVLA avoids=K", "sequence=MKVLW"], [Status.UNSATISFIABLE, Status.SOLVED]),
+        (["sequence=MKVLA", "sequence=MKV?W avoids=K"], [Status.SOLVED, Status.UNSATISFIABLE]),
+    ):
+        problems = [task.parse(text) for text in texts]
+        outcomes = solve(model, task, named(sampler), problems, batch_size=2, seed=0, max_passes=2)
+        assert [outcome.status for outcome in outcomes] == verdicts
+        assert outcomes[0].answer == "MKVLA"
+
+
+def test_each_task_is_compared_with_the_sampler_it_needs():
+    assert Design.samplers == Infill.samplers == Peptides.samplers == ("exact",)
+
+
 def test_design_is_measured_by_biopython_and_written_as_fasta(tmp_path):
     task, model = Design(), random_model()
     problems = [task.parse("length=30 avoids=C charge=1..3")] * 5
-    made = solve(model, task, load_sampler("exact", ["max_passes=2"]), problems, batch_size=5, seed=0)
+    made = solve(model, task, named("exact"), problems, batch_size=5, seed=0, max_passes=2)
     row = summarise("exact", made, task)[-1]["metrics"]
     assert row["independent_valid"]["value"] == row["independent_share"]["value"] == 1.0
     assert row["unique"]["value"] == 1.0 and 0 < row["residue_divergence"]["value"] < 1

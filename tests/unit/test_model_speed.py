@@ -6,7 +6,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from constrained_dg.errors import InputError
 from constrained_dg.model import backbone, footprint
-from constrained_dg.model.canvas_pass import canvas_loop
+from constrained_dg.model.canvas_pass import canvas_loop, soft_capped
 from constrained_dg.training.module import can_compile
 from tests.naive_backbone import random_backbone
 
@@ -75,14 +75,27 @@ def test_a_causal_pass_with_gradients_on_a_frozen_prompt_stores_what_it_made():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, while it loads its own compiler
-@pytest.mark.skipif(not can_compile("cpu"), reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "eager",  # the same graphs, traced but not compiled: seconds instead of minutes
+        pytest.param(
+            "inductor",
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(not can_compile("cpu"), reason="torch.compile needs a C++ compiler"),
+            ],
+        ),
+    ],
+)
 @torch.no_grad()
-def test_the_compiled_canvas_pass_equals_the_eager_one_and_stays_compiled():
+def test_the_compiled_canvas_pass_equals_the_eager_one_and_stays_compiled(backend):
     shape = {"num_hidden_layers": 2, "sliding_layers_per_full": 1, "canvas_length": 4, "moe_intermediate_size": 48}
     eager, model = random_backbone(5, **shape), random_backbone(5, **shape)
-    counter = CompileCounterWithBackend("inductor")
+    torch._dynamo.reset()  # graphs of earlier tests would count
+    counter = CompileCounterWithBackend(backend)
     model.compile_canvas_pass()
-    model._compiled = torch.compile(canvas_loop, backend=counter), model._compiled[1]
+    model._compiled = torch.compile(canvas_loop, backend=counter), torch.compile(soft_capped, backend=backend)
     held = []
     for length in (3, 7, 16):  # below the window of 6, just above it, far beyond
         caches = [m.prefill(tokens(3, length), room=30) for m in (model, eager)]

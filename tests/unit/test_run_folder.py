@@ -19,6 +19,7 @@ from constrained_dg.training.folder import check_free, checkpoint_of, claim, rem
 
 CFG = {
     "task": {"_target_": "tasks.sudoku.Sudoku"},
+    "sampler": {"_target_": "constrained_dg.sampling.Diffusion"},
     "trainer": {"devices": 1, "precision": "auto"},
     "optimisation": {"steps": 10},
     "seed": 0,

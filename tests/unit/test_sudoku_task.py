@@ -190,10 +190,15 @@ def test_solutions_are_counted_and_giving_up_is_said(task):
     assert text("." * 16, 1) == "at least 1 solution"
     gave_up = task.solutions("." * 81, 10**9, 1000)
     assert not gave_up.complete and 0 < gave_up.count <= 1001
-    assert str(gave_up) == f"undecided: {gave_up.count} solutions met before the search gave up"
+    assert str(gave_up) == f"{gave_up.count} known solutions, and perhaps more: the search gave up"
     for most in (0, -1, 1.5, 2**62):
         with pytest.raises(InputError, match="most="):
             task.solutions("." * 16, most)
+
+
+def test_a_puzzle_is_remarked_on_where_its_solution_is_not_unique(task):
+    assert task.remark(task.held_out(1, 0)[1]) == "the puzzle has exactly one solution"
+    assert task.remark(task.parse("." * 81)) == "the puzzle has at least 2 solutions"
 
 
 def test_overlap_names_what_it_cannot_decide_in_time(task):
@@ -216,6 +221,17 @@ def test_overlap_names_what_it_cannot_decide_in_time(task):
         ({"sizes": {9: 0.0}}, "sizes"),
         ({"sizes": {9: 1.0, 4: -0.5}}, "sizes"),
         ({"sizes": 9}, "sizes=9"),
+        ({"sizes": {"a": 1}}, "size 'a'"),
+        ({"sizes": {9.5: 1}}, "size 9.5"),
+        ({"sizes": {"9": 1, 9: 1}}, "name each size once"),
+        ({"sizes": {9: "x"}}, "sizes={9: x}"),
+        ({"sizes": {9: None}}, "sizes={9: None}"),
+        ({"sizes": {9: 10**400}}, "sizes={9: 1000"),
+        ({"minimal": "x"}, "minimal='x'"),
+        ({"minimal": float("nan")}, "minimal=nan"),
+        ({"augment": "maybe"}, "augment='maybe'"),
+        ({"puzzles": 10**9}, "puzzles=1000000000; use an integer from 1 to 100,000,000"),
+        ({"seed": 2**63}, "seed=9223372036854775808"),
         ({"sizes": {9: float("inf")}}, "sizes={9: inf}"),
         ({"puzzles": 0}, "puzzles=0"),
         ({"puzzles": 1.5}, "puzzles=1.5"),

@@ -8,7 +8,7 @@ from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.model.config import MOST, ModelConfig, shown
 
 # What transformers 5.23 assumes of an absent key. These are not the values of the released model.
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 262_144,
     "hidden_size": 2304,
     "intermediate_size": 9216,
@@ -25,12 +25,12 @@ SIZES = {
     "final_logit_softcapping": 30.0,
 }
 GLOBAL_HEAD_DIM, PATTERN, CANVAS = 512, 6, 256
-ROPE = {
+ROPE: dict[str, dict[str, Any]] = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
     "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0},
 }
 #: Keys of the text configuration for which this backbone knows these values only; the first one is assumed when absent.
-ONLY = {
+ONLY: dict[str, tuple[Any, ...]] = {
     "hidden_activation": ("gelu_pytorch_tanh",),
     "attention_bias": (False,),
     "attention_dropout": (0.0, None),
@@ -48,7 +48,8 @@ def read_config(raw: dict[str, Any]) -> ModelConfig:
     kind = raw.get("model_type")
     check(kind == "diffusion_gemma", f"model_type is {shown(kind)}", "this backbone is 'diffusion_gemma'")
     text = raw.get("text_config")
-    check(isinstance(text, dict), f"text_config is {shown(text)}", "it holds the sizes of the text model")
+    if not isinstance(text, dict):
+        raise InputError(f"text_config is {shown(text)}", "it holds the sizes of the text model")
     for holder, where, keys in ((text, "text_config.", ONLY), (raw, "", ("tie_word_embeddings",))):
         for key in keys:
             value = holder.get(key, ONLY[key][0])
@@ -120,11 +121,8 @@ def _rope(text: dict[str, Any], all_full: bool) -> tuple[dict[str, float], float
         entry = given.get(kind) if isinstance(given, dict) else None
         if entry is None and all_full and kind == "sliding_attention":
             entry = usual
-        check(
-            isinstance(entry, dict) and "rope_theta" in entry,
-            f"{at} is {shown(entry)}",
-            "give rope_type and rope_theta",
-        )
+        if not isinstance(entry, dict) or "rope_theta" not in entry:
+            raise InputError(f"{at} is {shown(entry)}", "give rope_type and rope_theta")
         rope_type, share = entry.get("rope_type", "default"), entry.get("partial_rotary_factor", 1.0)
         known = ["default", "proportional"] if kind == "full_attention" else ["default"]
         check(rope_type in known, f"{at}.rope_type is {shown(rope_type)}", f"this backbone knows {known}")

@@ -101,8 +101,8 @@ def _stored(folder: Path) -> dict[str, Stored]:
         "weights are read from safetensors only",
     )
     where = read_json(folder / INDEX).get("weight_map")
-    fits = isinstance(where, dict) and all(isinstance(v, str) and Path(v).name == v for v in where.values())
-    check(fits, f"{folder / INDEX} has no weight_map", "it names the file of each tensor")
+    if not isinstance(where, dict) or not all(isinstance(v, str) and Path(v).name == v for v in where.values()):
+        raise InputError(f"{folder / INDEX} has no weight_map", "it names the file of each tensor")
     absent = sorted(shard for shard in set(where.values()) if not (folder / shard).is_file())
     check(not absent, f"{str(folder)!r} lacks the shards {absent[:4]}", f"{INDEX} names them: copy them too")
     stored: dict[str, Stored] = {}

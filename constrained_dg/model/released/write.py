@@ -159,7 +159,7 @@ def _write_shard(path: Path, tensors: dict[str, Outgoing]) -> None:
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for _, tensor in ordered:
-            file.write(tensor.fetch().contiguous().reshape(-1).view(torch.uint8).numpy())
+            file.write(tensor.fetch().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

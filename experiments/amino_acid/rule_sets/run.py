@@ -23,6 +23,7 @@ from constrained_dg.model import Backbone
 from constrained_dg.report import new_header, progress
 from constrained_dg.runs import load
 from constrained_dg.sampling.base import Status
+from experiments.amino_acid.rule_sets.contradictions import unsatisfiable
 from experiments.arguments import parse
 from experiments.arguments import run as command
 from tasks.amino_acid import rule_sets
@@ -63,7 +64,7 @@ def made(task, patterns: list[Pattern], n: int, seed: int) -> tuple[list[Sequenc
         check(not told and set(sequence) <= set(RESIDUES), f"set {number} is not met by its own sequence: {told}")
         possible.append(number % 10 != 9)
         if not possible[-1]:
-            requirements, _ = rule_sets.unsatisfiable(requirements, draws)
+            requirements, _ = unsatisfiable(requirements, draws)
         problems.append(SequenceProblem.of(rules if possible[-1] else "unsatisfiable", requirements))
     return problems, possible
 
