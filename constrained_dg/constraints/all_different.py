@@ -152,7 +152,8 @@ class AllDifferent(Constraint):
         return [self._sentences(row) for row in answer.tolist()]
 
     def _sentences(self, row: list[int]) -> list[str]:
-        sentences, told = [], set()
+        sentences: list[str] = []
+        named: set[int] = set()
         for group, positions in enumerate(self.groups.tolist()):
             holders: dict[int, list[int]] = {}
             for member, position in enumerate(positions):
@@ -160,8 +161,8 @@ class AllDifferent(Constraint):
             for token, members in holders.items():
                 what = f"{self.names[group]} holds {self.show(token)}"
                 if not self.tokens[0] <= token < self.tokens[1]:
-                    members = [member for member in members if positions[member] not in told]
-                    told.update(positions[member] for member in members)
+                    members = [member for member in members if positions[member] not in named]
+                    named.update(positions[member] for member in members)
                     if members:
                         sentences.append(f"{what} at {self.where(group, members)}, which is not permitted there")
                 elif len(members) > 1:
