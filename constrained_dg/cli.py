@@ -119,6 +119,8 @@ def require(package: str, purpose: str) -> None:
 def program(config_name: str) -> str:
     """How the script was called, for messages: `python train.py`, or the command that a wheel installs."""
     name = Path(sys.argv[0]).name
+    if name == "__main__.py":
+        return f"python -m {__package__} {config_name}"
     return f"python {config_name}.py" if name.endswith(".py") else f"{name} {config_name}"
 
 
