@@ -37,8 +37,8 @@ class CommandLine:
     """What the user wrote: overrides `key=value` for Hydra and flags.
 
     Attributes:
-        overrides: for Hydra; a value that is taken as it stands is replaced by a key of `texts`.
-        texts: what stands for a text in `overrides` -> the text.
+        overrides: for Hydra; a value that is taken literally is replaced by a key of `texts`.
+        texts: the value in `overrides` -> the text it replaces.
         keys: the top-level keys that were given.
         folders: those of --config-dir.
     """
@@ -66,7 +66,7 @@ def entry(
 
     Args:
         config_name: a yaml in conf/.
-        text: keys whose value is taken as it stands, such as paths, where Hydra would read a syntax into it.
+        text: keys whose value is taken literally, such as paths: Hydra would read its own syntax into them.
         implied: the overrides that follow from those on the command line; they do not count as given. It may raise
             InputError.
         opened: blocks of the yaml in which any key may be given; the body checks them.
@@ -119,6 +119,8 @@ def require(package: str, purpose: str) -> None:
 def program(config_name: str) -> str:
     """How the script was called, for messages: `python train.py`, or the command that a wheel installs."""
     name = Path(sys.argv[0]).name
+    if name == "__main__.py":
+        return f"python -m {__package__} {config_name}"
     return f"python {config_name}.py" if name.endswith(".py") else f"{name} {config_name}"
 
 
@@ -256,9 +258,9 @@ def _take(line: CommandLine, argument: str, text: Sequence[str], opened: Sequenc
         check(bool(value), f"{key} is empty", f"give {key}=VALUE, or leave it out")
         if value != "null":
             quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-            stands_for_it = f"text-{len(line.texts)}-of-the-command-line"
-            line.texts[stands_for_it] = value[1:-1] if quoted else value
-            argument = f"{written}={stands_for_it}"
+            placeholder = f"text-{len(line.texts)}-of-the-command-line"
+            line.texts[placeholder] = value[1:-1] if quoted else value
+            argument = f"{written}={placeholder}"
     if key.partition(".")[0] in opened and "." in key:
         argument = f"++{key}={value}"
     line.overrides.append(argument)
@@ -308,7 +310,7 @@ def _values(config_name: str, config: Any, line: CommandLine) -> dict[str, Any]:
 
 
 def _with_texts(values: Any, texts: dict[str, str]) -> Any:
-    """Plain values with the texts of the command line in place of what stood for them."""
+    """Plain values with the texts of the command line in place of their placeholders."""
     if isinstance(values, dict):
         return {key: _with_texts(value, texts) for key, value in values.items()}
     if isinstance(values, list):

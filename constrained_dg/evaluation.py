@@ -25,7 +25,7 @@ COMMON_METRICS = ("violations", "passes", "passes_of_solved", "search_nodes", "u
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a sampler made of one problem.
+    """How a sampler answered one problem.
 
     Attributes:
         answer: `tokens` as text.
@@ -192,7 +192,7 @@ def _row(sampler: str, tier: str, outcomes: Sequence[Outcome]) -> dict[str, Any]
 
     "solved" is a share with Wilson's interval. "tokens_per_pass" is all free tokens over all passes, 0 without a pass.
     "seconds" is wall time for one problem, and "most_seconds" that of the slowest batch for each of its problems. Means
-    among the metrics stand with the normal interval and are left out for fewer than two values, which have none.
+    among the metrics have the normal interval and are left out for fewer than two values.
     """
     n, passes = len(outcomes), sum(o.passes for o in outcomes)
     solved = [o for o in outcomes if o.solved]

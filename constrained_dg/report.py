@@ -250,7 +250,7 @@ def progress(name: str, total: int | None = None) -> Iterator[Callable[[Sequence
                 finished.set()
                 say()
 
-        # Lines come from a thread of their own: a batch may take minutes.
+        # A thread prints the lines: a batch may take minutes.
         thread = threading.Thread(target=repeat, daemon=True)
         if not console.is_terminal:
             thread.start()
