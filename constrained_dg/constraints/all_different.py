@@ -108,7 +108,8 @@ class AllDifferent(Constraint):
         return [self._sentences(row) for row in answer.tolist()]
 
     def _sentences(self, row: list[int]) -> list[str]:
-        sentences, told = [], set()
+        sentences: list[str] = []
+        told: set[tuple[int, ...]] = set()
         for group, positions in enumerate(self.groups.tolist()):
             holders: dict[int, list[int]] = {}
             for member, position in enumerate(positions):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -137,7 +138,7 @@ class Negation(Constraint):
         return Negation(self.rule.select(rows))
 
     @classmethod
-    def stack(cls, constraints: Sequence[Constraint]) -> Constraint:
+    def stack(cls, constraints: Sequence[Any]) -> Constraint:
         return ~type(constraints[0].rule).stack([constraint.rule for constraint in constraints])
 
     def to(self, device: torch.device | str) -> Negation:
@@ -152,6 +153,7 @@ class NotSwept(Swept):
     """
 
     def __init__(self, rule: Constraint) -> None:
+        assert rule.machine is not None
         self.rule, self.machine = rule, rule.machine.complement()
         self.length, self.num_classes, self.classes = rule.length, rule.num_classes, rule.classes
         possible = self.machine.best(torch.zeros(1, self.length, self.num_classes))[1]
@@ -167,7 +169,7 @@ class NotSwept(Swept):
     def __invert__(self) -> Constraint:
         return self.rule
 
-    def to(self, device: torch.device | str) -> NotSwept:
+    def to(self, device: torch.device | str) -> Swept:
         return super().to(device)._changed({"rule": self.rule.to(device)})
 
 

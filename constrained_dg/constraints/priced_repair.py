@@ -114,6 +114,7 @@ def _attempted(
                 price[j] += step if totals[j] > high[j] else -step
         if sweep > 3 and (before == price).all() and not any(short[j] > 0 for j in priced_sums):
             break  # only the gaps between grid and truth move on, and they wander
+    assert nearest is not None  # of the first sweep
     return _moved(nearest, weights, missing, log_probs, judge, other, sweep)
 
 

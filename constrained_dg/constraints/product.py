@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -35,11 +35,20 @@ Layout = tuple[np.ndarray, np.ndarray, np.ndarray]
 class Tables(Protocol):
     """What a product needs of a `machine.Machine`."""
 
-    step: IntTensor
-    effect: IntTensor
-    kind: IntTensor
-    start: int
-    accepting: BoolTensor
+    @property
+    def step(self) -> IntTensor: ...
+
+    @property
+    def effect(self) -> IntTensor: ...
+
+    @property
+    def kind(self) -> IntTensor: ...
+
+    @property
+    def start(self) -> int: ...
+
+    @property
+    def accepting(self) -> BoolTensor: ...
 
     @property
     def states(self) -> int: ...
@@ -70,7 +79,10 @@ class Product:
         rows = np.concatenate([machine.kind.numpy()[self.at, None], *steps], 1)
         _, which, self.kinds = np.unique(rows, axis=0, return_index=True, return_inverse=True)
         self.kinds = self.kinds.reshape(-1)
-        sources, targets, shifts, begin, effects, edges = [], [], [], [0], [], []
+        begin = [0]
+        effects: list[np.ndarray] = []
+        edges: list[np.ndarray] = []
+        sources, targets, shifts = [], [], []
         for at in which.tolist():
             kind = machine.kind[self.at[at]]
             # 2. Classes that do the same in the automaton and in every sum are one effect.
@@ -79,7 +91,7 @@ class Product:
             # 3. An edge: from a state to a state, and what it adds to the sums. Effects that agree share it.
             to = machine.step[kind].numpy()[:, distinct[:, 0]]  # (Q, K)
             state = np.broadcast_to(np.arange(len(to))[:, None], to.shape)
-            shift = np.zeros((*to.shape, 3), np.int64)
+            shift: np.ndarray = np.zeros((*to.shape, 3), np.int64)
             shift[..., 3 - len(sums) :] = distinct[:, 1:]
             flat = np.concatenate([state[..., None], to[..., None], shift], -1).reshape(-1, 5)
             edge, number = np.unique(flat, axis=0, return_inverse=True)
@@ -137,11 +149,11 @@ class Product:
         """Write `one` at the accepted states behind the last position."""
         values[layout[2][-2] :].reshape(self.states, -1)[self.accepting] = one
 
-    def _per_edge(self, by_class: np.ndarray, empty: float) -> np.ndarray:
+    def _per_edge(self, by_class: np.ndarray, empty: Any) -> np.ndarray:
         """(N, A) -> (N, E), the largest of the classes that go along each edge, or `empty`."""
         table = np.full((self.length, self.most_edges), empty, by_class.dtype)
         for kind, (effect, edge) in enumerate(zip(self.effects, self.edges, strict=True)):
-            at = np.flatnonzero(self.kinds == kind)
+            at: np.ndarray = np.flatnonzero(self.kinds == kind)
             of_effect = np.full((edge.shape[1], len(at)), empty, by_class.dtype)
             for k in range(edge.shape[1]):
                 of_effect[k] = by_class[at][:, effect == k].max(1)
@@ -189,8 +201,8 @@ class Product:
         left = np.zeros_like(candidates)
         for kind, (effect, edge) in enumerate(zip(self.effects, self.edges, strict=True)):
             at = np.flatnonzero(self.kinds == kind)
-            padded = np.concatenate([used[at] > 0, np.zeros((len(at), 1), bool)], 1)
-            left[at] = padded[:, edge].any(1)[:, effect]
+            padded: np.ndarray = np.concatenate([used[at] > 0, np.zeros((len(at), 1), bool)], 1)
+            left[at] = np.any(padded[:, edge], axis=1)[:, effect]  # type: ignore[index]
         return candidates & left
 
     def _start_entry(self, layout: Layout) -> int | None:

@@ -66,6 +66,7 @@ class SweepPlan:
             still, uncovered = group, group
             if len(beside) < 2:
                 base = products[beside[0]].table if beside else Machine.anything(length, num_classes)
+                assert isinstance(base, Machine)  # as `shares_with` asks
                 made, taken = Product.fitting(base, [each.counter for each in group])
                 if made is not None:
                     joined = _Joined(made, [each.positions for each in group])

@@ -68,6 +68,7 @@ class DiffusionModule(L.LightningModule):
         """Shard the backbone where the strategy is FSDP2: each layer, then the rest."""
         if not isinstance(self.trainer.strategy, ModelParallelStrategy) or isinstance(self.backbone, FSDPModule):
             return
+        assert self.device_mesh is not None
         mesh = self.device_mesh["data_parallel"]
         for layer in self.backbone.layers:
             fully_shard(layer, mesh=mesh)

@@ -91,7 +91,7 @@ class TrainingProgress(L.Callback):
 
     def _seconds_left(self, trainer: L.Trainer, each: float) -> float:
         left = (trainer.max_steps - trainer.global_step) * each
-        for callback in trainer.callbacks:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, SlowEvery):
                 left += callback.seconds * (trainer.max_steps // callback.every - trainer.global_step // callback.every)
         return left

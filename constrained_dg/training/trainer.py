@@ -87,7 +87,7 @@ def equip(
     """Add callbacks and the logger. The order matters: first what a signal decides, then whatever changes or reads the
     weights, at last the checkpoint."""
     interrupts.launcher = trainer.strategy.launcher
-    trainer.callbacks += [
+    trainer.callbacks += [  # type: ignore[attr-defined]
         interrupts,
         solve_rate.average,
         TrainingProgress(compiled),
