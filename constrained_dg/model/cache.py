@@ -149,9 +149,9 @@ class Cache:
         """Count `new` more tokens as committed; `mask` (B, new) is False at padding, None where there is none."""
         if mask is not None or self.mask is not None:
             self.mask = self.seen(new, mask)
-        slots = None if self.first_sliding is None else self.keys[self.first_sliding].shape[1]
-        if self.buffered and slots is not None and self.length - self.slid + new > slots:
-            # There were too few slots: `append` kept the last ones.
+        sliding = self.keys[self.first_sliding] if self.buffered and self.first_sliding is not None else None
+        # `append` kept the last ones where there were too few slots.
+        if sliding is not None and self.length - self.slid + new > sliding.shape[1]:
             self.slid = self.length + new - min(self.length + new, self.reach)
         self.length += new
 

@@ -135,7 +135,7 @@ def _tensor(name: str, value: Any, dtype: torch.dtype) -> Any:
     try:
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(f"{name} is no table of numbers ({error})", "give rows of equal length") from None
+        raise InputError(f"{name} is not a table of numbers ({error})", "give rows of equal length") from None
     fits = tensor.dtype == dtype or (dtype is torch.bool and not tensor.is_floating_point()) or tensor.numel() == 0
     check(fits, f"the {name} has type {tensor.dtype}", f"give {dtype}")
     return tensor.to(dtype)

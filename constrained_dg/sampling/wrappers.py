@@ -101,6 +101,7 @@ class Restarts(Sampler):
                 time_limit=options.time_limit and max(options.remaining() or 0, 1e-6),
                 on_step=_for_rows(options, rows),
                 class_log_probs=options.class_log_probs or self.complete is not None,
+                tried=options.tried or attempt > 0,
             )
             tried = self.sampler.answer(model, part, rules, attempt_seeds, limits)
             if undo is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from typing import Any
 
 import lightning as L
+import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from constrained_dg.task import Batch, Task
@@ -43,7 +43,7 @@ class TaskData(L.LightningDataModule):
         steps = Steps(self.task, self.trainer.global_step, self.batch_size, self.trainer.global_rank)
         return DataLoader(steps, batch_size=None, num_workers=self.workers, worker_init_fn=_leave_signals)
 
-    def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
 
 

@@ -90,7 +90,7 @@ def equip(
     trainer.callbacks += [  # type: ignore[attr-defined]
         interrupts,
         solve_rate.average,
-        TrainingProgress(compiled),
+        TrainingProgress(compiled, solve_rate),
         solve_rate,
         Checkpoints(folder, cfg["checkpoint_every"]),
     ]

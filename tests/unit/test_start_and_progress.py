@@ -93,12 +93,11 @@ def test_time_left_leaves_out_what_was_compiled(monkeypatch, caplog) -> None:
     monkeypatch.setattr(training_progress, "time", SimpleNamespace(monotonic=lambda: now.time))
     monkeypatch.setattr(training_progress, "_graphs", lambda: now.graphs)
     caplog.set_level(logging.INFO)
-    shown, solve_rate = TrainingProgress(compiled=True, seconds=10.0), SlowEvery()
+    solve_rate = SlowEvery()
     solve_rate.every, solve_rate.seconds = 5, 30.0
+    shown = TrainingProgress(True, solve_rate, seconds=10.0)
     module = SimpleNamespace(optimisation=OPTIMISATION)
-    trainer = SimpleNamespace(
-        is_global_zero=True, max_steps=20, global_step=0, world_size=1, callback_metrics={}, callbacks=[solve_rate]
-    )
+    trainer = SimpleNamespace(is_global_zero=True, max_steps=20, global_step=0, world_size=1, callback_metrics={})
     shown.setup(trainer, module, "fit")
     for step in range(10):
         shown.on_train_batch_start(trainer, module)
