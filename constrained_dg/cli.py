@@ -124,6 +124,11 @@ def program(config_name: str) -> str:
     return f"python {config_name}.py" if name.endswith(".py") else f"{name} {config_name}"
 
 
+def _plain(config: Any, **options: Any) -> Any:
+    """A configuration as plain values."""
+    return OmegaConf.to_container(config, **options)
+
+
 def load_config(group: str, name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The plain values of conf/<group>/<name>.yaml.
 
@@ -137,7 +142,7 @@ def load_config(group: str, name: str, overrides: Sequence[str] = ()) -> dict[st
         config = OmegaConf.load(CONF / group / f"{name}.yaml")
         OmegaConf.set_struct(config, True)
         config.merge_with_dotlist(list(overrides))
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return _plain(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise InputError(one_line(error)) from None
 
@@ -160,9 +165,9 @@ def load_sampler(name: str, overrides: Sequence[str] = (), folders: Sequence[Pat
         composed, _ = _compose(None, [f"+sampler={name}"], folders)
         config = composed.sampler
         for override in overrides:
-            _check_key(name, override.partition("=")[0], OmegaConf.to_container(config))
+            _check_key(name, override.partition("=")[0], _plain(config))
         config.merge_with_dotlist(list(overrides))
-        return build(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+        return build(_plain(config, resolve=True, throw_on_missing=True))
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(one_line(error)) from None
 
@@ -206,7 +211,7 @@ def _check_key(name: str, key: str, values: Any) -> None:
 
 def keys_of(config_name: str) -> list[str]:
     """The top-level keys of conf/<config_name>.yaml."""
-    return [str(key) for key in OmegaConf.to_container(OmegaConf.load(CONF / f"{config_name}.yaml"))]
+    return [str(key) for key in _plain(OmegaConf.load(CONF / f"{config_name}.yaml"))]
 
 
 def check_tasks() -> None:
@@ -268,10 +273,10 @@ def _take(line: CommandLine, argument: str, text: Sequence[str], opened: Sequenc
 
 def _help(config_name: str, line: CommandLine) -> str:
     """What --help prints; groups that have no choice yet, such as the task, are left out of the configuration."""
-    primary = usage.groups(OmegaConf.to_container(OmegaConf.load(CONF / f"{config_name}.yaml")))
+    primary = usage.groups(_plain(OmegaConf.load(CONF / f"{config_name}.yaml")))
     without = [f"~{group}" for group, choice in primary.items() if choice == "???" and group not in line.keys]
     config, chosen = _compose(config_name, [*line.overrides, *without], line.folders)
-    values = OmegaConf.to_container(config, resolve=False)
+    values = _plain(config, resolve=False)
     return usage.help_text(config_name, [CONF, *line.folders], values, chosen, program(config_name))
 
 
@@ -283,7 +288,7 @@ def _compose(config_name: str | None, overrides: Sequence[str], folders: Sequenc
         added.append(f"hydra.searchpath=[{','.join(paths)}]")
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose(config_name, [*overrides, *added], return_hydra_config=True)
-    chosen = OmegaConf.to_container(config.hydra.runtime.choices)
+    chosen = _plain(config.hydra.runtime.choices)
     OmegaConf.set_struct(config, False)
     del config["hydra"]
     return config, chosen
@@ -295,8 +300,8 @@ def _values(config_name: str, config: Any, line: CommandLine) -> dict[str, Any]:
     Raises:
         InputError: a key that the script does not know, or a group or a block of keys that became something else.
     """
-    values = _with_texts(OmegaConf.to_container(config, resolve=True, throw_on_missing=True), line.texts)
-    primary = OmegaConf.to_container(OmegaConf.load(CONF / f"{config_name}.yaml"))
+    values = _with_texts(_plain(config, resolve=True, throw_on_missing=True), line.texts)
+    primary = _plain(OmegaConf.load(CONF / f"{config_name}.yaml"))
     groups, folders = usage.groups(primary), [CONF, *line.folders]
     blocks = {key: value for key, value in primary.items() if isinstance(value, dict)}
     unknown = [str(key) for key in values if key not in primary and key not in groups]

@@ -152,16 +152,17 @@ def solve_batch(
         status = [
             Status.SOLVED if same else Status.UNSOLVED for same in constraint.is_satisfied(generation.tokens).tolist()
         ]
-    columns = (
+    columns: list[list[Any]] = [
         status,
         generation.seeds.tolist(),
         constraint.violations(generation.tokens).sum(-1).tolist(),
         generation.passes.tolist(),
         generation.tokens_per_pass.tolist(),
         generation.search_nodes.tolist(),
-    )
+        [seconds] * len(problems),
+    ]
     rows = zip(problems, tokens, *columns, strict=True)
-    return [Outcome(p, task.decode(p, answer), answer, *values, seconds=seconds) for p, answer, *values in rows]
+    return [Outcome(p, task.decode(p, answer), answer, *values) for p, answer, *values in rows]
 
 
 def tiers_of(outcomes: Sequence[Outcome]) -> list[str]:

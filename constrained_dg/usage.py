@@ -70,7 +70,8 @@ def help_text(config_name: str, folders: Sequence[Path], values: Any, chosen: Ma
         lines += _listing(group, folders)
         files = [p for f in folders for p in yaml_files(f / group)]
         # A key is explained where it is chosen, or else in another file of the group.
-        files.sort(key=lambda path, last=f"{group}/{choice}.yaml": not path.as_posix().endswith(last))
+        last = f"{group}/{choice}.yaml"
+        files = [path for is_last in (True, False) for path in files if path.as_posix().endswith(last) is is_last]
         explained = {key: text for path in reversed(files) for key, text in _comments(path).items() if text}
         for key, value in leaves(values.get(group) or {}, ""):
             if key.rpartition(".")[2] != "_target_":
