@@ -28,15 +28,16 @@ from constrained_dg.files import read_text, write_whole
 from constrained_dg.model import Backbone, ModelConfig, load_pretrained, save_pretrained
 from constrained_dg.model.weights import load_weights
 from constrained_dg.places import OUR_PACKAGES, module_name, shipped_runs
+from constrained_dg.sampling import saved
 from constrained_dg.sampling.sampler import Sampler
-from constrained_dg.sampling.saved import current
 from constrained_dg.task import Task
 from constrained_dg.text import Tokenizer
 
 DESCRIPTION, WEIGHTS = "run.json", "model.safetensors"
 #: What run.json holds for the model where the folder is a checkpoint in the released format.
 RELEASED = "released"
-#: Classes whose name has changed since a run was saved: old name -> present name.
+#: Tasks whose name has changed since runs were saved: old name -> present name. The parts of samplers have such a table
+#: in constrained_dg/sampling/saved.py.
 RENAMED = {
     "tasks.graph.generate.GenerateGraphs": "tasks.graph.GenerateGraphs",
     "tasks.graph.hamiltonian.Hamiltonian": "tasks.graph.Hamiltonian",
@@ -73,7 +74,7 @@ def build(config: Any, packages: Collection[str] | None = None) -> Any:
         return [build(item, packages) for item in config]
     if not isinstance(config, dict):
         return config
-    config = current(config)  # samplers of runs that are older than their parts' present names
+    config = saved.current(config)  # a sampler from before its parts had their present names
     arguments = {key: build(value, packages) for key, value in config.items() if key != "_target_"}
     if "_target_" not in config:
         return arguments
@@ -97,7 +98,7 @@ def _short(value: object) -> str:
 
 def _find(name: str, packages: Collection[str] | None) -> type:
     """The task class or dataclass of this name, in one of the packages."""
-    module, _, attribute = RENAMED.get(name, name).rpartition(".")
+    module, _, attribute = name.rpartition(".")
 
     def check_package(of: str) -> None:
         check(
@@ -200,11 +201,30 @@ def find_run(name: Path | str) -> Path:
     """
     check(isinstance(name, (str, os.PathLike)), f"run is {_short(name)}", "give the path of a run folder, or a name")
     folder, shipped = Path(name), shipped_runs()
-    if not (folder / DESCRIPTION).is_file() and str(name) in shipped:
+    if not os.path.isfile(folder / DESCRIPTION) and str(name) in shipped:
         return shipped[str(name)]
     known = f"; shipped runs: {', '.join(shipped)}" if shipped else ""
-    check((folder / DESCRIPTION).is_file(), f"no {DESCRIPTION} in {_short(str(name))}", _HINT + known)
+    check(os.path.isfile(folder / DESCRIPTION), f"no {DESCRIPTION} in {_short(str(name))}", _HINT + known)
     return folder
+
+
+def current(configuration: dict[str, Any]) -> dict[str, Any]:
+    """A saved configuration (run.json, train.json) in the present names of tasks and parts of samplers.
+
+    Raises:
+        InputError: it uses a part of samplers that no longer exists; the message names it.
+    """
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [renamed(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        values = {key: renamed(item) for key, item in value.items()}
+        target = values.get("_target_")
+        return values | ({"_target_": RENAMED[target]} if isinstance(target, str) and target in RENAMED else {})
+
+    return configuration | {"task": renamed(configuration["task"]), "sampler": saved.current(configuration["sampler"])}
 
 
 def load(folder: Path | str, device: torch.device | str = "cpu", packages: Collection[str] = ()) -> Run:
@@ -245,11 +265,11 @@ def _read_description(folder: Path) -> dict[str, Any]:
         missing = {"model", "task", "sampler"} - set(description)
         check(isinstance(description, dict) and not missing, f"{path} is not a run description", _HINT)
         _depth(description)
+        return current(description)
     except InputError:
         raise
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is not a run description ({_short(error)})", _HINT) from None
-    return description
 
 
 def _depth(value: Any, depth: int = 0) -> None:

@@ -21,15 +21,15 @@ import torch
 
 from constrained_dg.errors import InputError, check
 from constrained_dg.files import write_whole
-from constrained_dg.sampling.saved import current
+from constrained_dg.runs import current
 
 CONFIGURATION, FINAL = "train.json", "final.json"
 CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
 #: Environment of the processes that Lightning starts: the run folder, and the process that started them.
 FOLDER_VARIABLE, PARENT_VARIABLE = "CONSTRAINED_DG_RUN", "CONSTRAINED_DG_PARENT"
 #: What may change when a run is resumed: where and how it runs, not what it computes.
-RESUMABLE = ("resume", "out", "trainer", "logger", "threads", "compile", "workers", "validate", "checkpoint_every")
-RESUMABLE += ("report_per_tier", "packages")
+RESUMABLE: tuple[str, ...] = ("resume", "out", "trainer", "logger", "threads", "compile", "workers", "validate")
+RESUMABLE += ("checkpoint_every", "report_per_tier", "packages")
 #: The same inside `trainer`, as long as the number of processes stays.
 RESUMABLE_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "precision")
 #: Files that a killed process leaves while writing.
@@ -72,6 +72,7 @@ def resumed(cfg: dict[str, Any]) -> dict[str, Any]:
     given = cfg["overridden"]
     missing = sorted(set(cfg) - set(before) - {"overridden", *RESUMABLE})
     check(not missing, f"{path} lacks {missing}", "it may be cut short, or of another version")
+    before = current(before)
     wrong = [key for key, value in cfg.items() if isinstance(value, dict) and not isinstance(before.get(key, {}), dict)]
     check(not wrong, f"{path}: {wrong} must be groups of keys", "it may have been changed by hand")
     now = json.loads(json.dumps(cfg))  # as the file would hold it: keys are text there
@@ -86,7 +87,6 @@ def resumed(cfg: dict[str, Any]) -> dict[str, Any]:
         f"{', '.join(differ)} would change the run in {str(folder)!r}",
         f"resume with the values it began with; what may change: {may}",
     )
-    before["sampler"] = current(before["sampler"])  # a run of an earlier version
     defaults = {key: cfg[key] for key in RESUMABLE if key in cfg}
     return {**defaults, **before, **{key: cfg[key] for key in RESUMABLE if key in given}, "resume": cfg["resume"]}
 

@@ -11,13 +11,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
-from constrained_dg import runs
+from constrained_dg import places, runs
 from constrained_dg.errors import InputError
 from constrained_dg.places import OUR_PACKAGES
 from constrained_dg.runs import DESCRIPTION, WEIGHTS, build, save_run
+from constrained_dg.sampling import Sampler, named
 from constrained_dg.task import Task
+from constrained_dg.training import folder as run_folder
+from constrained_dg.training.settings import Objective, Optimisation, check_values, from_dict
 from tests.naive_backbone import random_backbone
 
 #: Where the task and the sampler of these tests lie.
@@ -46,13 +51,12 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Sampler:
+class OwnSampler(Sampler):
     name: str
     part: Part | None = None
     parts: tuple = ()
-    needs_model: bool = True
 
-    def run(self) -> None:
+    def answer(self, model, batch, constraint, seeds, options):
         """All that a sampler has to have."""
 
 
@@ -68,7 +72,7 @@ class Bystander:
 def description(**changes):
     return {
         "task": {"_target_": f"{__name__}.SmallTask", "size": 9},
-        "sampler": {"_target_": f"{__name__}.Sampler", "name": "plain", "part": {"_target_": f"{__name__}.Part"}},
+        "sampler": {"_target_": f"{__name__}.OwnSampler", "name": "plain", "part": {"_target_": f"{__name__}.Part"}},
         "training": {"steps": 3},
     } | changes
 
@@ -120,7 +124,7 @@ def test_round_trip_is_bit_equal(folder, model):
             run.model.denoise(canvas, run.model.prefill(prompt)), model.denoise(canvas, model.prefill(prompt))
         )
     assert isinstance(run.task, SmallTask) and run.task.size == 9
-    assert run.sampler == Sampler("plain", Part(0.1))
+    assert run.sampler == OwnSampler("plain", Part(0.1))
     assert run.description["training"] == {"steps": 3}
 
 
@@ -292,7 +296,7 @@ def test_targets_that_are_refused(folder, part, target, message):
     rewrite(folder, **{part: {"_target_": target}})
     refused(folder, re.escape(message if expected else f"{str(target)!r} lies outside constrained_dg, "))
     with pytest.raises(InputError, match=re.escape(message)):
-        build({"_target_": f"{__name__}.Sampler", "name": "x", "parts": [{"_target_": target}]})
+        build({"_target_": f"{__name__}.OwnSampler", "name": "x", "parts": [{"_target_": target}]})
     assert Bystander.built == 0
 
 
@@ -302,8 +306,8 @@ def test_a_run_from_elsewhere_cannot_make_us_import_a_module(folder, tmp_path, m
     mark = tmp_path / "mark"
     base = "from dataclasses import dataclass\nfrom constrained_dg.task import Task\n"
     body = f"open({str(mark)!r}, 'w').close()\nclass Mine(Task): pass\n"
-    parts = "Mine.__abstractmethods__ = frozenset()\n@dataclass\nclass Part:\n    run: int = 0\n"
-    parts += "    name: str = ''\n    needs_model: bool = True\n"
+    parts = "Mine.__abstractmethods__ = frozenset()\nfrom constrained_dg.sampling import Sampler\n"
+    parts += "@dataclass\nclass Part(Sampler):\n    name: str = ''\n    def answer(self, *_): pass\n"
     (tmp_path / "elsewhere_for_tests.py").write_text(base + body + parts)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "elsewhere_for_tests", raising=False)
@@ -336,8 +340,8 @@ def test_a_description_of_something_else(folder, part, value):
 
 @pytest.mark.parametrize("arguments", [{}, {"name": "x", "color": "red"}])
 def test_wrong_arguments_name_the_target(arguments):
-    with pytest.raises(InputError, match=r"test_runs\.Sampler.*(name|color)"):
-        build({"_target_": f"{__name__}.Sampler"} | arguments)
+    with pytest.raises(InputError, match=r"test_runs\.OwnSampler.*(name|color)"):
+        build({"_target_": f"{__name__}.OwnSampler"} | arguments)
 
 
 def test_a_value_that_a_constructor_refuses_names_the_target():
@@ -373,8 +377,118 @@ def test_the_weights_can_be_read_by_whoever_can_read_the_description(folder):
 
 def test_build_nests_and_leaves_plain_values_alone():
     part = {"_target_": f"{__name__}.Part", "bound": 2}
-    sampler = build({"_target_": f"{__name__}.Sampler", "name": "x", "part": part, "parts": (part, 1, {"a": part})})
-    assert sampler == Sampler("x", Part(2), [Part(2), 1, {"a": Part(2)}])
+    sampler = build({"_target_": f"{__name__}.OwnSampler", "name": "x", "part": part, "parts": (part, 1, {"a": part})})
+    assert sampler == OwnSampler("x", Part(2), [Part(2), 1, {"a": Part(2)}])
     for plain in (None, 1, "text", [1, [2]], {"a": 1}):
         assert build(plain) == plain
     assert part == {"_target_": f"{__name__}.Part", "bound": 2}, "the configuration itself is not touched"
+
+
+# -- runs of earlier versions, and shipped ones -----------------------------------------------------------------------
+
+SHIPPED = places.shipped_runs()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_runs_open_by_name_and_by_folder(name):
+    by_name, by_folder = runs.load(name), runs.load(SHIPPED[name])
+    assert by_name.folder == by_folder.folder == SHIPPED[name]
+    assert by_name.task.name == name and by_name.sampler == by_folder.sampler
+
+
+def test_every_shipped_run_has_a_name():
+    found = {path.parent for path in (places.ROOT / "experiments").rglob("run.json")}
+    assert len(SHIPPED) == 7 and found == set(SHIPPED.values())
+
+
+def test_a_name_that_is_not_shipped_lists_those_that_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sudoku").mkdir()  # a folder that is no run does not hide the shipped one
+    assert runs.find_run("sudoku") == SHIPPED["sudoku"]
+    for name in ("graph/colouring", "", "sudoku/small", Path("graph")):
+        with pytest.raises(InputError, match=r"no run\.json in .*shipped runs: amino_acid/design, .*, sudoku$"):
+            runs.load(name)
+    for value in (None, 3, [], object()):
+        with pytest.raises(InputError, match=r"^run is "):
+            runs.load(value)
+
+
+def test_a_folder_comes_before_a_shipped_name(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path / "sudoku")
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(load("sudoku").task, SmallTask)
+
+
+def old_sampler(**changes):
+    """The description of a sampler as runs before version 0.2 have it."""
+    target = "constrained_dg.sampling."
+    guide = {"mask_logits": True, "mask_self_conditioning": True, "known_accepted": False, "forget_violations": False}
+    return {
+        "_target_": f"{target}Diffusion",
+        "name": "eager",
+        "guide": {"_target_": f"{target}Guide", **guide},
+        "temperature": {"_target_": f"{target}LinearTemperature", "t_max": 0.8, "t_min": 0.4},
+        "accept": {"_target_": f"{target}EntropyBound", "bound": 6.0},
+        "renoise": {"_target_": f"{target}Violations"},
+        "noise": {"_target_": f"{target}AnyToken"},
+        "stop": {"_target_": f"{target}Stable", "stability_threshold": 1, "confidence_threshold": 0.005},
+        "self_conditioning": True,
+        "judge_stop": True,
+        "max_passes": 8,
+        "complete": None,
+    } | changes
+
+
+def test_a_sampler_of_version_0_1_is_the_present_one(folder):
+    rewrite(folder, sampler=old_sampler(max_passes=48))
+    assert load(folder).sampler == named("eager")
+    outer = {"_target_": "constrained_dg.sampling.Restarts", "name": "restarts", "attempts": 8, "complete": None}
+    rewrite(folder, sampler=outer | {"sampler": old_sampler()})
+    assert load(folder).sampler == named("restarts")
+
+
+@pytest.mark.parametrize(
+    "key, part",
+    [
+        ("renoise", "Blocks"),
+        ("accept", "Margin"),
+        ("accept", "Confidence"),
+        ("accept", "FixedCount"),
+        ("stop", "Change"),
+        ("noise", "AllowedToken"),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_run_with_a_deleted_part_is_refused_by_the_name_of_the_part(folder, key, part, wrapped):
+    sampler = old_sampler(**{key: {"_target_": f"constrained_dg.sampling.{part}"}})
+    if wrapped:
+        sampler = {"_target_": "constrained_dg.sampling.Restarts", "name": "restarts", "sampler": sampler}
+    rewrite(folder, sampler=sampler)
+    refused(folder, rf"\b{part} is no longer")
+
+
+@pytest.mark.parametrize("old, new", sorted(runs.RENAMED.items()))
+def test_renamed_tasks_open_under_both_names(old, new):
+    configuration = {"task": {"_target_": old, "seed": 5}, "sampler": {"_target_": "constrained_dg.sampling.Search"}}
+    described = runs.current(configuration)["task"]
+    assert described == {"_target_": new, "seed": 5}
+    assert build(described, OUR_PACKAGES).seed == 5
+
+
+OLD_RUNS = sorted((places.ROOT / "experiments").rglob("train.json"))
+
+
+@pytest.mark.parametrize("path", OLD_RUNS, ids=[path.parent.name for path in OLD_RUNS])
+def test_a_training_run_of_version_0_1_can_be_resumed(path, tmp_path):
+    (tmp_path / "train.json").write_bytes(path.read_bytes())
+    with initialize_config_dir(str(places.CONF), version_base="1.3"):
+        cfg = OmegaConf.to_container(compose("train", ["task=sudoku"]), resolve=True)
+    cfg |= {"resume": str(tmp_path), "overridden": ["resume"]}
+    resumed = run_folder.resumed(cfg)
+    check_values(resumed)
+    from_dict(Objective, resumed["objective"], "objective")
+    from_dict(Optimisation, resumed["optimisation"], "optimisation")
+    saved = json.loads(path.read_text())
+    assert resumed["seed"] == saved["seed"] and resumed["optimisation"] == saved["optimisation"]
+    assert build(resumed["sampler"], OUR_PACKAGES) == named("plain")
+    assert build(resumed["task"], OUR_PACKAGES).name == "sudoku"
