@@ -37,8 +37,8 @@ class CommandLine:
     """What the user wrote: overrides `key=value` for Hydra and flags.
 
     Attributes:
-        overrides: for Hydra; a value that is taken as it stands is replaced by a key of `texts`.
-        texts: what stands for a text in `overrides` -> the text.
+        overrides: for Hydra; a value that is taken literally is replaced by a key of `texts`.
+        texts: the value in `overrides` -> the text it replaces.
         keys: the top-level keys that were given.
         folders: those of --config-dir.
     """
@@ -66,7 +66,7 @@ def entry(
 
     Args:
         config_name: a yaml in conf/.
-        text: keys whose value is taken as it stands, such as paths, where Hydra would read a syntax into it.
+        text: keys whose value is taken literally, such as paths: Hydra would read its own syntax into them.
         implied: the overrides that follow from those on the command line; they do not count as given. It may raise
             InputError.
         opened: blocks of the yaml in which any key may be given; the body checks them.
@@ -119,7 +119,14 @@ def require(package: str, purpose: str) -> None:
 def program(config_name: str) -> str:
     """How the script was called, for messages: `python train.py`, or the command that a wheel installs."""
     name = Path(sys.argv[0]).name
+    if name == "__main__.py":
+        return f"python -m {__package__} {config_name}"
     return f"python {config_name}.py" if name.endswith(".py") else f"{name} {config_name}"
+
+
+def _plain(config: Any, **options: Any) -> Any:
+    """A configuration as plain values."""
+    return OmegaConf.to_container(config, **options)
 
 
 def load_config(group: str, name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -135,7 +142,7 @@ def load_config(group: str, name: str, overrides: Sequence[str] = ()) -> dict[st
         config = OmegaConf.load(CONF / group / f"{name}.yaml")
         OmegaConf.set_struct(config, True)
         config.merge_with_dotlist(list(overrides))
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return _plain(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise InputError(one_line(error)) from None
 
@@ -158,9 +165,9 @@ def load_sampler(name: str, overrides: Sequence[str] = (), folders: Sequence[Pat
         composed, _ = _compose(None, [f"+sampler={name}"], folders)
         config = composed.sampler
         for override in overrides:
-            _check_key(name, override.partition("=")[0], OmegaConf.to_container(config))
+            _check_key(name, override.partition("=")[0], _plain(config))
         config.merge_with_dotlist(list(overrides))
-        return build(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+        return build(_plain(config, resolve=True, throw_on_missing=True))
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(one_line(error)) from None
 
@@ -204,7 +211,7 @@ def _check_key(name: str, key: str, values: Any) -> None:
 
 def keys_of(config_name: str) -> list[str]:
     """The top-level keys of conf/<config_name>.yaml."""
-    return [str(key) for key in OmegaConf.to_container(OmegaConf.load(CONF / f"{config_name}.yaml"))]
+    return [str(key) for key in _plain(OmegaConf.load(CONF / f"{config_name}.yaml"))]
 
 
 def check_tasks() -> None:
@@ -256,9 +263,9 @@ def _take(line: CommandLine, argument: str, text: Sequence[str], opened: Sequenc
         check(bool(value), f"{key} is empty", f"give {key}=VALUE, or leave it out")
         if value != "null":
             quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-            stands_for_it = f"text-{len(line.texts)}-of-the-command-line"
-            line.texts[stands_for_it] = value[1:-1] if quoted else value
-            argument = f"{written}={stands_for_it}"
+            placeholder = f"text-{len(line.texts)}-of-the-command-line"
+            line.texts[placeholder] = value[1:-1] if quoted else value
+            argument = f"{written}={placeholder}"
     if key.partition(".")[0] in opened and "." in key:
         argument = f"++{key}={value}"
     line.overrides.append(argument)
@@ -266,10 +273,10 @@ def _take(line: CommandLine, argument: str, text: Sequence[str], opened: Sequenc
 
 def _help(config_name: str, line: CommandLine) -> str:
     """What --help prints; groups that have no choice yet, such as the task, are left out of the configuration."""
-    primary = usage.groups(OmegaConf.to_container(OmegaConf.load(CONF / f"{config_name}.yaml")))
+    primary = usage.groups(_plain(OmegaConf.load(CONF / f"{config_name}.yaml")))
     without = [f"~{group}" for group, choice in primary.items() if choice == "???" and group not in line.keys]
     config, chosen = _compose(config_name, [*line.overrides, *without], line.folders)
-    values = OmegaConf.to_container(config, resolve=False)
+    values = _plain(config, resolve=False)
     return usage.help_text(config_name, [CONF, *line.folders], values, chosen, program(config_name))
 
 
@@ -281,7 +288,7 @@ def _compose(config_name: str | None, overrides: Sequence[str], folders: Sequenc
         added.append(f"hydra.searchpath=[{','.join(paths)}]")
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose(config_name, [*overrides, *added], return_hydra_config=True)
-    chosen = OmegaConf.to_container(config.hydra.runtime.choices)
+    chosen = _plain(config.hydra.runtime.choices)
     OmegaConf.set_struct(config, False)
     del config["hydra"]
     return config, chosen
@@ -293,8 +300,8 @@ def _values(config_name: str, config: Any, line: CommandLine) -> dict[str, Any]:
     Raises:
         InputError: a key that the script does not know, or a group or a block of keys that became something else.
     """
-    values = _with_texts(OmegaConf.to_container(config, resolve=True, throw_on_missing=True), line.texts)
-    primary = OmegaConf.to_container(OmegaConf.load(CONF / f"{config_name}.yaml"))
+    values = _with_texts(_plain(config, resolve=True, throw_on_missing=True), line.texts)
+    primary = _plain(OmegaConf.load(CONF / f"{config_name}.yaml"))
     groups, folders = usage.groups(primary), [CONF, *line.folders]
     blocks = {key: value for key, value in primary.items() if isinstance(value, dict)}
     unknown = [str(key) for key in values if key not in primary and key not in groups]
@@ -308,7 +315,7 @@ def _values(config_name: str, config: Any, line: CommandLine) -> dict[str, Any]:
 
 
 def _with_texts(values: Any, texts: dict[str, str]) -> Any:
-    """Plain values with the texts of the command line in place of what stood for them."""
+    """Plain values with the texts of the command line in place of their placeholders."""
     if isinstance(values, dict):
         return {key: _with_texts(value, texts) for key, value in values.items()}
     if isinstance(values, list):

@@ -74,6 +74,7 @@ def build(config: Any, packages: Collection[str] | None = None) -> Any:
         return [build(item, packages) for item in config]
     if not isinstance(config, dict):
         return config
+    config = saved.current(config)  # a sampler from before its parts had their present names
     arguments = {key: build(value, packages) for key, value in config.items() if key != "_target_"}
     if "_target_" not in config:
         return arguments

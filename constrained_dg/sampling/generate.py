@@ -121,7 +121,8 @@ def _length(canvas_length: int | None, max_new_tokens: int | None, constraint: C
     """T where no canvas is given."""
     if max_new_tokens is None and constraint is not None:
         return constraint.length
-    check(is_count(canvas_length, 1), f"canvas_length is {canvas_length!r}", "give the tokens a canvas holds")
+    if canvas_length is None or not is_count(canvas_length, 1):
+        raise InputError(f"canvas_length is {canvas_length!r}", "give the tokens a canvas holds")
     wanted = canvas_length if max_new_tokens is None else max_new_tokens
     check(is_count(wanted, 1), f"max_new_tokens is {wanted!r}", "give an integer of at least 1")
     return -(-wanted // canvas_length) * canvas_length

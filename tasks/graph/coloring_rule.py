@@ -40,6 +40,9 @@ class ProperColoring(DifferentAcross):
     def _restricted(self) -> BoolTensor:
         return self.real
 
+    def _check_possible(self) -> None:
+        """Nothing is refused: a problem without an answer gets a verdict beside the others of its batch."""
+
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
         low, high = self.tokens
         may = candidates[:, low:high]

@@ -273,7 +273,7 @@ PROMPT, CANVAS, FREE = torch.zeros(1, 2, dtype=torch.int64), GRIDS[:1], torch.ze
         ({"guarantee": True}, "guarantee was asked without a constraint"),
         ({"canvas": None}, "canvas and pinned go together"),
         ({"canvas": None, "pinned": None}, "canvas_length is None"),
-        ({"max_new_tokens": 4}, "beside a canvas"),
+        ({"max_new_tokens": 4}, "given with a canvas"),
         ({"pinned": FREE[:, :3]}, r"pinned has shape \(1, 3\)"),
         ({"pinned": ~FREE, "canvas": CANVAS + 5}, "a pinned token lies outside the vocabulary of 7"),
         ({"prompt": PROMPT + 7}, "a prompt token lies outside"),
