@@ -248,7 +248,7 @@ def show(cfg: dict[str, Any], run: Run, one: Contender, problems: Sequence[Probl
     wanted = cfg["show"] or len(problems)
     for problem in problems:
         fits(run, problem, "puzzle")
-    # 1. Solve first and show afterwards, so that the time is the model's and not that of the eyes.
+    # 1. Solve first and show afterwards, so that the time that is measured is that of the model.
     solved: list[terminal.Settled] = []
     seeds = rng.row_seeds(cfg["seed"], len(problems))
     with report.progress(f"{one.name} is solving"):

@@ -165,9 +165,12 @@ def export(folder: Path, module: DiffusionModule, cfg: dict[str, Any], start: St
     """Write the weights as they are now, gathered from all processes, from the first one."""
     model, state = module.backbone, None
     if isinstance(model, FSDPModule):
-        # One after the other, and kept by the process that writes: no device need hold the whole model.
-        tensors = ((name, gathered(tensor)) for name, tensor in model.state_dict().items())
-        state = {name: tensor.cpu() if trainer.is_global_zero else None for name, tensor in tensors}
+        # One tensor after the other, kept by the process that writes: no device has to hold the whole model.
+        state = {}
+        for name, part in model.state_dict().items():
+            tensor = gathered(part)  # all processes take part
+            if trainer.is_global_zero:
+                state[name] = tensor.cpu()
     if trainer.is_global_zero:
         training = {key: cfg[key] for key in ("seed", "objective", "optimisation")}
         training |= {"steps_done": trainer.global_step, **start.record()}

@@ -15,7 +15,7 @@ def tasks() -> list[str]:
 
 
 def samplers() -> list[str]:
-    """The names of the samplers, as `generate(..., sampler=NAME)` and `constrained-dg evaluate samplers=[NAME]` take them."""
+    """The names of the samplers, as `generate(..., sampler=NAME)` and `evaluate.py samplers=[NAME]` take them."""
     return sampler_names()
 
 

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import errno
 import functools
 import importlib.util
-import io
 import itertools
 import json
-import logging
-import os
 import re
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -29,22 +23,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from constrained_dg import usage
 from constrained_dg.errors import InputError, check, needs
+from constrained_dg.exits import configuring, one_line, running, use_our_logging
 from constrained_dg.places import CONF, ROOT, choices, module_name
 from constrained_dg.runs import build
 from constrained_dg.sampling.sampler import Sampler
 
-#: Errors of the disk and of names, not of the program.
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-_DISK |= {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EMFILE}
-#: A longer message is cut in its middle.
-_LONGEST = 2000
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a program as Ctrl-C does, with another exit code."""
-
-
-#: Folders of yaml files beside conf/ that the command which runs was given.
+#: The folders of --config-dir of the command that runs.
 _folders: list[Path] = []
 
 
@@ -53,10 +37,10 @@ class CommandLine:
     """What the user wrote: overrides `key=value` for Hydra and flags.
 
     Attributes:
-        overrides: for Hydra; a value that is taken as it stands is replaced by a key of `texts`.
-        texts: what stands for a text in `overrides` -> the text.
+        overrides: for Hydra; a value that is taken literally is replaced by a key of `texts`.
+        texts: the value in `overrides` -> the text it replaces.
         keys: the top-level keys that were given.
-        folders: folders of yaml files beside conf/.
+        folders: those of --config-dir.
     """
 
     overrides: list[str] = field(default_factory=list)
@@ -82,7 +66,7 @@ def entry(
 
     Args:
         config_name: a yaml in conf/.
-        text: keys whose value is taken as it stands, such as paths, where Hydra would read a syntax into it.
+        text: keys whose value is taken literally, such as paths: Hydra would read its own syntax into them.
         implied: the overrides that follow from those on the command line; they do not count as given. It may raise
             InputError.
         opened: blocks of the yaml in which any key may be given; the body checks them.
@@ -92,9 +76,9 @@ def entry(
         @functools.wraps(body)
         def main(arguments: Sequence[str] | None = None) -> Any:
             given = list(sys.argv[1:] if arguments is None else arguments)
-            _use_our_logging()
+            use_our_logging()
             folders = [CONF]
-            with _configuring(config_name, folders):
+            with configuring(config_name, folders):
                 line = parse(given, text, opened)
                 folders += line.folders
                 _folders[:] = line.folders
@@ -102,16 +86,16 @@ def entry(
                 line.overrides += implied(given)
                 jobs = _jobs(line.overrides) if line.sweep else [line.overrides]
             if line.help:
-                with _configuring(config_name, folders):
+                with configuring(config_name, folders):
                     text_of_help = _help(config_name, line)
-                with _running():
+                with running():
                     return print(text_of_help)
             values: list[Any] = []
             for overrides in jobs:
-                with _configuring(config_name, folders):
+                with configuring(config_name, folders):
                     config, _ = _compose(config_name, overrides, line.folders)
                     cfg = {} if line.show else _values(config_name, config, line)
-                with _running(), _command(given, overrides if line.sweep else None):
+                with running(), _command(given, line, overrides):
                     values.append(print(OmegaConf.to_yaml(config), end="") if line.show else body(cfg))
                     sys.stdout.flush()
             return values if line.sweep else values[0]
@@ -128,14 +112,21 @@ def require(package: str, purpose: str) -> None:
         package: its name, the same for pip and for Python.
         purpose: what needs it, such as "training".
     """
-    with _running(), needs(package, purpose):
+    with running(), needs(package, purpose):
         importlib.import_module(package)
 
 
 def program(config_name: str) -> str:
     """How the script was called, for messages: `python train.py`, or the command that a wheel installs."""
     name = Path(sys.argv[0]).name
+    if name == "__main__.py":
+        return f"python -m {__package__} {config_name}"
     return f"python {config_name}.py" if name.endswith(".py") else f"{name} {config_name}"
+
+
+def _plain(config: Any, **options: Any) -> Any:
+    """A configuration as plain values."""
+    return OmegaConf.to_container(config, **options)
 
 
 def load_config(group: str, name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -151,13 +142,13 @@ def load_config(group: str, name: str, overrides: Sequence[str] = ()) -> dict[st
         config = OmegaConf.load(CONF / group / f"{name}.yaml")
         OmegaConf.set_struct(config, True)
         config.merge_with_dotlist(list(overrides))
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return _plain(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise InputError(_one_line(error)) from None
+        raise InputError(one_line(error)) from None
 
 
 def load_sampler(name: str, overrides: Sequence[str] = (), folders: Sequence[Path] | None = None) -> Sampler:
-    """The sampler that sampler/<name>.yaml describes, in conf/ or a folder of one's own.
+    """The sampler that sampler/<name>.yaml describes, in conf/ or in a folder of --config-dir.
 
     Args:
         overrides: such as "max_passes=64", or "sampler.accept.bound=3" for what another sampler wraps.
@@ -174,11 +165,11 @@ def load_sampler(name: str, overrides: Sequence[str] = (), folders: Sequence[Pat
         composed, _ = _compose(None, [f"+sampler={name}"], folders)
         config = composed.sampler
         for override in overrides:
-            _check_key(name, override.partition("=")[0], OmegaConf.to_container(config))
+            _check_key(name, override.partition("=")[0], _plain(config))
         config.merge_with_dotlist(list(overrides))
-        return build(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+        return build(_plain(config, resolve=True, throw_on_missing=True))
     except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(_one_line(error)) from None
+        raise InputError(one_line(error)) from None
 
 
 def adjusted(name: str, names: Sequence[str], changes: Any) -> list[str]:
@@ -220,7 +211,7 @@ def _check_key(name: str, key: str, values: Any) -> None:
 
 def keys_of(config_name: str) -> list[str]:
     """The top-level keys of conf/<config_name>.yaml."""
-    return [str(key) for key in OmegaConf.to_container(OmegaConf.load(CONF / f"{config_name}.yaml"))]
+    return [str(key) for key in _plain(OmegaConf.load(CONF / f"{config_name}.yaml"))]
 
 
 def check_tasks() -> None:
@@ -272,9 +263,9 @@ def _take(line: CommandLine, argument: str, text: Sequence[str], opened: Sequenc
         check(bool(value), f"{key} is empty", f"give {key}=VALUE, or leave it out")
         if value != "null":
             quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-            stands_for_it = f"text-{len(line.texts)}-of-the-command-line"
-            line.texts[stands_for_it] = value[1:-1] if quoted else value
-            argument = f"{written}={stands_for_it}"
+            placeholder = f"text-{len(line.texts)}-of-the-command-line"
+            line.texts[placeholder] = value[1:-1] if quoted else value
+            argument = f"{written}={placeholder}"
     if key.partition(".")[0] in opened and "." in key:
         argument = f"++{key}={value}"
     line.overrides.append(argument)
@@ -282,10 +273,10 @@ def _take(line: CommandLine, argument: str, text: Sequence[str], opened: Sequenc
 
 def _help(config_name: str, line: CommandLine) -> str:
     """What --help prints; groups that have no choice yet, such as the task, are left out of the configuration."""
-    primary = usage.groups(OmegaConf.to_container(OmegaConf.load(CONF / f"{config_name}.yaml")))
+    primary = usage.groups(_plain(OmegaConf.load(CONF / f"{config_name}.yaml")))
     without = [f"~{group}" for group, choice in primary.items() if choice == "???" and group not in line.keys]
     config, chosen = _compose(config_name, [*line.overrides, *without], line.folders)
-    values = OmegaConf.to_container(config, resolve=False)
+    values = _plain(config, resolve=False)
     return usage.help_text(config_name, [CONF, *line.folders], values, chosen, program(config_name))
 
 
@@ -297,7 +288,7 @@ def _compose(config_name: str | None, overrides: Sequence[str], folders: Sequenc
         added.append(f"hydra.searchpath=[{','.join(paths)}]")
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose(config_name, [*overrides, *added], return_hydra_config=True)
-    chosen = OmegaConf.to_container(config.hydra.runtime.choices)
+    chosen = _plain(config.hydra.runtime.choices)
     OmegaConf.set_struct(config, False)
     del config["hydra"]
     return config, chosen
@@ -309,8 +300,8 @@ def _values(config_name: str, config: Any, line: CommandLine) -> dict[str, Any]:
     Raises:
         InputError: a key that the script does not know, or a group or a block of keys that became something else.
     """
-    values = _with_texts(OmegaConf.to_container(config, resolve=True, throw_on_missing=True), line.texts)
-    primary = OmegaConf.to_container(OmegaConf.load(CONF / f"{config_name}.yaml"))
+    values = _with_texts(_plain(config, resolve=True, throw_on_missing=True), line.texts)
+    primary = _plain(OmegaConf.load(CONF / f"{config_name}.yaml"))
     groups, folders = usage.groups(primary), [CONF, *line.folders]
     blocks = {key: value for key, value in primary.items() if isinstance(value, dict)}
     unknown = [str(key) for key in values if key not in primary and key not in groups]
@@ -324,7 +315,7 @@ def _values(config_name: str, config: Any, line: CommandLine) -> dict[str, Any]:
 
 
 def _with_texts(values: Any, texts: dict[str, str]) -> Any:
-    """Plain values with the texts of the command line in place of what stood for them."""
+    """Plain values with the texts of the command line in place of their placeholders."""
     if isinstance(values, dict):
         return {key: _with_texts(value, texts) for key, value in values.items()}
     if isinstance(values, list):
@@ -354,101 +345,14 @@ def _escaped(value: str) -> str:
 
 
 @contextlib.contextmanager
-def _command(given: list[str], overrides: Sequence[str] | None) -> Iterator[None]:
-    """Within, sys.argv is the command of this run alone: Lightning starts further processes with it."""
+def _command(given: list[str], line: CommandLine, overrides: Sequence[str]) -> Iterator[None]:
+    """Within, sys.argv is the command of one run of a sweep: Lightning starts further processes with it."""
     before = list(sys.argv)
-    if overrides is not None:
-        sys.argv[len(before) - len(given) :] = overrides
+    if line.sweep:
+        pairs = [override.partition("=") for override in overrides]
+        texts = [f"{key}='{line.texts[value]}'" if value in line.texts else f"{key}={value}" for key, _, value in pairs]
+        sys.argv[len(before) - len(given) :] = [*(f"--config-dir={folder}" for folder in line.folders), *texts]
     try:
         yield
     finally:
         sys.argv[:] = before
-
-
-def _use_our_logging() -> None:
-    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for stream in (sys.stdout, sys.stderr):
-        # A character that the terminal's encoding lacks is no reason to fail.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-@contextlib.contextmanager
-def _configuring(config_name: str, folders: Sequence[Path]) -> Iterator[None]:
-    """Every error of reading the command line and the yaml files becomes one line on stderr and exit code 2."""
-    try:
-        yield
-    except InputError as error:
-        fail(str(error))
-    except RecursionError:
-        fail("the configuration is nested too deeply")
-    except Exception as error:
-        # Hydra, OmegaConf and yaml raise many types for what a user wrote.
-        fail(explain(error, config_name, folders))
-
-
-@contextlib.contextmanager
-def _running() -> Iterator[None]:
-    """Expected errors become one line on stderr and an exit code; SIGTERM is raised as Terminated."""
-    before = None
-    if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    except InputError as error:
-        fail(str(error))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would fail again when it ends
-        sys.exit(141)
-    except OSError as error:
-        if error.errno not in _DISK:
-            raise
-        fail(f"{error.filename or 'output'}: {error.strerror}; free some space or choose another path")
-    except (MemoryError, RuntimeError) as error:
-        # torch raises RuntimeError for a processor, and a type of its own, which is one too, for other devices.
-        if isinstance(error, RuntimeError) and not re.search("allocate memory|out of memory", str(error)):
-            raise
-        fail(f"not enough memory ({_one_line(error)[:200] or 'MemoryError'}); use a smaller batch_size or problem")
-    except KeyboardInterrupt as error:
-        print("terminated" if isinstance(error, Terminated) else "interrupted", file=sys.stderr)
-        sys.exit(128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT))
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(*_: Any) -> NoReturn:
-    raise Terminated
-
-
-def fail(message: str) -> NoReturn:
-    """End with exit code 2 and one line on stderr."""
-    message = " ".join(message.split())
-    if len(message) > _LONGEST:
-        message = f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
-def explain(error: Exception, config_name: str, folders: Sequence[Path]) -> str:
-    """One line for an error of Hydra or OmegaConf: what is wrong and what is known."""
-    text = str(error)
-    if found := re.search(r"Could not find '([^/']+)/([^']+)'", text):
-        return "; ".join(usage.unknown(found[1], found[2], choices(found[1], folders)))
-    if found := re.search(r"You must specify '([\w/]+)'", text):
-        known = ", ".join(choices(found[1], folders))
-        return f"{found[1]} is missing; give {found[1]}=NAME, known: {known or f'none, conf/{found[1]} has no yaml'}"
-    if found := re.search(r"Could not override '([\w./@-]+)'", text):
-        return f"no configuration key {found[1]!r}{usage.similar(found[1], config_name, folders)}"
-    if found := re.search(r"Missing mandatory value: ([\w.]+)", text):
-        key = error.full_key if isinstance(error, OmegaConfBaseException) and error.full_key else found[1]
-        return f"{key} is missing; give {key}=VALUE"
-    if "integer string conversion" in text:
-        return "a number has more than 4300 digits; give a smaller one"
-    if isinstance(error, UnicodeDecodeError):
-        return f"a yaml file is not UTF-8 text ({error})"
-    return _one_line(error).partition("; Config search path")[0] or type(error).__name__
-
-
-def _one_line(error: BaseException) -> str:
-    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())

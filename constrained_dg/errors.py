@@ -19,7 +19,7 @@ class InputError(ValueError):
 
 
 def is_count(value: object, low: int = 0) -> bool:
-    """Whether a value is an integer (a bool is none) of at least `low`."""
+    """Whether a value is an integer (not a bool) of at least `low`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
 
@@ -30,7 +30,7 @@ def check(condition: bool, problem: str, hint: str = "") -> None:
 
 
 def is_number(value: object, above: float) -> bool:
-    """Whether a value is a finite number (a bool is none) above a bound."""
+    """Whether a value is a finite number (not a bool) above a bound."""
     return isinstance(value, int | float) and not isinstance(value, bool) and above < value < float("inf")
 
 

@@ -25,7 +25,7 @@ COMMON_METRICS = ("violations", "passes", "passes_of_solved", "search_nodes", "u
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a sampler made of one problem.
+    """How a sampler answered one problem.
 
     Attributes:
         answer: `tokens` as text.
@@ -152,16 +152,17 @@ def solve_batch(
         status = [
             Status.SOLVED if same else Status.UNSOLVED for same in constraint.is_satisfied(generation.tokens).tolist()
         ]
-    columns = (
+    columns: list[list[Any]] = [
         status,
         generation.seeds.tolist(),
         constraint.violations(generation.tokens).sum(-1).tolist(),
         generation.passes.tolist(),
         generation.tokens_per_pass.tolist(),
         generation.search_nodes.tolist(),
-    )
+        [seconds] * len(problems),
+    ]
     rows = zip(problems, tokens, *columns, strict=True)
-    return [Outcome(p, task.decode(p, answer), answer, *values, seconds=seconds) for p, answer, *values in rows]
+    return [Outcome(p, task.decode(p, answer), answer, *values) for p, answer, *values in rows]
 
 
 def tiers_of(outcomes: Sequence[Outcome]) -> list[str]:
@@ -192,7 +193,7 @@ def _row(sampler: str, tier: str, outcomes: Sequence[Outcome]) -> dict[str, Any]
 
     "solved" is a share with Wilson's interval. "tokens_per_pass" is all free tokens over all passes, 0 without a pass.
     "seconds" is wall time for one problem, and "most_seconds" that of the slowest batch for each of its problems. Means
-    among the metrics stand with the normal interval and are left out for fewer than two values, which have none.
+    among the metrics have the normal interval and are left out for fewer than two values.
     """
     n, passes = len(outcomes), sum(o.passes for o in outcomes)
     solved = [o for o in outcomes if o.solved]

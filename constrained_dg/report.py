@@ -194,7 +194,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) ->
     console.print("\n".join(["solved %, 95 % interval, mean passes", *added, *notes]), soft_wrap=True, markup=False)
 
 
-def _task_metrics(row: dict[str, Any]) -> list[str]:
+def _task_metrics(row: Mapping[str, Any]) -> list[str]:
     """The metrics that the task adds to those of every report, as a line."""
     added = {name: row["metrics"][name] for name in sorted(set(row["metrics"]) - set(COMMON_METRICS))}
     texts = [
@@ -250,7 +250,7 @@ def progress(name: str, total: int | None = None) -> Iterator[Callable[[Sequence
                 finished.set()
                 say()
 
-        # Lines come from a thread of their own: a batch may take minutes.
+        # A thread prints the lines: a batch may take minutes.
         thread = threading.Thread(target=repeat, daemon=True)
         if not console.is_terminal:
             thread.start()

@@ -74,6 +74,7 @@ def build(config: Any, packages: Collection[str] | None = None) -> Any:
         return [build(item, packages) for item in config]
     if not isinstance(config, dict):
         return config
+    config = saved.current(config)  # a sampler from before its parts had their present names
     arguments = {key: build(value, packages) for key, value in config.items() if key != "_target_"}
     if "_target_" not in config:
         return arguments
@@ -200,10 +201,10 @@ def find_run(name: Path | str) -> Path:
     """
     check(isinstance(name, (str, os.PathLike)), f"run is {_short(name)}", "give the path of a run folder, or a name")
     folder, shipped = Path(name), shipped_runs()
-    if not (folder / DESCRIPTION).is_file() and str(name) in shipped:
+    if not os.path.isfile(folder / DESCRIPTION) and str(name) in shipped:
         return shipped[str(name)]
     known = f"; shipped runs: {', '.join(shipped)}" if shipped else ""
-    check((folder / DESCRIPTION).is_file(), f"no {DESCRIPTION} in {_short(str(name))}", _HINT + known)
+    check(os.path.isfile(folder / DESCRIPTION), f"no {DESCRIPTION} in {_short(str(name))}", _HINT + known)
     return folder
 
 

@@ -53,7 +53,9 @@ class Batch:
     mask: BoolTensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), torch.Tensor)}
+        moved: dict[str, Any] = {
+            f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), torch.Tensor)
+        }
         return replace(self, **moved)
 
     def __len__(self) -> int:
@@ -61,13 +63,15 @@ class Batch:
 
     def select(self, rows: IntTensor) -> Batch:
         """The examples of these rows (N) int64, in this order; one row of relations serves them all."""
-        shared = self.relations is None or len(self.relations) == 1
+        relations = self.relations
+        if relations is not None and len(relations) > 1:
+            relations = relations[rows]
         return replace(
             self,
             prompt=self.prompt[rows],
             answer=self.answer[rows],
             pinned=self.pinned[rows],
-            relations=self.relations if shared else self.relations[rows],
+            relations=relations,
             mask=None if self.mask is None else self.mask[rows],
         )
 

@@ -32,13 +32,13 @@ def similar(key: str, config_name: str, folders: Sequence[Path]) -> str:
     known = set(_keys(_read(primary), ""))
     for group in groups(_read(primary)):
         known |= {group}.union(*(_keys(_read(p), group) for f in folders for p in yaml_files(f / group)))
-    # Where the part before the last dot is right, only what stands behind it can be wrong.
+    # Where the part before the last dot is right, only the rest can be wrong.
     parent = key.rpartition(".")[0]
-    beside = sorted(k for k in known if parent and k.rpartition(".")[0] == parent)
-    if close := difflib.get_close_matches(key, beside or sorted(known), n=3, cutoff=0.8 if beside else 0.6):
+    siblings = sorted(k for k in known if parent and k.rpartition(".")[0] == parent)
+    if close := difflib.get_close_matches(key, siblings or sorted(known), n=3, cutoff=0.8 if siblings else 0.6):
         return f"; did you mean {' or '.join(close)}?"
-    names = ", ".join(k.rpartition(".")[2] for k in beside)
-    return f"; known in {parent}: {names}" if beside else "; --help lists all keys"
+    names = ", ".join(k.rpartition(".")[2] for k in siblings)
+    return f"; known in {parent}: {names}" if siblings else "; --help lists all keys"
 
 
 def groups(primary: Mapping[str, Any]) -> dict[str, str | None]:
@@ -70,18 +70,17 @@ def help_text(config_name: str, folders: Sequence[Path], values: Any, chosen: Ma
         lines += _listing(group, folders)
         files = [p for f in folders for p in yaml_files(f / group)]
         # A key is explained where it is chosen, or else in another file of the group.
-        files.sort(key=lambda path, last=f"{group}/{choice}.yaml": not path.as_posix().endswith(last))
+        last = f"{group}/{choice}.yaml"
+        files = [path for is_last in (True, False) for path in files if path.as_posix().endswith(last) is is_last]
         explained = {key: text for path in reversed(files) for key, text in _comments(path).items() if text}
         for key, value in leaves(values.get(group) or {}, ""):
             if key.rpartition(".")[2] != "_target_":
                 lines += _entry(
                     f"  {group}.{key}={_shown(value)}", explained.get(key, explained.get(f"{group}.{key}", ""))
                 )
-    lines += [
-        "",
-        "Flags: --help; --config-dir=DIR, a folder of your own yaml files beside conf/; -m, a run for each of the",
-    ]
-    lines += ["values of key=A,B; --cfg job, which prints the configuration and ends."]
+    lines += ["", "Flags:", *_entry("--help", "this text, with the values of the keys that are given")]
+    lines += _entry("--config-dir=DIR", "a folder of your own yaml files, in addition to conf/: DIR/task/NAME.yaml")
+    lines += _entry("--cfg job", "print the configuration, and end") + _entry("-m", "a run for each value of key=A,B")
     return "\n".join(lines).replace(f"python {config_name}.py", program)
 
 
@@ -104,15 +103,9 @@ def _entry(name: str, comment: str) -> list[str]:
 
 def _shown(value: Any) -> str:
     """A value as one writes it behind `key=`."""
-    return (
-        "VALUE"
-        if value == "???"
-        else str(value).lower()
-        if isinstance(value, bool)
-        else "null"
-        if value is None
-        else str(value)
-    )
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return "VALUE" if value == "???" else str(value)
 
 
 def _head(path: Path) -> list[str]:
@@ -134,7 +127,7 @@ def _comments(path: Path) -> dict[str, str]:
             continue
         depth = len(match["indent"])
         parents = [(d, key) for d, key in parents if d < depth]
-        # An entry of the defaults is a key of its own.
+        # An entry of the defaults has no parents.
         inside = [] if "- " in line[: match.start("key")] else [key for _, key in parents]
         comments[".".join([*inside, match["key"]])] = match["comment"] or ""
         parents.append((depth, match["key"]))

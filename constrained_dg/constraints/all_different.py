@@ -10,9 +10,45 @@ import torch
 
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.candidates import candidates_of
-from constrained_dg.constraints.words import members_at
+from constrained_dg.constraints.words import members_at, places
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+
+#: Pairs of positions up to which `too_many_to_differ` looks.
+_PAIRS = 100_000
+
+
+def too_many_to_differ(apart: BoolTensor, tokens: int) -> list[int]:
+    """Positions that prove that so many tokens are too few, or none where no proof is found.
+
+    Args:
+        apart: (T, T), True where two positions must differ.
+        tokens: how many there are.
+    """
+    if int(apart.sum()) > _PAIRS:
+        return []
+    around = [set(row.nonzero().flatten().tolist()) for row in apart]
+    # 1. With two tokens: neighbors take turns, so that a ring of odd length fails.
+    side: dict[int, int] = {}
+    for start in range(len(around) if tokens == 2 else 0):
+        side.setdefault(start, 0)
+        for at in (order := [start]):  # grows as positions are reached
+            clash = [other for other in around[at] if side.get(other) == side[at]]
+            if clash:
+                return sorted(order)
+            fresh = [other for other in around[at] if other not in side]
+            side |= {other: 1 - side[at] for other in fresh}
+            order += fresh
+    # 2. More positions than tokens that all differ from each other, grown from each by who has most in common.
+    for start, others in enumerate(around):
+        clique, left = [start], set(others)
+        while left and len(clique) <= tokens:
+            at = max(sorted(left), key=lambda other: len(around[other] & left))
+            clique.append(at)
+            left &= around[at]
+        if len(clique) > tokens:
+            return sorted(clique)
+    return []
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,7 +70,8 @@ class AllDifferent(Constraint):
 
     Raises:
         InputError: a position or the token range does not fit, a group holds a position twice or has more members than
-            there are tokens, or a name is missing.
+            there are tokens, a name is missing, or positions that overlapping groups bind provably need more tokens (a
+            set of positions that all differ, found greedily; with two tokens also a ring of odd length).
     """
 
     groups: IntTensor
@@ -70,6 +107,13 @@ class AllDifferent(Constraint):
         )
         check(int(self._membership.max()) == 1, "a group holds the same position twice", "name each position once")
         check(len(self.names) == len(groups), f"{len(self.names)} names for {len(groups)} groups", "name each group")
+        apart = self._membership.T @ self._membership > 0
+        stuck = too_many_to_differ(apart & ~torch.eye(self.length, dtype=torch.bool, device=apart.device), high - low)
+        check(
+            not stuck,
+            f"{places(stuck or [0])} cannot differ as the groups require with {high - low} tokens",
+            "permit more tokens or bind fewer positions",
+        )
 
     @cached_property
     def _membership(self) -> FloatTensor:
@@ -108,7 +152,8 @@ class AllDifferent(Constraint):
         return [self._sentences(row) for row in answer.tolist()]
 
     def _sentences(self, row: list[int]) -> list[str]:
-        sentences, told = [], set()
+        sentences: list[str] = []
+        named: set[int] = set()
         for group, positions in enumerate(self.groups.tolist()):
             holders: dict[int, list[int]] = {}
             for member, position in enumerate(positions):
@@ -116,8 +161,8 @@ class AllDifferent(Constraint):
             for token, members in holders.items():
                 what = f"{self.names[group]} holds {self.show(token)}"
                 if not self.tokens[0] <= token < self.tokens[1]:
-                    members = [member for member in members if positions[member] not in told]
-                    told.update(positions[member] for member in members)
+                    members = [member for member in members if positions[member] not in named]
+                    named.update(positions[member] for member in members)
                     if members:
                         sentences.append(f"{what} at {self.where(group, members)}, which is not permitted there")
                 elif len(members) > 1:

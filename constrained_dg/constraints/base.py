@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import ClassVar, Self
 
@@ -352,13 +352,13 @@ class Constraint(ABC):
         }
         return {name: value for name, value in vars(self).items() if name not in cached}
 
-    def _changed(self, values: dict[str, object]) -> Self:
+    def _changed(self, values: Mapping[str, object]) -> Self:
         """A copy with other values; cached values are dropped."""
         if not values:
             return self
         changed = copy.copy(self)
         changed.__dict__.clear()
-        changed.__dict__.update(self._own() | values)
+        changed.__dict__.update({**self._own(), **values})
         return changed
 
     def repeat(self, times: int) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import torch
 
@@ -92,7 +93,7 @@ def check_constraint(
     _check_rows(constraint, pool, draws)
 
 
-def _call(constraint: Constraint, method: str, *arguments: object) -> object:
+def _call(constraint: Constraint, method: str, *arguments: Any) -> Any:
     """The method's result. What it raises says which method and on which answer; it may not write to its arguments."""
     before = [each.clone() if isinstance(each, torch.Tensor) else None for each in arguments]
     first = before[0][:3].tolist() if before and before[0] is not None and before[0].numel() < 1000 else None
@@ -110,7 +111,7 @@ def _call(constraint: Constraint, method: str, *arguments: object) -> object:
     return result
 
 
-def _shaped(name: str, value: object, shape: tuple[int, ...], letters: str) -> BoolTensor:
+def _shaped(name: str, value: Any, shape: tuple[int, ...], letters: str) -> BoolTensor:
     """`value`, once it is a bool tensor of this shape."""
     is_tensor = isinstance(value, torch.Tensor)
     got = f"shape {tuple(value.shape)} and type {value.dtype}" if is_tensor else f"type {type(value).__name__}"
@@ -150,7 +151,7 @@ def _check_attributes(rule: Constraint) -> None:
     for name in ("length", "num_classes", "rows"):
         value = getattr(rule, name, None)
         check(isinstance(value, int) and value > 0, f"{name} is {value!r}", "give a whole number of 1 or more")
-    check(isinstance(rule.strength, str) and rule.strength, f"strength is {rule.strength!r}", "give one sentence")
+    check(isinstance(rule.strength, str) and rule.strength != "", f"strength is {rule.strength!r}", "give one sentence")
     _shaped("bound", rule.bound, (rule.length,), "(T)")
 
 

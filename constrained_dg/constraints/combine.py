@@ -200,11 +200,10 @@ class All(Joined):
         products = self._plan.products
         # A sweep reads the whole answer, and gains from what the other parts rule out outside the span.
         wide = slice(0, self.length) if products else span
-        may = candidates_of(self.class_of(answer), known, self.num_classes) if products else None
+        may = candidates_of(self.class_of(answer[:, wide]), known[:, wide], self.num_classes)
         for part, coarser in self._plan.rest:
             of_part = part.allowed(answer, known, wide)
-            of_part = of_part if coarser is None else of_part[..., coarser]
-            may = of_part if may is None else may & of_part
+            may = may & (of_part if coarser is None else of_part[..., coarser])
         for product in products:
             may = product.shrink(may)
         return may[:, span] if products else may

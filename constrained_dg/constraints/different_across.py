@@ -35,7 +35,8 @@ class DifferentAcross(Constraint):
         where: a node as people write it.
 
     Raises:
-        InputError: wrong shape or type, a node outside [0, T), an edge from a node to itself, or a wrong range.
+        InputError: wrong shape or type, a node outside [0, T), an edge from a node to itself, a wrong range, or
+            an edge and one token only.
     """
 
     edges: IntTensor
@@ -69,6 +70,18 @@ class DifferentAcross(Constraint):
             0 <= low < high <= self.num_classes,
             f"permitted tokens [{low}, {high}) do not fit the alphabet of {self.num_classes}",
             f"give 0 <= low < high <= {self.num_classes}",
+        )
+
+        self._check_possible()
+
+    def _check_possible(self) -> None:
+        """Refuse what nothing satisfies, where that is seen at once."""
+        low, high = self.tokens
+        joined = (self.edges >= 0).all(-1).any(-1)
+        check(
+            high - low > 1 or not joined.any(),
+            f"one token, {self.show(low)}, for the two ends of an edge in row {int(joined.int().argmax()) + 1}",
+            "permit two tokens or more",
         )
 
     @property

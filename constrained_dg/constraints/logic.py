@@ -13,7 +13,7 @@ from constrained_dg.constraints.part import On
 from constrained_dg.constraints.predicate import Predicate
 from constrained_dg.constraints.sweep import Swept
 from constrained_dg.constraints.token_classes import TokenClasses
-from constrained_dg.errors import check
+from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, IntTensor
 
 
@@ -137,7 +137,7 @@ class Negation(Constraint):
         return Negation(self.rule.select(rows))
 
     @classmethod
-    def stack(cls, constraints: Sequence[Constraint]) -> Constraint:
+    def stack(cls, constraints: Sequence[Negation]) -> Constraint:  # type: ignore[override]
         return ~type(constraints[0].rule).stack([constraint.rule for constraint in constraints])
 
     def to(self, device: torch.device | str) -> Negation:
@@ -152,6 +152,8 @@ class NotSwept(Swept):
     """
 
     def __init__(self, rule: Constraint) -> None:
+        if rule.machine is None:
+            raise InputError(f"no automaton decides {rule!r}", "use ~")
         self.rule, self.machine = rule, rule.machine.complement()
         self.length, self.num_classes, self.classes = rule.length, rule.num_classes, rule.classes
         possible = self.machine.best(torch.zeros(1, self.length, self.num_classes))[1]
@@ -168,7 +170,7 @@ class NotSwept(Swept):
         return self.rule
 
     def to(self, device: torch.device | str) -> NotSwept:
-        return super().to(device)._changed({"rule": self.rule.to(device)})
+        return self._changed({"rule": self.rule.to(device), "machine": self.machine.to(device)})
 
 
 def negated(rule: Constraint) -> Constraint:

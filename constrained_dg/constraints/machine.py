@@ -136,8 +136,8 @@ class Machine:
         return Machine.of(tables, self.kind, self.start, ~torch.nn.functional.pad(self.accepting, (0, 1)))
 
     def to(self, device: torch.device | str) -> Machine:
-        moved = (each.to(device) for each in (self.step, self.effect, self.kind))
-        return Machine(*moved, self.start, self.accepting.to(device))
+        step, effect, kind, accepting = (x.to(device) for x in (self.step, self.effect, self.kind, self.accepting))
+        return Machine(step, effect, kind, self.start, accepting)
 
     @cached_property
     def compiled(self) -> Product | None:

@@ -32,7 +32,7 @@ class Predicate(Constraint):
         name: what sentences call it; the function's name by default.
     """
 
-    function: Callable[[list[int]], bool]
+    function: Callable[[list[int]], object]
     length: int
     num_classes: int
     words: str | None = None

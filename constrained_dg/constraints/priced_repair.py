@@ -18,7 +18,7 @@ from constrained_dg.constraints.product import Product
 
 #: Best answers sought, and rounds of small moves with their proposals.
 _SWEEPS, _ROUNDS, _PROPOSALS, _JUDGED = 24, 400, 512, 16
-#: Each with noise of its own.
+#: Each with other noise.
 _ATTEMPTS = 3
 
 
@@ -38,12 +38,12 @@ def priced(
         judge: (N, T) -> (N) whether all rules hold.
         other: (N, T) -> (N) whether all rules but the sums hold.
     """
-    told, moves = log_probs[np.isfinite(log_probs)], 0
+    finite, moves = log_probs[np.isfinite(log_probs)], 0
     for attempt in range(_ATTEMPTS):
         scores = log_probs
-        # Equal scores say nothing: the best answer would be one token over and over, at the end of every sum. With such
-        # noise it is a fair draw instead, and another one where the likeliest way has failed.
-        if attempt or np.ptp(told) == 0:
+        # With equal scores the best answer repeats one token, at the end of every sum; Gumbel noise makes it a random
+        # draw. So it does where the likeliest way has failed.
+        if attempt or np.ptp(finite) == 0:
             noise = np.random.default_rng(attempt).gumbel(size=log_probs.shape)
             scores = log_probs + noise.astype(log_probs.dtype)
         found, more = _attempted(product, counters, scores, judge, other)
@@ -61,6 +61,7 @@ def _attempted(
     other: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray | None, int]:
     """One attempt of `priced`."""
+    # 1. Sums, their bounds, and the unit of each price.
     weights = np.stack([counter.weights.numpy() for counter in counters])  # (J, T, A)
     low, high = (np.array([getattr(counter, name) for counter in counters]) for name in ("low", "high"))
     # Prices in units of log-probability for the largest difference that a token can make.
@@ -80,8 +81,9 @@ def _attempted(
     chances /= chances.sum(1, keepdims=True)
     gap = [_expected_gap(each, chances) for each in product.sums]
     price, under, over = np.zeros(len(counters)), np.full(len(counters), -np.inf), np.full(len(counters), np.inf)
-    nearest, least = None, np.inf
+    nearest, least = np.zeros(len(at), np.int64), np.inf
     for sweep in range(1, _SWEEPS + 1):
+        # 2. The best answer at these prices, in the sweep's windows or wider.
         scores = log_probs - np.tensordot(price / unit, weights, 1)
         windows = [each.interval(round(rest), round(rest)) for each, rest in zip(product.sums, gap, strict=True)]
         classes, found = product.best(scores, windows)
@@ -89,6 +91,7 @@ def _attempted(
             classes, found = product.best(scores, [each.widened for each in product.sums])
         if not found:
             return None, sweep
+        # 3. What the sums miss; the nearest answer is kept.
         totals = total(classes)
         short = missing(totals[:, None])[:, 0]
         if short.sum() < least:
@@ -97,6 +100,7 @@ def _attempted(
             return classes, sweep
         for k, each in enumerate(product.sums):
             gap[k] = totals[swept[k]] - each.base - each.grain * each.steps[at, classes].sum()
+        # 4. New prices: doubled until both sides are seen, then halved between them.
         before = price.copy()
         for j in priced_sums:
             if totals[j] > high[j]:
@@ -113,7 +117,7 @@ def _attempted(
                 step = max(0.25, abs(price[j]))
                 price[j] += step if totals[j] > high[j] else -step
         if sweep > 3 and (before == price).all() and not any(short[j] > 0 for j in priced_sums):
-            break  # only the gaps between grid and truth move on, and they wander
+            break  # only rounding error still changes; it does not converge
     return _moved(nearest, weights, missing, log_probs, judge, other, sweep)
 
 
@@ -136,22 +140,24 @@ def _moved(
     open_ = np.flatnonzero(np.isfinite(log_probs).sum(1) > 1)
     if len(open_) == 0:
         return None, moves
-    # What may stand at each position, filled up by repeating.
+    # The classes permitted at each position, filled up by repeating.
     choices = [np.flatnonzero(np.isfinite(row)) for row in log_probs]
     table = np.stack([np.resize(choice, max(map(len, choices))) for choice in choices])
     at = np.arange(len(classes))
-    own = classes.copy()
-    totals = weights[:, at, own].sum(-1)
+    current = classes.copy()
+    totals = weights[:, at, current].sum(-1)
     short = missing(totals[:, None]).sum()
     for _ in range(_ROUNDS):
-        if short == 0 and judge(own[None])[0]:
-            return own, moves
+        if short == 0 and judge(current[None])[0]:
+            return current, moves
+        # 1. Proposals: one or two positions, and what to write there.
         positions = draws.choice(open_, (_PROPOSALS, 2))
         positions[::3, 1] = positions[::3, 0]
         fresh = table[positions, draws.integers(table.shape[1], size=positions.shape)]
         fresh[:, 1] = np.where(positions[:, 0] == positions[:, 1], fresh[:, 0], fresh[:, 1])
-        changed = np.repeat(own[None], _PROPOSALS, 0)
+        changed = np.repeat(current[None], _PROPOSALS, 0)
         np.put_along_axis(changed, positions, fresh, 1)
+        # 2. Of those that miss less the best few, the likelier first, are shown to the other rules.
         new = weights[:, at, changed].sum(-1)  # (J, N)
         left = missing(new).sum(0)
         gained = log_probs[at, changed].sum(1)
@@ -161,5 +167,5 @@ def _moved(
             continue
         fine = better[other(changed[better])]
         if len(fine):
-            own, short, moves = changed[fine[0]], left[fine[0]], moves + 1
-    return (own, moves) if short == 0 and judge(own[None])[0] else (None, moves)
+            current, short, moves = changed[fine[0]], left[fine[0]], moves + 1
+    return (current, moves) if short == 0 and judge(current[None])[0] else (None, moves)

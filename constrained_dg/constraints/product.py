@@ -26,7 +26,7 @@ ENTRIES = 2**27
 GRID_ENTRIES, GRID_ENTRIES_ALONE = 2**21, 2**24
 #: Sums beside one automaton.
 SUMS_AT_ONCE = 3
-_NEVER = np.float32(-np.inf)
+_NEVER = float("-inf")
 
 #: First partial sums (T + 1, 3), their numbers, and where each layer begins (T + 2).
 Layout = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -35,11 +35,20 @@ Layout = tuple[np.ndarray, np.ndarray, np.ndarray]
 class Tables(Protocol):
     """What a product needs of a `machine.Machine`."""
 
-    step: IntTensor
-    effect: IntTensor
-    kind: IntTensor
-    start: int
-    accepting: BoolTensor
+    @property
+    def step(self) -> IntTensor: ...
+
+    @property
+    def effect(self) -> IntTensor: ...
+
+    @property
+    def kind(self) -> IntTensor: ...
+
+    @property
+    def start(self) -> int: ...
+
+    @property
+    def accepting(self) -> BoolTensor: ...
 
     @property
     def states(self) -> int: ...
@@ -70,7 +79,9 @@ class Product:
         rows = np.concatenate([machine.kind.numpy()[self.at, None], *steps], 1)
         _, which, self.kinds = np.unique(rows, axis=0, return_index=True, return_inverse=True)
         self.kinds = self.kinds.reshape(-1)
-        sources, targets, shifts, begin, effects, edges = [], [], [], [0], [], []
+        sources, targets, shifts, begin = [], [], [], [0]
+        effects: list[np.ndarray] = []
+        edges: list[np.ndarray] = []
         for at in which.tolist():
             kind = machine.kind[self.at[at]]
             # 2. Classes that do the same in the automaton and in every sum are one effect.
@@ -127,7 +138,8 @@ class Product:
 
     def _layout(self, windows: Sequence[tuple[int, int]]) -> Layout | None:
         """None if a layer is empty."""
-        first, size = np.zeros((self.length + 1, 3), np.int64), np.ones((self.length + 1, 3), np.int64)
+        first: np.ndarray = np.zeros((self.length + 1, 3), np.int64)
+        size: np.ndarray = np.ones((self.length + 1, 3), np.int64)
         for at, (each, interval) in enumerate(zip(self.sums, windows, strict=True), 3 - len(self.sums)):
             first[:, at], size[:, at] = boxes(each.steps[self.at], *interval)
         layers = size.prod(1) * self.states
@@ -189,14 +201,14 @@ class Product:
         left = np.zeros_like(candidates)
         for kind, (effect, edge) in enumerate(zip(self.effects, self.edges, strict=True)):
             at = np.flatnonzero(self.kinds == kind)
-            padded = np.concatenate([used[at] > 0, np.zeros((len(at), 1), bool)], 1)
-            left[at] = padded[:, edge].any(1)[:, effect]
+            open_ = np.pad(used[at] > 0, ((0, 0), (0, 1)))[:, edge]  # (n, Q, K); the edge -1 is never used
+            left[at] = np.logical_or.reduce(open_, axis=1)[:, effect]
         return candidates & left
 
     def _start_entry(self, layout: Layout) -> int | None:
         """The entry of the start state in the first layer; None where the sums do not begin in its box."""
         first, size, _ = layout
-        inside = (first[0] <= 0).all() and (-first[0] < size[0]).all()
+        inside = bool((first[0] <= 0).all() and (-first[0] < size[0]).all())
         return int(np.ravel_multi_index((self.start, *-first[0]), (self.states, *size[0]))) if inside else None
 
     def best_of_rows(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:

@@ -125,8 +125,8 @@ class _Reader:
         items = list(items)
         anchors = [kind is op.AT for kind, _ in items]
         pieces = [
-            self.item(*item, is_first and all(anchors[:k]), is_last and all(anchors[k + 1 :]))
-            for k, item in enumerate(items)
+            self.item(kind, value, is_first and all(anchors[:k]), is_last and all(anchors[k + 1 :]))
+            for k, (kind, value) in enumerate(items)
         ]
         whole = _EMPTY
         for piece in reversed(pieces):
@@ -173,7 +173,7 @@ class _Reader:
         """`low` to `high` times, as far as the longest text goes: a repeat that exceeds it is one without end."""
         if high == 0:
             return _EMPTY
-        piece: _Piece | None = self.sequence(inner, False, False)
+        piece = self.sequence(inner, False, False)
         if not piece.first:  # nothing but the empty text
             return piece
         low = 0 if piece.nullable else low
@@ -181,16 +181,17 @@ class _Reader:
         if low > most:
             return self.nothing()
         endless = high is op.MAXREPEAT or high >= most
-        whole = _EMPTY
-        if endless:
+        if endless:  # the last of `low` copies repeats
             for position in _bits(piece.last):
                 self.follow[position] |= piece.first
             whole = piece if low else piece._replace(nullable=True, least=0)
-            piece = None
-        for k in range(max(low - 1, 0) if endless else high):
-            copy = self.sequence(inner, False, False) if piece is None else piece
-            piece, whole = None, self.then(copy, whole)
-            if not endless and k < high - low:
+            for _ in range(low - 1):
+                whole = self.then(self.sequence(inner, False, False), whole)
+            return whole
+        whole = _EMPTY
+        for k in range(high):  # from the last to the first, of which `low` must stand
+            whole = self.then(self.sequence(inner, False, False) if k else piece, whole)
+            if k < high - low:
                 whole = whole._replace(nullable=True, least=0)
         return whole
 
@@ -301,7 +302,7 @@ def _accepts(kind: Any, value: Any, character: str) -> bool:
     if kind is op.CATEGORY:
         return _CATEGORIES[value](character)
     negated = value[0][0] is op.NEGATE  # of op.IN
-    return negated != any(_accepts(*item, character) for item in value[negated:])
+    return negated != any(_accepts(inner, what, character) for inner, what in value[negated:])
 
 
 def _bits(number: int) -> Iterable[int]:

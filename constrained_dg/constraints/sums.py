@@ -361,7 +361,7 @@ class Sum(RealSum, Swept):
         lowest = int(self.weights.amin(-1).clamp(max=0).sum())
         highest = int(self.weights.amax(-1).clamp(min=0).sum())
         states = highest - lowest + 1
-        self.machine = None
+        self.machine = None  # type: ignore[assignment]
         if states <= SUMS and states * kinds.numel() <= 2**24:
             partial = torch.arange(states)
             after = partial[None, :, None] + kinds[:, None]

@@ -25,7 +25,7 @@ class Swept(Constraint):
         show: a token as people write it.
     """
 
-    machine: Machine | None
+    machine: Machine  # type: ignore[assignment]  # `Sum` alone may have none, and asks then
     show: Callable[[int], str] = str
     strength = "exact"
 

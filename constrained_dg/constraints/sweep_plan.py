@@ -65,7 +65,8 @@ class SweepPlan:
             beside = [at for at, product in enumerate(products) if product.shares_with(group)]
             still, uncovered = group, group
             if len(beside) < 2:
-                base = products[beside[0]].table if beside else Machine.anything(length, num_classes)
+                base = products[beside[0]].table if beside else None
+                base = base if isinstance(base, Machine) else Machine.anything(length, num_classes)
                 made, taken = Product.fitting(base, [each.counter for each in group])
                 if made is not None:
                     joined = _Joined(made, [each.positions for each in group])

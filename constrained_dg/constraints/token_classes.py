@@ -55,8 +55,9 @@ class TokenClasses:
         return cls(table, int(table.max()) + 1)
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, TokenClasses) and (self.vocab_size, self.named) == (other.vocab_size, other.named)
-        return same and (self.table is other.table or torch.equal(self.table, other.table))
+        if not isinstance(other, TokenClasses) or (self.vocab_size, self.named) != (other.vocab_size, other.named):
+            return False
+        return self.table is other.table or torch.equal(self.table, other.table)
 
     def __hash__(self) -> int:
         return hash((self.vocab_size, self.named))

@@ -149,10 +149,10 @@ class Cache:
         """Count `new` more tokens as committed; `mask` (B, new) is False at padding, None where there is none."""
         if mask is not None or self.mask is not None:
             self.mask = self.seen(new, mask)
-        if self.buffered and self.first_sliding is not None:
-            # `append` kept the last ones where there were too few slots.
-            if self.length - self.slid + new > self.keys[self.first_sliding].shape[1]:
-                self.slid = self.length + new - min(self.length + new, self.reach)
+        sliding = self.keys[self.first_sliding] if self.buffered and self.first_sliding is not None else None
+        # `append` kept the last ones where there were too few slots.
+        if sliding is not None and self.length - self.slid + new > sliding.shape[1]:
+            self.slid = self.length + new - min(self.length + new, self.reach)
         self.length += new
 
     def seen(self, new: int, mask: BoolTensor | None) -> BoolTensor | None:

@@ -13,7 +13,6 @@ from constrained_dg.sampling.base import Generation, Status
 from constrained_dg.sampling.class_log_probs import ClassLogProbs
 from constrained_dg.sampling.ending import Ended, after_end
 from constrained_dg.sampling.options import Options
-from constrained_dg.sampling.state import select_rows
 from constrained_dg.shapes import BoolTensor
 
 
@@ -53,7 +52,8 @@ def completed(
             continue
         # 1. One row, on the CPU: nodes are many and small.
         tokens = values["tokens"][row]
-        rule: Constraint = select_rows(constraint, torch.tensor([row], device=tokens.device)).to("cpu")
+        rule = constraint if constraint.rows == 1 else constraint.select(torch.tensor([row], device=tokens.device))
+        rule = rule.to("cpu")
         draft, fixed = tokens.cpu(), known.cpu()
         log_probs, table = by_class.log_probs[row].cpu(), by_class.tokens[row].cpu()
         if options.eos:

@@ -93,7 +93,8 @@ class Diffusion(Sampler):
     ) -> Generation:
         """See `Sampler.run`."""
         prompts = Request.of(model, batch, constraint, seeds, options)
-        request, records = prompts.candidates(), []
+        request = prompts.candidates()
+        records: list[StepRecord] = []
         answers = request.begin(self.complete)
         if not request.refused.all():
             with time_limit(options.remaining()):

@@ -73,8 +73,8 @@ def settle(logits: FloatTensor, temperature: FloatTensor | float, uniform: Float
         log_best[part] = -total.log()
         entropy[part] = total.log() - weighted / total
         torch.div(weights, total[:, None], out=z)
-    shaped = (each.view(rows, length) for each in (best, sample, entropy, log_best))
-    return Distribution(*shaped, logits)
+    best, sample, entropy, log_best = (each.view(rows, length) for each in (best, sample, entropy, log_best))
+    return Distribution(best, sample, entropy, log_best, logits)
 
 
 def draw(weights: FloatTensor, uniform: FloatTensor) -> IntTensor:

@@ -121,7 +121,8 @@ def _length(canvas_length: int | None, max_new_tokens: int | None, constraint: C
     """T where no canvas is given."""
     if max_new_tokens is None and constraint is not None:
         return constraint.length
-    check(is_count(canvas_length, 1), f"canvas_length is {canvas_length!r}", "give the tokens a canvas holds")
+    if canvas_length is None or not is_count(canvas_length, 1):
+        raise InputError(f"canvas_length is {canvas_length!r}", "give the tokens a canvas holds")
     wanted = canvas_length if max_new_tokens is None else max_new_tokens
     check(is_count(wanted, 1), f"max_new_tokens is {wanted!r}", "give an integer of at least 1")
     return -(-wanted // canvas_length) * canvas_length
@@ -134,7 +135,7 @@ def _tensor(name: str, value: Any, dtype: torch.dtype) -> Any:
     try:
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(f"{name} is no table of numbers ({error})", "give rows of equal length") from None
+        raise InputError(f"{name} is not a table of numbers ({error})", "give rows of equal length") from None
     fits = tensor.dtype == dtype or (dtype is torch.bool and not tensor.is_floating_point()) or tensor.numel() == 0
     check(fits, f"the {name} has type {tensor.dtype}", f"give {dtype}")
     return tensor.to(dtype)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -112,6 +112,7 @@ def denoise_canvas(
         if live.constraint is not None and parts.guide.masks:
             if parts.guide.known_accepted or live.forbidden is None or live.conflict is None:
                 live = _with_masks(live, parts, span)
+            assert live.forbidden is not None and live.constraint is not None and live.conflict is not None
             logits, conflict = parts.guide(logits, live.forbidden, live.constraint), live.conflict
 
         # 2. Arg-max, sample and entropy of softmax(logits / temperature). Pinned positions hold their token, and so
@@ -193,6 +194,7 @@ def _with_masks(live: Live, parts: Parts, span: slice) -> Live:
     if parts.guide.known_accepted:
         known[:, span] |= live.accepted
     answer = live.with_canvas(live.canvas, span)
+    assert live.constraint is not None
     forbidden, conflict = parts.guide.forbidden(answer, known, span, live.constraint)
     return replace(live, forbidden=forbidden, conflict=conflict)
 
@@ -230,8 +232,9 @@ def _emit(record: StepRecord, counted: BoolTensor, emit: Callable[[StepRecord], 
     if len(keep) == len(counted):
         emit(record)
     elif len(keep):
-        values = {each.name: getattr(record, each.name) for each in fields(record)}
-        emit(StepRecord(**{k: v[keep] if isinstance(v, torch.Tensor) else v for k, v in values.items()}))
+        values: dict[str, Any] = {each.name: getattr(record, each.name) for each in fields(record)}
+        values |= {name: value[keep] for name, value in values.items() if isinstance(value, torch.Tensor)}
+        emit(StepRecord(**values))
 
 
 def _to_front(tensor: FloatTensor, rows: list[int]) -> FloatTensor:

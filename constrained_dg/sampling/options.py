@@ -38,6 +38,7 @@ class Options:
         trace: keep the records in the result.
         symmetric: `Task.symmetric`, for a sampler that solves moved versions of a problem.
         class_log_probs: keep what a search is ordered by in the result.
+        tried: the rules answered in an earlier call, so that they are not tried once more before the first pass.
     """
 
     max_passes: int | None = None
@@ -52,6 +53,7 @@ class Options:
     trace: bool = False
     symmetric: Callable[[Batch, IntTensor], Symmetric | None] | None = None
     class_log_probs: bool = False
+    tried: bool = False
     started: float = field(default_factory=time.monotonic, init=False)
 
     def __post_init__(self) -> None:

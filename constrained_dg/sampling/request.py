@@ -85,7 +85,8 @@ class Request:
         tokens = _start(batch, seeds, canvas_length)
         refused = torch.zeros(rows, dtype=torch.bool, device=device)
         if constraint is not None:
-            probe(constraint, tokens)
+            if not options.tried:
+                probe(constraint, tokens)
             try:
                 with time_limit(options.remaining()):
                     refused = contradictory(constraint, tokens, batch.pinned)

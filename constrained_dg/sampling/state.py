@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 
@@ -68,7 +69,7 @@ class Live:
     def select(self, keep: IntTensor) -> Live:
         """The state of these rows (N)."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        chosen = {
+        chosen: dict[str, Any] = {
             "cache": self.cache.select(keep),
             "constraint": select_rows(self.constraint, keep),
             "relations": select_relations(self.relations, keep),
@@ -124,8 +125,8 @@ class Answers:
         by_class = self.class_log_probs
         if by_class is not None:
             by_class = replace(by_class, log_probs=by_class.log_probs[rows], tokens=by_class.tokens[rows])
-        chosen = (getattr(self, each.name)[rows] for each in fields(self)[:-1])
-        return Answers(*chosen, by_class)
+        chosen: dict[str, Any] = {each.name: getattr(self, each.name)[rows] for each in fields(self)[:-1]}
+        return Answers(**chosen, class_log_probs=by_class)
 
     def pad(self, pinned: BoolTensor, token: int) -> None:
         """Write the padding token wherever the answer has ended; pinned tokens (B, T) stay."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from constrained_dg import rng
 from constrained_dg.constraints.base import Constraint, judged
-from constrained_dg.errors import check, is_count
-from constrained_dg.sampling.base import Denoiser, Generation, Status, StepRecord
+from constrained_dg.errors import InputError, check, is_count
+from constrained_dg.sampling.base import Generation, Status, StepRecord
 from constrained_dg.sampling.completer import Completer, completed
 from constrained_dg.sampling.diffusion import Diffusion
 from constrained_dg.sampling.options import Options
@@ -61,7 +61,7 @@ class Restarts(Sampler):
 
     def answer(
         self,
-        model: Denoiser | None,
+        model: Any,
         batch: Batch,
         constraint: Constraint | None,
         seeds: IntTensor | int,
@@ -101,6 +101,7 @@ class Restarts(Sampler):
                 time_limit=options.time_limit and max(options.remaining() or 0, 1e-6),
                 on_step=_for_rows(options, rows),
                 class_log_probs=options.class_log_probs or self.complete is not None,
+                tried=options.tried or attempt > 0,
             )
             tried = self.sampler.answer(model, part, rules, attempt_seeds, limits)
             if undo is not None:
@@ -118,7 +119,7 @@ class Restarts(Sampler):
     def _moved(self, batch: Batch, seeds: IntTensor, options: Options) -> Symmetric:
         moved = None if options.symmetric is None else options.symmetric(batch, seeds)
         if moved is None:
-            check(False, f"sampler {self.name!r} was given no symmetries", "use a task that has some, or restarts")
+            raise InputError(f"sampler {self.name!r} was given no symmetries", "use a task that has some, or restarts")
         return moved
 
 
@@ -166,7 +167,7 @@ class Candidates(Sampler):
 
     def answer(
         self,
-        model: Denoiser | None,
+        model: Any,
         batch: Batch,
         constraint: Constraint | None,
         seeds: IntTensor | int,

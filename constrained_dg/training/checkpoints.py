@@ -17,8 +17,8 @@ from constrained_dg.training.folder import CHECKPOINTS, LAST
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes next to the final place. Lightning's own way through the system's temporary folder is a copy where that
-    lies on another file system, and fails where that is full."""
+    """Writes into the folder of the checkpoint. Lightning writes into the system's temporary folder and moves the file,
+    which copies it where that is another file system, and fails where that is full."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         buffer = io.BytesIO()

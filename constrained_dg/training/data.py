@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 
 import lightning as L
+import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from constrained_dg.task import Batch, Task
@@ -38,10 +39,11 @@ class TaskData(L.LightningDataModule):
         self.task, self.batch_size, self.workers = task, batch_size, workers
 
     def train_dataloader(self) -> DataLoader:
+        assert self.trainer is not None
         steps = Steps(self.task, self.trainer.global_step, self.batch_size, self.trainer.global_rank)
         return DataLoader(steps, batch_size=None, num_workers=self.workers, worker_init_fn=_leave_signals)
 
-    def transfer_batch_to_device(self, batch: Batch, device: object, dataloader_idx: int) -> Batch:
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
 
 

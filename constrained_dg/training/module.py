@@ -68,6 +68,7 @@ class DiffusionModule(L.LightningModule):
         """Shard the backbone where the strategy is FSDP2: each layer, then the rest."""
         if not isinstance(self.trainer.strategy, ModelParallelStrategy) or isinstance(self.backbone, FSDPModule):
             return
+        assert self.device_mesh is not None  # the strategy has set it
         mesh = self.device_mesh["data_parallel"]
         for layer in self.backbone.layers:
             fully_shard(layer, mesh=mesh)
@@ -205,7 +206,7 @@ class DiffusionModule(L.LightningModule):
 
     # -- optimiser ----------------------------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         settings = self.optimisation
         optimiser = new_optimiser(self.backbone, settings)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_share(step, settings))

@@ -12,7 +12,7 @@ from constrained_dg.training.settings import Optimisation
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """torch's Muon (Jordan et al., 2024) and AdamW side by side under one interface, since Lightning steps one.
+    """torch's Muon (Jordan et al., 2024) and AdamW behind one interface, since Lightning steps a single optimiser.
 
     Both work on one shared state and on the same parameter groups, so schedules, checkpoints and sharded state
     dictionaries see a single ordinary optimiser.
@@ -35,7 +35,7 @@ class MuonAdamW(torch.optim.Optimizer):
         self.muon.state = self.adamw.state = self.state
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -50,10 +50,10 @@ class MuonAdamW(torch.optim.Optimizer):
 
 
 def new_optimiser(model: nn.Module, settings: Optimisation) -> torch.optim.Optimizer:
-    """Over what is trained, frozen parameters left out.
+    """The optimiser of all parameters that are not frozen.
 
     With `method: muon` Muon takes the projection matrices of the layers; embeddings, routers, stacked experts, relation
-    biases and norms, which are no maps between activations of their own, take AdamW.
+    biases and norms, which do not map one activation to another, take AdamW.
     """
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if settings.method == "adam":

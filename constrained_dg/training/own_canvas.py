@@ -71,10 +71,12 @@ def refill(carried: Carried, fresh: Batch, noisy: IntTensor) -> tuple[Carried, B
         return torch.where(live.reshape(-1, *[1] * (old.dim() - 1)), old, new[:rows])
 
     old = carried.batch
-    front = {name: mixed(getattr(old, name), getattr(fresh, name)) for name in ("prompt", "answer", "pinned")}
+    front: dict[str, Any] = {
+        name: mixed(getattr(old, name), getattr(fresh, name)) for name in ("prompt", "answer", "pinned")
+    }
     if fresh.relations is not None and old.relations is not None and len(fresh.relations) > 1:
         front["relations"] = mixed(old.relations, fresh.relations)
-    both = {name: torch.cat([front[name], getattr(fresh, name)[rows:]]) for name in front}
+    both: dict[str, Any] = {name: torch.cat([front[name], getattr(fresh, name)[rows:]]) for name in front}
     filled = Carried(
         replace(fresh, **front),
         mixed(carried.canvas, noisy),

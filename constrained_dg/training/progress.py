@@ -24,11 +24,12 @@ class TrainingProgress(L.Callback):
 
     Args:
         compiled: whether the first step compiles.
+        slow: what takes long every few steps.
         seconds: between two lines.
     """
 
-    def __init__(self, compiled: bool, seconds: float = 20.0) -> None:
-        self.compiled, self.seconds = compiled, seconds
+    def __init__(self, compiled: bool, slow: SlowEvery, seconds: float = 20.0) -> None:
+        self.compiled, self.slow, self.seconds = compiled, slow, seconds
         self.console = Console(stderr=True)
         self.first_step = "compiling the training step (a minute or more)" if compiled else "making the first step"
         self.waiting: Waiting | None = None
@@ -91,10 +92,8 @@ class TrainingProgress(L.Callback):
 
     def _seconds_left(self, trainer: L.Trainer, each: float) -> float:
         left = (trainer.max_steps - trainer.global_step) * each
-        for callback in trainer.callbacks:
-            if isinstance(callback, SlowEvery):
-                left += callback.seconds * (trainer.max_steps // callback.every - trainer.global_step // callback.every)
-        return left
+        every = self.slow.every
+        return left + self.slow.seconds * (trainer.max_steps // every - trainer.global_step // every)
 
     def _wait_for(self, what: str) -> None:
         if self.waiting is not None:

@@ -24,7 +24,7 @@ GROUPS = ("task", "sampler", "model", "objective", "optimisation", "trainer", "v
 
 
 def check_groups(cfg: Mapping[str, Any]) -> None:
-    """Raise InputError for a group that is not one, or a path that is no text."""
+    """Raise InputError for a group that does not hold keys, or a path that is not text."""
     for name in GROUPS:
         check(isinstance(cfg[name], dict), f"{name} is {cfg[name]!r}", f"name a file of conf/{name}, or give its keys")
     for name in ("task", "sampler"):
@@ -39,7 +39,7 @@ def check_groups(cfg: Mapping[str, Any]) -> None:
 def check_values(cfg: Mapping[str, Any]) -> None:
     """Raise InputError for a value out of range.
 
-    Groups with a class of their own (task, sampler, objective, optimisation) are checked by that class.
+    task, sampler, objective and optimisation are checked by their classes.
     """
     for name, (low, high) in COUNTS.items():
         group, _, key = name.rpartition(".")

@@ -87,10 +87,10 @@ def equip(
     """Add callbacks and the logger. The order matters: first what a signal decides, then whatever changes or reads the
     weights, at last the checkpoint."""
     interrupts.launcher = trainer.strategy.launcher
-    trainer.callbacks += [
+    trainer.callbacks += [  # type: ignore[attr-defined]
         interrupts,
         solve_rate.average,
-        TrainingProgress(compiled),
+        TrainingProgress(compiled, solve_rate),
         solve_rate,
         Checkpoints(folder, cfg["checkpoint_every"]),
     ]

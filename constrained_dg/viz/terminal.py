@@ -17,7 +17,7 @@ from constrained_dg.task import Batch, Problem, Task
 from constrained_dg.viz import trace
 
 #: Seconds that a pass stays in the terminal, and that all problems together may take.
-FRAME, TOTAL = 0.4, 45.0
+FRAME, TOTAL = 0.4, 36.0
 #: Frames that are printed below each other where there is no terminal.
 PRINTED = 6
 

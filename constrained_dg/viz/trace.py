@@ -149,7 +149,7 @@ def plot_certainty(path: Path, frames: Sequence[Frame]) -> None:
     save(drawing, path)
 
 
-def plot_frames(path: Path, task: Task, problem: Problem, frames: Sequence[Frame], count: int = 8) -> None:
+def plot_frames(path: Path, task: Task, problem: Problem, frames: Sequence[Frame], count: int = 7) -> None:
     """A picture of a canvas settling: the problem, then a few of its passes."""
     picked = chosen(frames, count)
     drawing, axes = figure(1 + len(picked), width=3.6)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from constrained_dg import rng
-from constrained_dg.cli import ROOT, load_config, load_sampler
+from constrained_dg.cli import ROOT, load_sampler
 from constrained_dg.errors import check
 from constrained_dg.evaluation import solve
 from constrained_dg.intervals import percentile_mean
@@ -86,12 +86,6 @@ JOBS = (
     Job("guaranteed@untrained", 1, limit=25),
     Job("known", 1, limit=50),
     Job("known@untrained", 1, limit=25),
-    Job("blocks", 1, limit=50),
-    Job("confidence", 1, limit=50),
-    Job("margin", 1, limit=50),
-    Job("fixed_count", 1, limit=50),
-    Job("change", 1, limit=50),
-    Job("allowed_noise", 1, limit=50),
 )
 
 
@@ -151,7 +145,7 @@ def _path(given: dict[str, str], job: Job, seed: int, limit: int) -> Path:
     """Where a cell lies: its name says what made it, down to weights, puzzles and every value of the sampler."""
     name = job.sampler.removesuffix(UNTRAINED)
     parts = [(Path(given["run"]) / "model.safetensors").read_bytes(), Path(given["data"]).read_bytes()]
-    parts.append(json.dumps([load_config("sampler", name), job.tiers, job.limit, limit]).encode())
+    parts.append(json.dumps([repr(load_sampler(name)), job.tiers, job.limit, limit]).encode())
     key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:12]
     passes = job.passes or int(given["passes"])
     return Path(given["out"]) / "cells" / f"{job.sampler}_{passes}_{seed}_{key}.json"

@@ -6,26 +6,27 @@ symmetry and loses no coloring.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import networkx as nx
 import numpy as np
 import torch
 
 from constrained_dg.constraints.base import Constraint
-from constrained_dg.constraints.different_across import DifferentAcross
 from constrained_dg.constraints.pinned import Pinned
 from constrained_dg.errors import check, is_count
 from constrained_dg.evaluation import Outcome
 from constrained_dg.intervals import mean_interval, metric, share
-from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Symmetric, Task
 
 from . import drawing, tabu
-from .graph import Graph, random_graph, reordered
+from .coloring_graphs import colored_graphs
+from .coloring_rule import ProperColoring
+from .graph import Graph, reordered
 from .graph_files import located, read_graphs, whole_number
 
 PAD, EOS = 0, 1
@@ -38,8 +39,6 @@ VOCAB_SIZE = FIRST_COLOR + MOST_COLORS
 RELATIONS = ("joined", "apart", "node", "any")
 #: Nodes of training graphs, filled up to the higher number of each pair with nodes that are none.
 SIZES = ((12, 32), (33, 64))
-#: Moves after which a number of colors counts as out of reach while training graphs are made.
-LABEL_MOVES = 3_000
 #: Tiers: the most nodes of each.
 TIERS = (32, 64, 128, MOST_NODES)
 #: Columns of a table that say how many colors to use, the first that is there.
@@ -73,46 +72,6 @@ class ColoringProblem(Problem):
         tier = f"nodes to {next(most for most in TIERS if graph.nodes <= most)}"
         solution = None if solution is None else tuple(int(color) for color in solution)
         return cls(tier, f"{k}:{graph.graph6}", graph, k, clique, solution)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ProperColoring(DifferentAcross):
-    """`DifferentAcross` in which every node holds a color, also one without edges; with a repair.
-
-    Strength as there. The repair is tabu search from the draft, the completer's first resort. It keeps pinned colors,
-    makes at most `MOVES` moves, and is a pure function of its arguments.
-
-    Args:
-        real: (1 or B, T) bool, the positions that are nodes; the others only fill up and are not bound.
-    """
-
-    real: BoolTensor
-    per_row = ("edges", "real")
-
-    MOVES: ClassVar[int] = 1_000_000
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        shape = (len(self.edges), self.length)
-        check(self.real.shape == shape, f"real has shape {tuple(self.real.shape)}", f"give {shape}")
-
-    @property
-    def _restricted(self) -> BoolTensor:
-        return self.real
-
-    def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
-        low, high = self.tokens
-        may = candidates[:, low:high]
-        if not bool(may.any(-1).all()):
-            return None, 0
-        # Where the draft holds what cannot stand there, the likeliest color that can.
-        likeliest = log_probs[:, low:high].masked_fill(~may, -torch.inf).argmax(-1)
-        drafted = (draft - low).clamp(0, high - low - 1)
-        kept = may.gather(-1, drafted[:, None])[:, 0] & (draft >= low) & (draft < high)
-        colors = torch.where(kept, drafted, likeliest).numpy().copy()
-        state = np.zeros(1, np.uint64)
-        conflicts, moves = tabu.repair(self._joined[0].bool().numpy(), may.numpy(), colors, self.MOVES, state)
-        return (None if conflicts else torch.from_numpy(colors) + low), moves
 
 
 @dataclass(frozen=True)
@@ -163,7 +122,9 @@ class Coloring(Task):
         """The training graphs by (nodes, colors), made on first use; a pure function of the seed."""
         if not self._pool:
             made: dict[tuple[int, int], list[tuple[np.ndarray, ...]]] = {}
-            for graph, k, colors in _make(np.random.default_rng((self.seed, 0)), self.graphs, SIZES, False):
+            for graph, k, colors in colored_graphs(
+                np.random.default_rng((self.seed, 0)), self.graphs, SIZES, MOST_COLORS, False
+            ):
                 clique = np.isin(np.arange(graph.nodes), tabu.clique_of(graph))
                 size = next(most for _, most in SIZES if graph.nodes <= most)
                 fill = (0, size - graph.nodes)
@@ -202,7 +163,9 @@ class Coloring(Task):
         problems = []
         for tier, sizes in enumerate(SIZES):
             generator = np.random.default_rng((seed, 3, tier))
-            problems += [ColoringProblem.of(*made) for made in _make(generator, per_tier, [sizes], True)]
+            problems += [
+                ColoringProblem.of(*made) for made in colored_graphs(generator, per_tier, [sizes], MOST_COLORS, True)
+            ]
         return problems
 
     def overlap(self, problems: Sequence[ColoringProblem]) -> list[int]:
@@ -381,57 +344,3 @@ def _batch(joined: np.ndarray, colors: np.ndarray, pinned: np.ndarray, k: int) -
     relations = torch.from_numpy(np.concatenate([bound, np.ones_like(bound[:, :1])], 1))
     canvas, noise = torch.from_numpy(tokens), (FIRST_COLOR, FIRST_COLOR + k)
     return Batch(prompt, canvas, torch.from_numpy(pinned), relations, noise)
-
-
-def _make(
-    generator: np.random.Generator, count: int, sizes: Sequence[tuple[int, int]], held_out: bool
-) -> Iterator[tuple[Graph, int, np.ndarray]]:
-    """Graphs of one side of the split, each with few colors and a coloring: the fewest that tabu search finds.
-
-    Args:
-        sizes: each (fewest, most) nodes, equally often.
-    """
-    made = 0
-    while made < count:
-        fewest, most = sizes[made % len(sizes)]
-        graph = _KINDS[int(generator.integers(len(_KINDS)))](int(generator.integers(fewest, most + 1)), generator)
-        if not fewest <= graph.nodes <= most or graph.held_out != held_out or not graph.edges:
-            continue
-        k, seed, colors = len(tabu.clique_of(graph)), int(generator.integers(2**62)), None
-        while colors is None:
-            colors = tabu.color(graph, k, LABEL_MOVES, seed)
-            k += colors is None
-        if k <= MOST_COLORS:
-            made += 1
-            yield graph, k, colors
-
-
-def _random(nodes: int, generator: np.random.Generator) -> Graph:
-    return random_graph(nodes, generator.uniform(0.05, 0.95), generator)
-
-
-def _geometric(nodes: int, generator: np.random.Generator) -> Graph:
-    """Points in the unit square, joined where they are near."""
-    points = generator.random((nodes, 2))
-    apart = np.linalg.norm(points[:, None] - points, axis=-1)
-    return Graph.of_adjacency(apart < generator.uniform(0.12, 0.5))
-
-
-def _planted(nodes: int, generator: np.random.Generator) -> Graph:
-    """Classes of nearly equal size, joined across at random: colorable with few colors, which greed misses."""
-    classes = generator.permutation(nodes) % int(generator.integers(3, max(4, nodes // 4)))
-    across = classes[:, None] != classes
-    return Graph.of_adjacency((generator.random((nodes, nodes)) < generator.uniform(0.2, 0.95)) & across)
-
-
-def _queens(nodes: int, generator: np.random.Generator) -> Graph:
-    """Fields of a board that a queen joins, on boards that are not square: those are well-known test problems."""
-    wide = int(generator.integers(3, 9))
-    tall = nodes // wide
-    tall += tall == wide
-    row, column = np.divmod(np.arange(wide * tall), wide)
-    same = [line[:, None] == line for line in (row, column, row + column, row - column)]
-    return Graph.of_adjacency(np.logical_or.reduce(same))
-
-
-_KINDS = (_random, _geometric, _planted, _queens)

@@ -1,4 +1,4 @@
-"""Graphs for a terminal and as pictures, conflicts marked."""
+"""Graphs for a terminal and as pictures, conflicts marked. Matplotlib is imported when the first picture is drawn."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import networkx as nx
 import numpy as np
 
 from .graph import Graph
+from .layout import layout
 
 _RED, _OFF = "\x1b[31m", "\x1b[0m"
-#: Nodes up to which a picture names each.
-_NAMED = 32
+#: Points that should lie between nodes, and the inches up to which a panel grows for them.
+_WANTED, _MOST_INCHES = 13.0, 5.5
+#: Points of the smallest letters that are drawn.
+_SMALLEST = 4.0
 
 
 def draw_nodes(labels: Sequence[str], marked: Collection[int], width: int = 16) -> str:
@@ -28,18 +31,6 @@ def draw_nodes(labels: Sequence[str], marked: Collection[int], width: int = 16) 
     return "\n".join(lines)
 
 
-def layout(graph: Graph) -> dict[int, np.ndarray]:
-    """Where nodes stand in a picture, the same each time: planar where that is possible, else by springs."""
-    planar, embedding = nx.check_planarity(graph.networkx)
-    if planar and 3 < graph.nodes <= _NAMED:
-        return nx.combinatorial_embedding_to_pos(embedding)
-    return nx.circular_layout(graph.networkx) if graph.nodes <= _NAMED else _springs(graph)
-
-
-def _springs(graph: Graph) -> dict[int, np.ndarray]:
-    return nx.spring_layout(graph.networkx, seed=0, iterations=50, method="force")
-
-
 def plot_graph(
     axes: Any,
     graph: Graph,
@@ -47,21 +38,40 @@ def plot_graph(
     conflicts: Collection[tuple[int, int]] = (),
     bold: Collection[tuple[int, int]] = (),
 ) -> None:
-    """A graph on matplotlib axes: node colors by number, white below 0, conflicting edges red, bold ones thick."""
-    where = layout(graph)
-    shown = graph.networkx
-    small = graph.nodes <= _NAMED
-    conflicts, bold = set(conflicts), set(bold)
-    rest = [edge for edge in graph.edges if edge not in conflicts and edge not in bold]
-    for edges, color, wide in ((rest, "0.75", 0.6), (sorted(bold), "black", 2.0), (sorted(conflicts), "red", 2.0)):
-        nx.draw_networkx_edges(shown, where, edgelist=edges, edge_color=color, width=wide, ax=axes)
+    """A graph on matplotlib axes: node colors by number, white below 0, conflicting edges red, bold ones thick.
+
+    Nodes are as large as their number allows, with their numbers where these can be read; the figure grows with them.
+    """
     import matplotlib
 
-    palette = matplotlib.colormaps["tab20" if max(colors or [0]) < 20 else "gist_ncar"]
-    most = max(20, *(colors or [0]))
-    filled = ["white" if color < 0 else palette(color / most) for color in colors or [-1] * graph.nodes]
-    look = {"node_color": filled, "edgecolors": "black", "linewidths": 0.5, "node_size": 160 if small else 20}
-    nx.draw_networkx_nodes(shown, where, ax=axes, **look)
-    if small:
-        nx.draw_networkx_labels(shown, where, {node: str(node + 1) for node in shown}, font_size=6, ax=axes)
+    # 1. Room: the points between nodes that are near each other.
+    places = layout(graph)
+    apart = np.linalg.norm(places[:, None] - places, axis=-1) + 9.0 * np.eye(graph.nodes)
+    near = min(0.5, float(np.quantile(apart.min(1), 0.1)))
+    figure, box = axes.figure, axes.get_position()
+    panel = min(box.width * figure.get_figwidth(), box.height * figure.get_figheight())
+    inches = min(_MOST_INCHES, max(panel, _WANTED / 72 / near))
+    figure.set_size_inches(figure.get_size_inches() * inches / panel)
+    node = min(18.0, 0.9 * 72 * inches * near)
+    # 2. Edges, those that matter above the others.
+    shown = graph.networkx
+    conflicts, bold = set(conflicts), set(bold)
+    rest = [edge for edge in graph.edges if edge not in conflicts and edge not in bold]
+    thin = 0.8 if len(graph.edges) <= 3 * graph.nodes else 0.4
+    for edges, color, wide in ((rest, "0.65", thin), (sorted(bold), "black", 2.2), (sorted(conflicts), "red", 2.2)):
+        nx.draw_networkx_edges(shown, places, edgelist=edges, edge_color=color, width=wide, node_size=0, ax=axes)
+    # 3. Nodes and their numbers, dark on light and light on dark.
+    numbers = colors or [-1] * graph.nodes
+    palette = matplotlib.colormaps["tab20" if max(numbers) < 20 else "gist_ncar"]
+    most = max(20, *numbers)
+    filled = ["white" if number < 0 else palette(number / most) for number in numbers]
+    look = {"node_color": filled, "edgecolors": "black", "linewidths": 0.5, "node_size": node**2}
+    nx.draw_networkx_nodes(shown, places, ax=axes, **look)
+    letters = 0.5 * node
+    for at in range(graph.nodes) if letters >= _SMALLEST else ():
+        red, green, blue = (1, 1, 1) if numbers[at] < 0 else filled[at][:3]
+        ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.45 else "white"
+        axes.text(*places[at], str(at + 1), color=ink, fontsize=letters, ha="center", va="center")
+    axes.set_aspect("equal")
+    axes.margins(0.06)
     axes.set_axis_off()

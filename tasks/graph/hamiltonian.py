@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, log
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,9 @@ from constrained_dg.task import Batch, Problem, Symmetric, Task, normalised
 from . import drawing
 from .graph import Graph, reordered
 from .graph_files import Named, located, read_graphs
-from .hamiltonian_rule import EXACT, HamiltonianCycle, best_cycles, shrink, visited
+from .hamiltonian_graphs import GraphPool, generate_graphs, of_short_steps, threshold
+from .hamiltonian_rule import HamiltonianCycle, visited
+from .hamiltonian_search import EXACT
 
 PAD, EOS, FIRST_NODE = 0, 1, 2
 MOST_NODES = 64
@@ -92,76 +94,6 @@ class HamiltonianProblem(Problem):
         return at == 0 and len(passed) == self.graph.nodes >= 3
 
 
-def threshold(nodes: int) -> float:
-    """Edges about which random graphs become Hamiltonian: n (ln n + ln ln n) / 2 (Komlós and Szemerédi, 1983).
-
-    Below 3 nodes, where there is no cycle, that of 3."""
-    nodes = max(3, nodes)
-    return nodes * (log(nodes) + log(log(nodes))) / 2
-
-
-def of_short_steps(joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The Hamiltonian cycle of each graph whose steps are shortest, by the sum of their squares.
-
-    The step from node i to node j is as long as (j - i) mod n; so one direction of a cycle is told from the other too.
-
-    Args:
-        joined: (B, n, n) bool, n up to `EXACT`.
-
-    Returns:
-        (B, n) int64 successors, nodes from 0, and (B) bool, False where there is no cycle.
-    """
-    nodes = np.arange(joined.shape[1])
-    steps = (nodes - nodes[:, None]) % len(nodes)
-    cycles = np.zeros(joined.shape[:2], np.int64)
-    found = best_cycles(np.where(joined, -(steps.astype(float) ** 2), -np.inf), cycles)
-    return cycles, found
-
-
-@dataclass(frozen=True)
-class _Graphs:
-    """Generated graphs of one size.
-
-    Attributes:
-        joined: (M, n, n) bool.
-        fingerprints: (M) int64.
-    """
-
-    joined: np.ndarray
-    fingerprints: np.ndarray
-
-
-def _generate(
-    nodes: int, count: int, most: float, hamiltonian: bool, held_out: bool, generator: np.random.Generator
-) -> _Graphs:
-    """Random graphs G(n, m) (Erdős and Rényi 1959) that are Hamiltonian or not, on one side of the split.
-
-    The number of edges is uniform from the threshold to `most` times that; graphs are drawn with it until one fits.
-    No cycle is planted, which would make some graphs more likely than others.
-    """
-    one, other = np.triu_indices(nodes, 1)
-    low = ceil(threshold(nodes))
-    edges = generator.integers(low, int(most * threshold(nodes)) + 1, count)
-    made = _Graphs(np.zeros((count, nodes, nodes), bool), np.zeros(count, np.int64))
-    wanted = np.arange(count)
-    while len(wanted):
-        keys = generator.random((len(wanted), len(one)))
-        joined = np.zeros((len(wanted), nodes, nodes), bool)
-        joined[:, one, other] = joined[:, other, one] = keys.argsort(1).argsort(1) < edges[wanted, None]
-        # Most graphs without a cycle are refuted by propagation, which is a hundred times as fast.
-        left = joined.copy()
-        shrink(left)
-        found = left.any((1, 2))
-        found[found] = of_short_steps(joined[found])[1]
-        fits = (found == hamiltonian).nonzero()[0]
-        graphs = [Graph.of_adjacency(each) for each in joined[fits]]
-        side = np.array([graph.held_out == held_out for graph in graphs], bool)
-        made.joined[wanted[fits[side]]] = joined[fits[side]]
-        made.fingerprints[wanted[fits[side]]] = np.array([graph.fingerprint for graph in graphs], np.int64)[side]
-        wanted = np.delete(wanted, fits[side])
-    return made
-
-
 class Hamiltonian(Task):
     """Graphs of 1 to 64 nodes; trained on random ones about the density at which half of them are Hamiltonian.
 
@@ -195,14 +127,14 @@ class Hamiltonian(Task):
         check(is_count(seed), f"seed={seed!r}", "use an integer that is not negative")
         self.sizes = normalised(shares, "sizes")
         self.graphs, self.seed = graphs, seed
-        self._pools: dict[int, _Graphs] = {}
+        self._pools: dict[int, GraphPool] = {}
 
-    def training_graphs(self, nodes: int) -> _Graphs:
+    def training_graphs(self, nodes: int) -> GraphPool:
         """The training graphs of a size, made on first use; a pure function of the seed."""
         if nodes not in self._pools:
             generator = np.random.default_rng((self.seed, nodes))
             count = ceil(self.graphs * self.sizes[nodes])
-            self._pools[nodes] = _generate(nodes, count, TRAINED, True, False, generator)
+            self._pools[nodes] = generate_graphs(nodes, count, TRAINED, True, False, generator)
         return self._pools[nodes]
 
     def train_batch(self, step: int, batch_size: int, rank: int = 0) -> Batch:
@@ -225,7 +157,7 @@ class Hamiltonian(Task):
         for nodes in self.sizes:
             for hamiltonian in (True, False):
                 generator = np.random.default_rng((seed, nodes, hamiltonian))
-                made = _generate(nodes, per_tier, HELD_OUT, hamiltonian, True, generator)
+                made = generate_graphs(nodes, per_tier, HELD_OUT, hamiltonian, True, generator)
                 problems += [HamiltonianProblem.of(Graph.of_adjacency(each), hamiltonian) for each in made.joined]
         return problems
 
@@ -290,11 +222,12 @@ class Hamiltonian(Task):
         return HamiltonianProblem.of(Graph.of_any(graph))
 
     def decode(self, problem: HamiltonianProblem, answer: IntTensor) -> str:
-        """The nodes as they are visited, from 1; what is no cycle as successors: "no cycle: 1>4 2>7 ..."."""
+        """The nodes as they are visited, from 1; an answer that is not a cycle through all as successors: "unfinished:
+        1>4 2>7 ..."."""
         successors = [token - FIRST_NODE for token in answer.tolist()]
         if problem.is_cycle(successors):
             return " ".join(str(node + 1) for node in visited(successors))
-        return f"no cycle: {' '.join(_steps(successors))}"
+        return f"unfinished: {' '.join(_steps(successors))}"
 
     def measure(self, outcomes: Sequence[Outcome], model: Any = None) -> dict[str, dict[str, Any]]:
         """Shares, where it is known whether there is a cycle (see `HamiltonianProblem.truth`).
@@ -319,8 +252,9 @@ class Hamiltonian(Task):
         if answer is None:
             return head
         marked = set() if violations is None else set(violations.nonzero().flatten().tolist())
-        steps = _steps([token - FIRST_NODE for token in answer.tolist()])
-        return f"{head}\n{drawing.draw_nodes(steps, marked)}\n{self.decode(problem, answer)}"
+        successors = [token - FIRST_NODE for token in answer.tolist()]
+        last = self.decode(problem, answer) if problem.is_cycle(successors) else "not yet a cycle through all nodes"
+        return f"{head}\n{drawing.draw_nodes(_steps(successors), marked)}\n{last}"
 
     def plot(
         self,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from constrained_dg.errors import check
+from constrained_dg.errors import InputError, check
 from constrained_dg.task import Problem
 
 PAD, EOS, BLANK = 0, 1, 2
@@ -103,10 +103,10 @@ def from_text(text: str) -> tuple[int, ...]:
     """
     size = size_of(len(text))
     values = _VALUES | {"0": size if zero_is_symbol(text) else 0}
-    cells = tuple(values.get(symbol, -1) for symbol in text)
-    for symbol, cell in zip(text, cells, strict=True):
-        legal = f"1-{size}" if size < 16 else "1-9 and A-G"
-        check(0 <= cell <= size, f"symbol {symbol!r} in a {size}x{size} puzzle", f"use {legal}, and 0 or . for a blank")
+    cells = tuple([values.get(symbol, size + 1) for symbol in text])
+    if max(cells) > size:
+        symbol, legal = text[cells.index(max(cells))], f"1-{size}" if size < 16 else "1-9 and A-G"
+        raise InputError(f"symbol {symbol!r} in a {size}x{size} puzzle", f"use {legal}, and 0 or . for a blank")
     return cells
 
 

@@ -18,6 +18,7 @@ _BOX = {chr(code) for code in range(0x2500, 0x2580)}
 _VERTICAL = set("|¦│┃║╎╏┆┇┊┋╽╿╷╹")
 _HORIZONTAL = set("-=─━═╌╍┄┅┈┉╼╾")
 _CORNERS = set("+*.:'") | _BOX
+_SPACES = str.maketrans(dict.fromkeys(_VERTICAL, " "))
 
 Line = tuple[int, str]
 
@@ -72,7 +73,7 @@ def _row(line: str) -> str:
     line = line.partition("#")[0]
     if set(line) & _HORIZONTAL and all(mark.isspace() or mark in _HORIZONTAL | _VERTICAL | _CORNERS for mark in line):
         return ""
-    cells = "".join(" " if mark in _VERTICAL else mark for mark in line).split()
+    cells = line.translate(_SPACES).split()
     # A whole grid on one line keeps its box lines as words: ------+-------+------
     cells = [cell for cell in cells if "+" not in cell or not set(cell) <= _HORIZONTAL | {"+"}]
     sizes = {len(cell) for cell in cells}

@@ -108,6 +108,7 @@ class Text(Task):
     needs_tokenizer = True
     compares = True
     samplers = ("plain",)
+    tokenizer: Tokenizer
 
     def __init__(self, data: str | None = None, prompt_length: int = 1024, canvases: int = 4, seed: int = 0) -> None:
         for key, value in (("prompt_length", prompt_length), ("canvases", canvases)):

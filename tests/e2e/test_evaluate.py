@@ -393,7 +393,12 @@ def test_signals(trained, tmp_path, monkeypatch, capsys, sign, code, line):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(evaluate, "solve", signalled)
-    assert main(monkeypatch, f"run={trained}", "limit=1") == code
+    # A shell starts what runs in the background without it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main(monkeypatch, f"run={trained}", "limit=1") == code
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == f"{line}\n" and os.listdir(tmp_path) == []
 
 

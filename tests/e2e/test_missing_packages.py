@@ -24,7 +24,7 @@ answer = constrained_dg.generate(
 )
 print(answer.status[0])
 """
-RARE = ("wandb", "lightning", "Bio", "matplotlib", "greenery", "rich", "networkx", "hydra", "omegaconf", "tokenizers")
+RARE = ("wandb", "lightning", "Bio", "matplotlib", "rich", "networkx", "hydra", "omegaconf", "tokenizers")
 RARE += ("transformers", "pytorch_lightning")
 
 

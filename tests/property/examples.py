@@ -5,3 +5,5 @@ import os
 from hypothesis import settings
 
 many = settings(max_examples=int(os.environ.get("EXAMPLES", "200")), deadline=None)
+#: For examples that cost some hundredths of a second each.
+fewer = settings(many, max_examples=int(os.environ.get("EXAMPLES", "200")) // 5)

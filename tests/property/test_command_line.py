@@ -140,7 +140,7 @@ REFUSED = {
     "samplers=" + "[" * 3000 + "]" * 3000: "too deeply",
     "samplers=plain": "give a list of names",
     "samplers=[plian]": "did you mean plain",
-    "sampler=plain": "did you mean samplers",
+    "sampler=plain": "use samplers=[NAME]",
     "data=" + "x" * 300: "",
     "out=" + "x" * 300: "File name too long",
     "data=fifo": "not a regular file",

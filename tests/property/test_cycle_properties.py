@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from constrained_dg.constraints import Constraint, complete
-from tasks.graph.hamiltonian_rule import HamiltonianCycle, best_cycles, shrink, visited
+from tasks.graph.hamiltonian_rule import HamiltonianCycle, visited
+from tasks.graph.hamiltonian_search import best_cycles, shrink
 from tests.property.examples import many
 
 #: Tokens before node 1 and after the last node, so that some tokens name no node.

@@ -17,7 +17,7 @@ from constrained_dg.constraints import complete
 from constrained_dg.evaluation import solve
 from constrained_dg.model import Backbone, preset
 from constrained_dg.task import Batch, Task
-from tasks.graph import Coloring, GenerateGraphs, Hamiltonian, coloring, hamiltonian
+from tasks.graph import Coloring, GenerateGraphs, Hamiltonian, coloring, coloring_rule, hamiltonian
 from tasks.graph.coloring import ColoringProblem
 from tasks.graph.families import Family
 from tasks.graph.generate import GenerateProblem, make_graph
@@ -106,7 +106,7 @@ def answers_near(task: Task, problem, batch: Batch, draws: np.random.Generator) 
 @pytest.fixture(scope="module", autouse=True)
 def _short_repair():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coloring.ProperColoring, "MOVES", 1000)
+        patch.setattr(coloring_rule.ProperColoring, "MOVES", 1000)
         yield
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from constrained_dg.constraints import complete
 from tasks.graph import tabu
-from tasks.graph.coloring import FIRST_COLOR, VOCAB_SIZE, ProperColoring
+from tasks.graph.coloring import FIRST_COLOR, VOCAB_SIZE
+from tasks.graph.coloring_rule import ProperColoring
 from tasks.graph.graph import Graph
 from tests.property.examples import many
 

@@ -135,6 +135,19 @@ def test_flags_may_stand_anywhere(run):
     assert run("--cfg", "job", "shape=round")[:2] == ([], 0)
 
 
+def test_further_processes_of_a_sweep_get_the_command_of_their_run(run, tmp_path):
+    seen = []
+    (tmp_path / "mine").mkdir()
+    flags = ["-m", "--config-dir", str(tmp_path / "mine")]
+    _, code, _ = run("shape=round", *flags, "needed=1,2", "path=a=b, 'c'", body=lambda cfg: seen.append(sys.argv[:]))
+    assert code == 0
+    for number, argv in enumerate(seen, 1):
+        assert argv[0] == "script.py" and f"needed={number}" in argv and "-m" not in argv
+        again, code, _ = run(*argv[1:])
+        assert code == 0 and (again[0]["needed"], again[0]["path"]) == (number, "a=b, 'c'")
+    assert len(seen) == 2
+
+
 def test_another_tasks_package_is_refused(run, tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "ROOT", tmp_path)
     got, code, err = run("shape=round", "needed=1")

@@ -1,7 +1,18 @@
 import pytest
 import torch
 
-from constrained_dg.constraints import All, AllDifferent, Pinned, candidates_of, contradictory, listing
+from constrained_dg.constraints import (
+    All,
+    AllDifferent,
+    Constraint,
+    Count,
+    DifferentAcross,
+    Pinned,
+    Sum,
+    candidates_of,
+    contradictory,
+    listing,
+)
 from constrained_dg.errors import InputError
 from tests.fakes import GRIDS, VOCAB, sudoku4
 
@@ -129,3 +140,42 @@ GROUP = torch.tensor([[0, 1]])
 def test_bad_input_is_named(build, words):
     with pytest.raises(InputError, match=words):
         build()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: DifferentAcross(torch.tensor([[0, 1]]), (1, 2), 4, 3),
+        lambda: AllDifferent(torch.tensor([[0, 1], [1, 2], [0, 2]]), list("abc"), (0, 2), 3, 3),
+        lambda: AllDifferent(torch.tensor([[0, 1], [1, 2], [2, 3], [3, 4], [4, 0]]), list("abcde"), (0, 2), 5, 2),
+        lambda: AllDifferent(torch.tensor([[a, b] for b in range(4) for a in range(b)]), list("abcdef"), (0, 3), 4, 3),
+    ],
+)
+def test_what_no_answer_can_satisfy_is_refused_when_it_is_made(build):
+    with pytest.raises(InputError, match="permit"):
+        build()
+
+
+def test_a_rule_over_few_positions_is_swept_there_alone():
+    """Cages that share no position stay apart; those on the same cells, and small ones that touch, are joined."""
+    cages = [Sum(torch.arange(10), 5, 20, 81, positions=range(at, at + 3)) for at in range(0, 81, 3)]
+    rule = All([*cages, Count([9], 0, 1, 81, 10, positions=range(3))])
+    assert [product.active.tolist() for product in rule._plan.products] == [[a, a + 1, a + 2] for a in range(0, 81, 3)]
+    assert rule.has_most_likely and rule.strength == "27 products of automata, counts and sums, each exact"
+    touching = All([Count([0], 1, 1, 4, 3, positions=at) for at in ([0, 1], [2, 3], [1, 2])])
+    assert [product.active.tolist() for product in touching._plan.products] == [[0, 1, 2, 3]]
+
+
+def test_strength_says_what_a_rule_knows():
+    class Own(Constraint):
+        """No claim of its own."""
+
+        length, num_classes = 2, 2
+
+        def is_satisfied(self, answer):
+            return answer[:, 0] == 0
+
+        def allowed(self, answer, known, span):
+            return super().allowed(answer, known, span)
+
+    assert "rules out only" not in Own.strength and "see `allowed`" in Own.strength

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import fields
 from itertools import pairwise
@@ -19,8 +18,10 @@ from constrained_dg.evaluation import Outcome, solve
 from constrained_dg.model import Backbone, preset
 from constrained_dg.sampling.base import Status
 from tasks.graph.graph import Graph
-from tasks.graph.hamiltonian import FIRST_NODE, RELATIONS, Hamiltonian, HamiltonianProblem, of_short_steps, threshold
-from tasks.graph.hamiltonian_rule import EXACT, HamiltonianCycle, best_cycles
+from tasks.graph.hamiltonian import FIRST_NODE, RELATIONS, Hamiltonian, HamiltonianProblem
+from tasks.graph.hamiltonian_graphs import of_short_steps, threshold
+from tasks.graph.hamiltonian_rule import HamiltonianCycle
+from tasks.graph.hamiltonian_search import EXACT
 
 DEV = ROOT.parent / "shared" / "data" / "graph" / "hcp14_dev.tsv.gz"
 SQUARE = Graph.of(4, [(0, 1), (1, 2), (2, 3), (0, 3)])
@@ -223,8 +224,8 @@ def test_answers_are_written_as_visited_and_what_is_none_differently(task):
     problem = task.parse(SQUARE.graph6)
     for way in (tokens(2, 3, 4, 1), tokens(4, 1, 2, 3)):
         assert task.decode(problem, way) == "1 2 3 4"
-    assert task.decode(problem, tokens(2, 3, 1, 1)) == "no cycle: 1>2 2>3 3>1 4>1"
-    assert task.decode(problem, torch.tensor([0, 1, 6, 3])) == "no cycle: 1>? 2>? 3>? 4>2"
+    assert task.decode(problem, tokens(2, 3, 1, 1)) == "unfinished: 1>2 2>3 3>1 4>1"
+    assert task.decode(problem, torch.tensor([0, 1, 6, 3])) == "unfinished: 1>? 2>? 3>? 4>2"
 
 
 def test_sentences():
@@ -290,17 +291,6 @@ def test_search_decides_famous_graphs(task, graph, hamiltonian):
         assert problem.truth == hamiltonian
 
 
-def test_the_best_cycle_of_14_nodes_takes_far_less_than_50_ms():
-    generator = np.random.default_rng(0)
-    joined = np.stack([graph_of(nx.gnm_random_graph(14, 44, seed=seed)).adjacency for seed in range(8)])
-    scores = np.where(joined, generator.random(joined.shape), -np.inf)
-    cycles = np.zeros((8, 14), np.int64)
-    best_cycles(scores[:1], cycles[:1])  # compiled
-    begun = time.perf_counter()
-    best_cycles(scores, cycles)
-    assert (time.perf_counter() - begun) / 8 < 0.05
-
-
 def test_symmetric_problems_are_the_same_graphs(task):
     batch = task.train_batch(0, 8)
     n = batch.answer.shape[1]
@@ -352,7 +342,11 @@ def test_drawing_marks_what_is_broken(task):
     violations = task.constraint([problem]).violations(answer[None])[0]
     assert violations.tolist() == [False, False, True, True]
     text = task.draw(problem, answer, violations)
-    assert text.count("\x1b[31m") == 2 and "\x1b[31m3>4!\x1b[0m" in text and text.endswith("no cycle: 1>2 2>1 3>4 4>3")
+    assert (
+        text.count("\x1b[31m") == 2
+        and "\x1b[31m3>4!\x1b[0m" in text
+        and text.endswith("not yet a cycle through all nodes")
+    )
     assert task.draw(problem, tokens(2, 3, 4, 1), torch.zeros(4, dtype=torch.bool)).endswith("1 2 3 4")
 
 
@@ -370,7 +364,7 @@ def test_pictures_show_the_cycle_and_what_is_broken(task):
         lines = [each for each in axes.collections if hasattr(each, "get_segments")]
         return {tuple(each.get_color()[0][:3].tolist()): len(each.get_segments()) for each in lines}
 
-    grey, black, red = (0.75,) * 3, (0.0,) * 3, (1.0, 0.0, 0.0)
+    grey, black, red = (0.65,) * 3, (0.0,) * 3, (1.0, 0.0, 0.0)
     assert edges(None) == {grey: 4}
     assert edges(tokens(2, 3, 4, 1)) == {black: 4}
     broken = tokens(2, 4, 4, 1)

@@ -13,7 +13,7 @@ from constrained_dg.errors import InputError
 from constrained_dg.sampling import Completer, Diffusion, Guide, Status, Violations, generate
 from tests.fakes import VOCAB, Fake
 
-VALIDITY = Diffusion("validity", Guide(True, True), renoise=Violations(), judge_stop=True, max_passes=4)
+VALIDITY = Diffusion("validity", Guide(True), renoise=Violations(), judge_stop=True, max_passes=4)
 PROMPT = torch.zeros(2, 3, dtype=torch.int64)
 LENGTH = 6
 

@@ -53,12 +53,9 @@ def test_keys_that_do_not_go_together_are_named(model: dict, named: str) -> None
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"loops": 10**7}, "model.loops"),
-        ({"loops": 5000, "causal_loops": 5000}, "model.loops"),
-        ({"num_hidden_layers": 10**9}, "num_hidden_layers"),
-        ({"hidden_size": 10**9}, "GiB"),
-        ({"num_experts": 10**9}, "GiB"),
-        ({"hidden_size": 2**62}, "cannot be built"),
+        ({"loops": 1000, "num_hidden_layers": 1000}, "model.loops"),
+        ({"hidden_size": 2**20, "num_experts": 2**12}, "GiB"),
+        ({"vocab_size": 2**24, "hidden_size": 2**18}, "GiB"),
     ],
 )
 def test_a_model_too_large_is_refused_before_it_is_built(changes: dict, named: str) -> None:
@@ -93,12 +90,11 @@ def test_time_left_leaves_out_what_was_compiled(monkeypatch, caplog) -> None:
     monkeypatch.setattr(training_progress, "time", SimpleNamespace(monotonic=lambda: now.time))
     monkeypatch.setattr(training_progress, "_graphs", lambda: now.graphs)
     caplog.set_level(logging.INFO)
-    shown, solve_rate = TrainingProgress(compiled=True, seconds=10.0), SlowEvery()
+    solve_rate = SlowEvery()
     solve_rate.every, solve_rate.seconds = 5, 30.0
+    shown = TrainingProgress(True, solve_rate, seconds=10.0)
     module = SimpleNamespace(optimisation=OPTIMISATION)
-    trainer = SimpleNamespace(
-        is_global_zero=True, max_steps=20, global_step=0, world_size=1, callback_metrics={}, callbacks=[solve_rate]
-    )
+    trainer = SimpleNamespace(is_global_zero=True, max_steps=20, global_step=0, world_size=1, callback_metrics={})
     shown.setup(trainer, module, "fit")
     for step in range(10):
         shown.on_train_batch_start(trainer, module)

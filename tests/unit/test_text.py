@@ -357,7 +357,7 @@ def test_text_stays_on_one_line_in_a_table_and_whole_in_a_terminal(task: Text) -
     assert isinstance(task.decode(pair, garbage), str)
 
 
-@pytest.mark.parametrize("name", ["validity", "guaranteed", "search", "candidates", "allowed_noise", "symmetry"])
+@pytest.mark.parametrize("name", ["validity", "guaranteed", "search", "candidates", "symmetry"])
 def test_samplers_that_read_rules_are_refused(name: str, task: Text) -> None:
     with pytest.raises(InputError, match=f"{name!r} reads the rules"):
         solve(None, task, load_sampler(name), task.held_out(1, 0), batch_size=1, seed=0)

@@ -10,15 +10,11 @@ from constrained_dg.cli import ROOT, load_sampler
 from constrained_dg.errors import InputError
 from constrained_dg.evaluation import solve
 from constrained_dg.sampling import (
-    AllowedToken,
     Candidates,
-    Change,
     Completer,
-    Confidence,
     Diffusion,
-    FixedCount,
+    EntropyBound,
     Guide,
-    Margin,
     Restarts,
     Status,
     Symmetry,
@@ -27,7 +23,7 @@ from constrained_dg.sampling import (
 from tasks.sudoku import Sudoku
 from tests.fakes import VOCAB, Anything, Fake, Restless, sudoku_batch
 
-EAGER = Diffusion("eager", Guide(True, True), renoise=Violations(), judge_stop=True, max_passes=2)
+EAGER = Diffusion("eager", Guide(True), renoise=Violations(), judge_stop=True, max_passes=2)
 CLUES = torch.rand(6, 16, generator=torch.Generator().manual_seed(4)) < 0.45
 
 
@@ -109,7 +105,7 @@ def test_the_search_comes_after_all_attempts_and_proves_what_it_must():
     sampler = Restarts("guaranteed", EAGER, attempts=2, complete=Completer())
     answer = sampler.run(Fake(), batch, rules, 1)
     assert answer.status == [Status.SOLVED] * 2 and answer.search_nodes.min() > 0 and answer.passes.tolist() == [4, 4]
-    assert answer.distribution is None
+    assert answer.class_log_probs is None
     bounded = replace(sampler, complete=Completer(node_budget=0)).run(Fake(), batch, rules, 1)
     assert bounded.status == [Status.UNSOLVED] * 2
 
@@ -170,14 +166,11 @@ def test_seeds_of_ones_own():
         (lambda: Restarts("r", replace(EAGER, complete=Completer())), "each attempt of 'r' would search"),
         (lambda: Restarts("r", Candidates("c", EAGER)), "give a diffusion sampler"),
         (lambda: Candidates("c", EAGER, 0), "candidates is 0"),
-        (lambda: Confidence(0.0), "confidence threshold is 0.0"),
-        (lambda: Margin(1.5), "margin threshold is 1.5"),
-        (lambda: FixedCount(0), "count is 0"),
-        (lambda: FixedCount(3, by="luck"), "by is 'luck'"),
-        (lambda: Change(0.0), "threshold is 0.0"),
-        (lambda: Diffusion(noise=3), "noise is 3"),
         (lambda: Symmetry("s", EAGER).run(Fake(), *sudoku_batch([0], CLUES[:1])), "was given no symmetries"),
-        (lambda: Diffusion(noise=AllowedToken()).run(Fake(), sudoku_batch([0], CLUES[:1])[0], attempts=2), "unknown"),
+        (lambda: Diffusion().run(Fake(), sudoku_batch([0], CLUES[:1])[0], attempts=2), "unknown"),
+        (lambda: Diffusion(accept=lambda *_: None), "accept is <function"),
+        (lambda: Diffusion(complete=7), "complete is 7"),
+        (lambda: EntropyBound("x"), "entropy bound is 'x'"),
     ],
 )
 def test_bad_input_is_named(build, words):

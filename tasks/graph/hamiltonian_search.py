@@ -1,0 +1,200 @@
+"""Search for Hamiltonian cycles: the best one by dynamic programming over sets of nodes, and propagation.
+
+The best of all cycles is found over all sets of nodes on the way (Held and Karp, 1962; Bellman, 1962), which is exact
+and takes memory and time that double with each node.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from constrained_dg.numba_jit import compiled
+
+#: Nodes up to which `best_cycles` is used: 4 MB and milliseconds a graph.
+EXACT = 16
+
+
+@compiled
+def best_cycles(scores, cycles):
+    """The Hamiltonian cycle of the highest sum of scores in each row; of equals, one that depends on the row alone.
+
+    A graph of 14 nodes and 30 edges takes 0.9 ms, the complete graph of 16 nodes 40 ms (one AMD EPYC core, busy).
+
+    Args:
+        scores: (B, n, n) float64, of going from node i to node j; -inf where that may not be. 3 <= n <= EXACT.
+        cycles: (B, n) int64, receives the successor of each node; left as it is where there is no cycle.
+
+    Returns:
+        (B) bool, whether there is a cycle.
+    """
+    rows, n, _ = scores.shape
+    others = n - 1
+    whole = (1 << others) - 1
+    best = np.empty((whole + 1, others))
+    before = np.empty((whole + 1, others), np.int8)
+    found = np.zeros(rows, np.bool_)
+    for row in range(rows):
+        best[:] = -np.inf
+        for node in range(others):
+            best[1 << node, node] = scores[row, others, node]
+        for visited in range(1, whole + 1):
+            for node in range(others):
+                score = best[visited, node]
+                if score == -np.inf:
+                    continue
+                for other in range(others):
+                    if visited >> other & 1 == 0:
+                        longer = score + scores[row, node, other]
+                        if longer > best[visited | 1 << other, other]:
+                            best[visited | 1 << other, other] = longer
+                            before[visited | 1 << other, other] = node
+        highest, last = -np.inf, -1
+        for node in range(others):
+            if best[whole, node] + scores[row, node, others] > highest:
+                highest, last = best[whole, node] + scores[row, node, others], node
+        if last < 0:
+            continue
+        found[row] = True
+        cycles[row, last] = others
+        visited = whole
+        while visited != 1 << last:
+            previous = before[visited, last]
+            cycles[row, previous] = last
+            visited ^= 1 << last
+            last = previous
+        cycles[row, others] = last
+    return found
+
+
+@compiled
+def shrink(may):
+    """Rule out successors that no Hamiltonian cycle among them has, in place; a row refuted becomes False all over.
+
+    To a fixed point, on (B, n, n) bool with 3 <= n <= 64: a decided successor is nobody else's; a node with one
+    predecessor left has it; of a node with two edges left, in either direction, both are used; of a node with two used
+    edges no other is; and used edges close no cycle before all nodes are on it. Then there must be a successor for each
+    node, all different (a matching), and what is left must hang together, also without any one node.
+    """
+    for sets in may:
+        alive, changed = True, True
+        while alive and changed:
+            alive, changed = _sweep(sets)
+        if not (alive and _assignable(sets) and _holds_together(sets)):
+            sets[:] = False
+
+
+@compiled
+def _sweep(may):
+    """Each rule of `shrink` once, on (n, n) bool -> (not refuted, changed)."""
+    n = len(may)
+    before = may.sum()
+    used = np.zeros((n, n), np.bool_)
+    for node in range(n):
+        may[node, node] = False
+        if may[node].sum() == 1:
+            after = may[node].argmax()
+            may[:, after] = False
+            may[node, after] = True
+            may[after, node] = False
+            used[node, after] = used[after, node] = True
+        if may[:, node].sum() == 1:
+            previous = may[:, node].argmax()
+            may[previous] = False
+            may[previous, node] = True
+            may[node, previous] = False
+            used[node, previous] = used[previous, node] = True
+        if not (may[node].any() and may[:, node].any()):
+            return False, True
+    for node in range(n):
+        edges = may[node] | may[:, node]
+        if edges.sum() < 2:
+            return False, True
+        if edges.sum() == 2:
+            for other in range(n):
+                if edges[other]:
+                    used[node, other] = used[other, node] = True
+    for node in range(n):
+        ends = used[node].sum()
+        if ends > 2:
+            return False, True
+        if ends == 2:
+            for other in range(n):
+                if not used[node, other]:
+                    may[node, other] = may[other, node] = False
+    for start in range(n):
+        end, nodes, closed = _along(used, start)
+        if closed and nodes < n:
+            return False, True
+        if 2 < nodes < n:
+            may[start, end] = may[end, start] = False
+    return True, may.sum() != before
+
+
+@compiled
+def _along(used, start):
+    """Along used edges, at most two at each node -> (the last node, nodes on the way, whether they lead back)."""
+    previous, at, nodes = -1, start, 1
+    while True:
+        after = -1
+        for other in range(len(used)):
+            if used[at, other] and other != previous:
+                after = other
+        if after < 0 or after == start:
+            return at, nodes, after == start
+        previous, at, nodes = at, after, nodes + 1
+
+
+@compiled
+def _assignable(may):
+    """Whether all nodes can have different successors among (n, n), by augmenting paths (Kuhn, 1955)."""
+    n = len(may)
+    holder = np.full(n, -1)  # whose successor a node is
+    held = np.full(n, -1)
+    queue = np.empty(n, np.int64)
+    for node in range(n):
+        reached_from = np.full(n, -1)
+        queue[0], done, waiting, free = node, 0, 1, -1
+        while done < waiting and free < 0:
+            at = queue[done]
+            done += 1
+            for other in range(n):
+                if may[at, other] and reached_from[other] < 0:
+                    reached_from[other] = at
+                    if holder[other] < 0:
+                        free = other
+                        break
+                    queue[waiting] = holder[other]
+                    waiting += 1
+        if free < 0:
+            return False
+        while free >= 0:  # each on the way takes the next and leaves its own
+            at = reached_from[free]
+            holder[free] = at
+            free, held[at] = held[at], free
+    return True
+
+
+@compiled
+def _holds_together(may):
+    """Whether the edges left (n, n), in either direction, join all nodes, also without any one of them."""
+    n = len(may)
+    around = np.zeros(n, np.uint64)
+    one = np.uint64(1)
+    for node in range(n):
+        for other in range(n):
+            if may[node, other] or may[other, node]:
+                around[node] |= one << np.uint64(other)
+    whole = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - n)
+    for without in range(n):
+        wanted = whole & ~(one << np.uint64(without))
+        reached = one << np.uint64(1 if without == 0 else 0)
+        done = np.uint64(0)
+        while reached != done:
+            new = reached & ~done
+            done = reached
+            for node in range(n):
+                if new >> np.uint64(node) & one:
+                    reached |= around[node] & wanted
+        if reached != wanted:
+            return False
+    return True
