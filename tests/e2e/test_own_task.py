@@ -1,4 +1,4 @@
-"""The README's task of one's own: its one file and one yaml train and are evaluated as it says."""
+"""The task of one's own of docs/tasks.md: its one file and one yaml train and are evaluated as it says."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from constrained_dg.errors import InputError
 from constrained_dg.runs import build
 from constrained_dg.task import Task
 
-SECTION = (ROOT / "README.md").read_text().partition("## A task of your own\n")[2].partition("\n## ")[0]
+SECTION = (ROOT / "docs" / "tasks.md").read_text().partition("## A task of your own\n")[2].partition("\n## ")[0]
 #: Few steps and passes: what is learned is not asked for here.
 TINY = ["debug=steps", "optimisation.steps=3", "validate.every=100", "report_per_tier=1", "sampler.max_passes=2"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of the README, where it says."""
+    """The files of the page, where it says."""
     here = tmp_path_factory.mktemp("own")
     [code] = re.findall(r"```python\n(.*?)```", SECTION, flags=re.DOTALL)
     [choice] = re.findall(r"```yaml\n(.*?)```", SECTION, flags=re.DOTALL)
@@ -50,7 +50,7 @@ def my_tasks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def command(script: str) -> list[str]:
-    """The first command of the README with this script, after `python`."""
+    """The first command of the page with this script, after `python`."""
     return shlex.split(re.findall(rf"^    python ({script}\.py .*)$", SECTION, flags=re.MULTILINE)[0])
 
 
@@ -69,7 +69,7 @@ def renamed(symbols: str) -> tuple[int, ...]:
 
 @pytest.fixture(scope="module")
 def run(folder: Path) -> Path:
-    """The run folder that the README's command leaves."""
+    """The run folder that the command of the page leaves."""
     script, *options = command("train")
     done = subprocess.run(
         [sys.executable, str(ROOT / script), *options, *TINY],
