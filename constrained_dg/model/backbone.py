@@ -49,7 +49,7 @@ class Backbone(nn.Module):
         vocab_size: V.
         canvas_length: longest canvas, in tokens.
         max_context: most tokens of prompt and answer together.
-        eos_token_ids, pad_token_id, image_token_ids: tokens that end an answer, follow its end, and stand for images;
+        eos_token_ids, pad_token_id, image_token_ids: tokens that end an answer, follow its end, and mark images;
             `load_pretrained` sets them.
         origin: the released checkpoint it was loaded from, or None.
         routing: filled by every pass while it is set; training sets it for one step.
@@ -222,7 +222,7 @@ class Backbone(nn.Module):
         """From now on compile the canvas pass (torch.compile) wherever no gradient is needed; returns the model.
 
         Rows and context are dynamic: a generation compiles a handful of graphs (below and beyond the window, one row
-        and several), whatever its length. The canvas length is not; each one compiles its own. The stack gets `mode`.
+        and several), for any length. Each canvas length is compiled separately. The stack gets `mode`.
         The head is always compiled without CUDA graphs, so that its logits are fresh tensors, which the caller may
         keep while the next pass runs.
         """
