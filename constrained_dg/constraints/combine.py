@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Self
 
 import numpy as np
@@ -200,10 +200,11 @@ class All(Joined):
         products = self._plan.products
         # A sweep reads the whole answer, and gains from what the other parts rule out outside the span.
         wide = slice(0, self.length) if products else span
-        may = candidates_of(self.class_of(answer[:, wide]), known[:, wide], self.num_classes)
+        sets = [candidates_of(self.class_of(answer), known, self.num_classes)] if products else []
         for part, coarser in self._plan.rest:
             of_part = part.allowed(answer, known, wide)
-            may = may & (of_part if coarser is None else of_part[..., coarser])
+            sets.append(of_part if coarser is None else of_part[..., coarser])
+        may = reduce(torch.logical_and, sets)
         for product in products:
             may = product.shrink(may)
         return may[:, span] if products else may

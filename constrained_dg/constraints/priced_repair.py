@@ -15,6 +15,7 @@ import numpy as np
 
 from constrained_dg.constraints.counter import Counter
 from constrained_dg.constraints.product import Product
+from constrained_dg.constraints.running import check_time
 
 #: Best answers sought, and rounds of small moves with their proposals.
 _SWEEPS, _ROUNDS, _PROPOSALS, _JUDGED = 24, 400, 512, 16
@@ -83,6 +84,7 @@ def _attempted(
     price, under, over = np.zeros(len(counters)), np.full(len(counters), -np.inf), np.full(len(counters), np.inf)
     nearest, least = np.zeros(len(at), np.int64), np.inf
     for sweep in range(1, _SWEEPS + 1):
+        check_time()
         # 2. The best answer at these prices, in the sweep's windows or wider.
         scores = log_probs - np.tensordot(price / unit, weights, 1)
         windows = [each.interval(round(rest), round(rest)) for each, rest in zip(product.sums, gap, strict=True)]
@@ -148,6 +150,7 @@ def _moved(
     totals = weights[:, at, current].sum(-1)
     short = missing(totals[:, None]).sum()
     for _ in range(_ROUNDS):
+        check_time()
         if short == 0 and judge(current[None])[0]:
             return current, moves
         # 1. Proposals: one or two positions, and what to write there.

@@ -37,7 +37,7 @@ MOST_COLORS, MOST_NODES = 80, 256
 VOCAB_SIZE = FIRST_COLOR + MOST_COLORS
 #: The relations, in this order. "apart" are nodes that are not joined: those that may share a color.
 RELATIONS = ("joined", "apart", "node", "any")
-#: Nodes of training graphs, filled up to the higher number of each pair with nodes that are none.
+#: Nodes of training graphs, padded to the higher number of each pair.
 SIZES = ((12, 32), (33, 64))
 #: Tiers: the most nodes of each.
 TIERS = (32, 64, 128, MOST_NODES)
@@ -80,7 +80,7 @@ class _Group:
 
     Attributes:
         joined: (M, n, n) bool.
-        colors: (M, n) from 0, and -1 where there is no node.
+        colors: (M, n) from 0, and -1 at padding.
         clique: (M, n) bool.
     """
 
@@ -121,7 +121,7 @@ class Coloring(Task):
     def training_graphs(self) -> dict[tuple[int, int], _Group]:
         """The training graphs by (nodes, colors), made on first use; a pure function of the seed."""
         if not self._pool:
-            made: dict[tuple[int, int], list[tuple[np.ndarray, ...]]] = {}
+            groups: dict[tuple[int, int], list[tuple[np.ndarray, ...]]] = {}
             for graph, k, colors in colored_graphs(
                 np.random.default_rng((self.seed, 0)), self.graphs, SIZES, MOST_COLORS, False
             ):
@@ -129,8 +129,8 @@ class Coloring(Task):
                 size = next(most for _, most in SIZES if graph.nodes <= most)
                 fill = (0, size - graph.nodes)
                 filled = np.pad(graph.adjacency, (fill, fill)), np.pad(colors, fill, constant_values=-1)
-                made.setdefault((size, k), []).append((*filled, np.pad(clique, fill)))
-            columns = {key: zip(*made[key], strict=True) for key in sorted(made)}
+                groups.setdefault((size, k), []).append((*filled, np.pad(clique, fill)))
+            columns = {key: zip(*groups[key], strict=True) for key in sorted(groups)}
             self._pool = {key: _Group(*(np.stack(part) for part in parts)) for key, parts in columns.items()}
         return self._pool
 
@@ -191,8 +191,8 @@ class Coloring(Task):
         for row, problem in enumerate(problems):
             clique = list(problem.clique[:k])
             if problem.solution is not None:
-                held = colors[row, clique]
-                renamed = np.argsort(np.concatenate([held, np.setdiff1d(np.arange(k), held)]))
+                of_clique = colors[row, clique]
+                renamed = np.argsort(np.concatenate([of_clique, np.setdiff1d(np.arange(k), of_clique)]))
                 colors[row] = renamed[colors[row]]
             colors[row, clique], pinned[row, clique] = np.arange(len(clique)), True
         return _batch(joined, colors, pinned, k)
@@ -214,7 +214,7 @@ class Coloring(Task):
         edges = torch.full((len(joined), max(1, int(counts.max())), 2), -1, device=row.device)
         place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
         edges[row, place] = torch.stack([one, other], 1)
-        # Positions that only fill up are pinned to a token that is no color.
+        # Padding is pinned to a token that is not a color.
         real = ~batch.pinned | (batch.answer >= batch.noise[0])
         rule = ProperColoring(edges, batch.noise, nodes, VOCAB_SIZE, show=show, real=real)
         return rule & Pinned(batch.answer, batch.pinned, VOCAB_SIZE, show=show, where=_node)
@@ -222,10 +222,10 @@ class Coloring(Task):
     def symmetric(self, batch: Batch, seeds: IntTensor) -> Symmetric:
         """Each graph with its nodes in a random order, and the colors that its clique does not have renamed."""
         nodes, (low, high) = batch.answer.shape[1], batch.noise
-        # The clique has the first colors; where there is no node something is pinned that is none.
-        held = (batch.pinned & (batch.answer >= low)).sum(1)
+        # The clique has the first colors; padding is pinned too, but not to a color.
+        clique_sizes = (batch.pinned & (batch.answer >= low)).sum(1)
         orders, names = [], []
-        for seed, pinned in zip(seeds.tolist(), held.tolist(), strict=True):
+        for seed, pinned in zip(seeds.tolist(), clique_sizes.tolist(), strict=True):
             generator = np.random.default_rng(seed % 2**63)
             orders.append(generator.permutation(nodes))
             names.append(
@@ -306,13 +306,13 @@ class Coloring(Task):
         if answer is None:
             drawing.plot_graph(axes, problem.graph)
             return
-        held = answer.tolist()
-        conflicts = [(a, b) for a, b in problem.graph.edges if held[a] == held[b] >= FIRST_COLOR]
-        drawing.plot_graph(axes, problem.graph, [token - FIRST_COLOR for token in held], conflicts)
+        tokens = answer.tolist()
+        conflicts = [(a, b) for a, b in problem.graph.edges if tokens[a] == tokens[b] >= FIRST_COLOR]
+        drawing.plot_graph(axes, problem.graph, [token - FIRST_COLOR for token in tokens], conflicts)
 
 
 def show(token: int) -> str:
-    """A token as people write it: a color from 1, or the name of a token that is none."""
+    """A token as people write it: a color from 1, or the name of another token."""
     if token >= FIRST_COLOR:
         return str(token - FIRST_COLOR + 1)
     return ("pad", "end")[token] if token < FIRST_NODE else "node"

@@ -22,9 +22,9 @@ def colored_graphs(
         sizes: each (fewest, most) nodes, equally often.
         most_colors: graphs that need more are left out.
     """
-    made = 0
-    while made < count:
-        fewest, most = sizes[made % len(sizes)]
+    finished = 0
+    while finished < count:
+        fewest, most = sizes[finished % len(sizes)]
         graph = _KINDS[int(generator.integers(len(_KINDS)))](int(generator.integers(fewest, most + 1)), generator)
         if not fewest <= graph.nodes <= most or graph.held_out != held_out or not graph.edges:
             continue
@@ -33,7 +33,7 @@ def colored_graphs(
             colors = tabu.color(graph, k, LABEL_MOVES, seed)
             k += colors is None
         if k <= most_colors:
-            made += 1
+            finished += 1
             yield graph, k, colors
 
 

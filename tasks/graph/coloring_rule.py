@@ -23,7 +23,7 @@ class ProperColoring(DifferentAcross):
     makes at most `MOVES` moves, and is a pure function of its arguments.
 
     Args:
-        real: (1 or B, T) bool, the positions that are nodes; the others only fill up and are not bound.
+        real: (1 or B, T) bool, the positions that are nodes; the others are padding and not bound.
     """
 
     real: BoolTensor

@@ -1,4 +1,4 @@
-"""Families of graphs as rules on their canvas: what must hold, who is to blame, what may still be, and the nearest one.
+"""Families of graphs as rules on their canvas: faults and blame, the pairs left, and the nearest graph.
 
 A family is a few requirements (`requirements`) that all must hold. Each speaks of pairs of nodes; `FamilyRule` puts
 pairs into tokens.
@@ -104,7 +104,7 @@ class Family:
 
     @classmethod
     def like(cls, name: str, graph: Graph) -> Family:
-        """The family of this name with a graph's own numbers, whether or not the graph is of it.
+        """The family of this name with the numbers of a graph, whether or not the graph is of it.
 
         Raises:
             InputError: no graph has these numbers, or it is too large.
@@ -137,10 +137,10 @@ class Family:
         """What must hold, the quickest to judge first."""
         if self.name in ("regular", "degrees"):
             return (Degrees(self.numbers if self.name == "degrees" else (self.numbers[1],) * self.nodes),)
-        own = {"planar": Planar(), "tree": Acyclic()}
+        second = {"planar": Planar(), "tree": Acyclic()}
         if self.name == "connected":
             return (EdgeCount(self.numbers[1]), Connected())
-        return (Connected(), own[self.name] if self.name in own else TwoSided(self.numbers))
+        return (Connected(), second[self.name] if self.name in second else TwoSided(self.numbers))
 
     def holds(self, joined: np.ndarray) -> bool:
         """Whether a graph (n, n) bool is of the family."""
@@ -216,8 +216,8 @@ class FamilyRule(Constraint):
 
     @property
     def strength(self) -> str:
-        told = dict.fromkeys(r.strength for family in self.families for r in family.requirements)
-        return "; ".join(told)
+        sentences = dict.fromkeys(r.strength for family in self.families for r in family.requirements)
+        return "; ".join(sentences)
 
     def _read(self, answer: IntTensor) -> tuple[list[tuple[Family, np.ndarray]], np.ndarray]:
         """Each row's family and graph, and where no pattern stands (B, T)."""
@@ -227,8 +227,10 @@ class FamilyRule(Constraint):
 
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
         rows, foreign = self._read(answer)
-        held = [not bad.any() and family.holds(joined) for (family, joined), bad in zip(rows, foreign, strict=True)]
-        return torch.tensor(held, device=answer.device)
+        satisfied = [
+            not bad.any() and family.holds(joined) for (family, joined), bad in zip(rows, foreign, strict=True)
+        ]
+        return torch.tensor(satisfied, device=answer.device)
 
     def violations(self, answer: IntTensor) -> BoolTensor:
         rows, foreign = self._read(answer)
@@ -242,7 +244,7 @@ class FamilyRule(Constraint):
         rows, foreign = self._read(answer)
         return [
             [sentence for sentence, _ in family.faults(joined)]
-            + [f"position {at + 1} holds token {tokens[at]}, which is no pattern there" for at in np.flatnonzero(bad)]
+            + [f"position {at + 1} holds token {tokens[at]}, not a pattern there" for at in np.flatnonzero(bad)]
             for (family, joined), bad, tokens in zip(rows, foreign, answer.tolist(), strict=True)
         ]
 
@@ -263,7 +265,7 @@ class FamilyRule(Constraint):
         """(B, T, A) -> which pairs may be edges, and which none: (B, n, n) bool twice."""
         bits, _ = self._patterns
         sets = candidates[..., self._window].float()
-        one, zero = (self.coding.matrix_of((sets @ held > 0).numpy()) for held in (bits, 1 - bits))
+        one, zero = (self.coding.matrix_of((sets @ values > 0).numpy()) for values in (bits, 1 - bits))
         return one, zero | np.eye(self.coding.nodes, dtype=bool)
 
     def _tightened(self, candidates: BoolTensor) -> BoolTensor:
@@ -305,15 +307,15 @@ class FamilyRule(Constraint):
         scores = log_probs[:, self._window].masked_fill(~permitted[:, self._window], -torch.inf)[..., None]
         odds = [scores.masked_fill(bits == no, -torch.inf).logsumexp(1) for no in (0, 1)]
         odds = self.coding.matrix_of((odds[0] - odds[1]).double().clamp(-30, 30).nan_to_num(0).numpy()[None])[0]
-        [held], _ = self.coding.from_tokens(draft.numpy()[None])
+        [drafted], _ = self.coding.from_tokens(draft.numpy()[None])
         nodes = self.coding.nodes
         drawn = np.random.default_rng(draft.tolist()).logistic(size=(nodes, nodes))
-        odds = odds + _KEPT * held + np.tril(drawn, -1) + np.tril(drawn, -1).T
+        odds = odds + _KEPT * drafted + np.tril(drawn, -1) + np.tril(drawn, -1).T
         one, zero = self._pairs(candidates[None])
         odds = np.where(one[0], np.where(zero[0], odds, _MUST + odds), -np.inf)
         joined = self.families[0].project(odds)
         found = torch.from_numpy(self.coding.to_tokens(joined[None])[0])
-        moves = int((joined != held).sum()) // 2
+        moves = int((joined != drafted).sum()) // 2
         return (found if bool(candidates.gather(1, found[:, None]).all()) else None), moves
 
     def select(self, rows: IntTensor) -> FamilyRule:

@@ -132,8 +132,8 @@ def rotations(graph: Graph) -> np.ndarray:
 
 def _filled(rows: Sequence[Sequence[int]]) -> np.ndarray:
     table = np.full((len(rows), max(1, *map(len, rows))), -1)
-    for own, row in zip(table, rows, strict=True):
-        own[: len(row)] = row
+    for line, row in zip(table, rows, strict=True):
+        line[: len(row)] = row
     return table
 
 
@@ -233,8 +233,8 @@ class GenerateGraphs(Task):
         problems = []
         for name, nodes in self.mix:
             draws = np.random.default_rng((seed, FAMILIES.index(name), nodes, 1))
-            made = _graphs(name, nodes, per_tier, True, draws)
-            problems += [GenerateProblem.of(Family.like(name, graph), graph) for graph in made]
+            references = _graphs(name, nodes, per_tier, True, draws)
+            problems += [GenerateProblem.of(Family.like(name, graph), graph) for graph in references]
         return problems
 
     def overlap(self, problems: Sequence[GenerateProblem]) -> list[int]:
@@ -292,7 +292,7 @@ class GenerateGraphs(Task):
         return GenerateProblem.of(Family.parse(text))
 
     def graph_of(self, problem: GenerateProblem, answer: IntTensor) -> Graph:
-        """The graph of an answer (T); tokens that are no pattern of their place add no edge."""
+        """The graph of an answer (T); tokens that are not a pattern of their position add no edge."""
         [joined], _ = self._coding(problem.family.nodes).from_tokens(answer.cpu().numpy()[None])
         return Graph.of_adjacency(joined)
 
@@ -347,13 +347,13 @@ class GenerateGraphs(Task):
 
 def _graphs(name: str, nodes: int, wanted: int, held_out: bool, draws: np.random.Generator) -> list[Graph]:
     """Random graphs of a family, all of held-out classes or none."""
-    made: list[Graph] = []
+    kept: list[Graph] = []
     for tries in count(1):
         graph = make_graph(name, nodes, draws)
         if graph.held_out == held_out:
-            made.append(graph)
-        if len(made) == wanted:
-            return made
-        many = tries < _TRIES * (len(made) + 1)
+            kept.append(graph)
+        if len(kept) == wanted:
+            return kept
+        many = tries < _TRIES * (len(kept) + 1)
         kind = "held-out" if held_out else "training"
         check(many, f"no {kind} graph of {name} {nodes} among {_TRIES} tries", "use larger graphs: these are too few")

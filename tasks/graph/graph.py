@@ -153,5 +153,5 @@ def reordered(relations: BoolTensor, places: IntTensor) -> BoolTensor:
 
 
 def random_graph(nodes: int, density: float, generator: np.random.Generator) -> Graph:
-    """Each pair joined with a probability of its own: G(n, p), Gilbert 1959."""
+    """Each pair joined with this probability, independently: G(n, p), Gilbert 1959."""
     return Graph.of_adjacency(generator.random((nodes, nodes)) < density)

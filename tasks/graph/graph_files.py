@@ -121,7 +121,7 @@ def _read_file(path: Path, most: int, columns: Sequence[str]) -> list[Named]:
         lines = [(at, row["graph6"], row) for at, row in table]
     elif ending in LINES:
         text = read_text(path, f"give {KNOWN}").splitlines()
-        # The header of the format may stand on a line of its own.
+        # The header of the format may stand on a separate line.
         lines = [(at, line, {}) for at, line in enumerate(text, 1) if not re.fullmatch(r"\s*(>>\w+6<<)?\s*", line)]
     else:
         text = read_text(path, f"give {KNOWN}").splitlines()
@@ -173,6 +173,8 @@ def _resembles(name: str, columns: Sequence[str]) -> bool:
 
 
 def _numbers(path: Path, at: int, words: list[str]) -> list[int]:
+    if all(len(word) <= _DIGITS and word.isascii() and word.isdecimal() for word in words):
+        return [int(word) for word in words]
     return located(f"{path}, line {at}", lambda: [whole_number(word) for word in words])
 
 
@@ -197,7 +199,8 @@ def _dimacs(path: Path, lines: list[str], most: int) -> Graph:
         check(words[0] == "e" and len(words) >= 3, f"{source}: {line[:40]!r}", "it should be: e NODE NODE")
         check(nodes is not None, f"{source}: an edge comes first", "begin with: p edge NODES EDGES")
         one, other = _numbers(path, at, words[1:3])
-        located(source, _check_edge, one, other, 1, nodes)
+        if not (0 < one <= nodes and 0 < other <= nodes and one != other):
+            located(source, _check_edge, one, other, 1, nodes)
         edges.append((one - 1, other - 1))
     check(nodes is not None, f"{path} has no problem line", "begin with: p edge NODES EDGES")
     graph = Graph.of(nodes, edges)
@@ -266,10 +269,10 @@ def _listed(path: Path, lines: list[str], most: int) -> Graph:
 def _matrix(path: Path, lines: list[int], signs: list[list[str]], most: int) -> Graph:
     """The graph of an adjacency matrix of 0 and 1."""
     check(len(signs) <= most, f"{path}: a graph of {len(signs)} nodes", f"at most {most} can be used here")
-    for row, (at, own) in enumerate(zip(lines, signs, strict=True)):
-        check(own[row] == "0", f"{path}, line {at}: node {row + 1} is joined to itself", "leave self-loops out")
-        odd = next((column for column in range(row) if own[column] != signs[column][row]), None)
+    for row, (at, cells) in enumerate(zip(lines, signs, strict=True)):
+        check(cells[row] == "0", f"{path}, line {at}: node {row + 1} is joined to itself", "leave self-loops out")
+        odd = next((column for column in range(row) if cells[column] != signs[column][row]), None)
         what = f"{path}, line {at}: node {row + 1} is joined to node {(odd or 0) + 1} in one direction"
         check(odd is None, what, "give a symmetric matrix")
-    pairs = [(row, column) for row, own in enumerate(signs) for column in range(row) if own[column] == "1"]
+    pairs = [(row, column) for row, cells in enumerate(signs) for column in range(row) if cells[column] == "1"]
     return Graph.of(len(signs), pairs)

@@ -11,8 +11,8 @@ in that order, and no relation between places could say which nodes are joined.
 
 The prompt names the nodes in turn. No node is pinned: where a cycle begins is left open by successors anyway.
 
-Any cycle is right, but one of them is taught: that of the shortest steps (`of_short_steps`), where nodes stand in a
-ring in the order of their numbers. Were it any cycle at random, a position of a dense graph could hold nearly every
+Any cycle is right, but training shows one of them: that of the shortest steps (`of_short_steps`), where nodes stand in
+a ring in the order of their numbers. Were it any cycle at random, a position of a dense graph could hold nearly every
 neighbour, and what is drawn at several positions at once would seldom fit together.
 """
 
@@ -47,7 +47,7 @@ VOCAB_SIZE = FIRST_NODE + MOST_NODES
 RELATIONS = ("any", "joined", "node")
 #: Fewest nodes of generated graphs: smaller ones are too few to keep some apart.
 FEWEST_GENERATED = 8
-#: Most edges of generated graphs, beside those at the threshold: held-out ones stay where both kinds occur.
+#: Most edges of generated graphs over those at the threshold; held-out graphs stay where both kinds occur.
 TRAINED, HELD_OUT = 1.75, 1.3
 
 
@@ -157,8 +157,8 @@ class Hamiltonian(Task):
         for nodes in self.sizes:
             for hamiltonian in (True, False):
                 generator = np.random.default_rng((seed, nodes, hamiltonian))
-                made = generate_graphs(nodes, per_tier, HELD_OUT, hamiltonian, True, generator)
-                problems += [HamiltonianProblem.of(Graph.of_adjacency(each), hamiltonian) for each in made.joined]
+                pool = generate_graphs(nodes, per_tier, HELD_OUT, hamiltonian, True, generator)
+                problems += [HamiltonianProblem.of(Graph.of_adjacency(each), hamiltonian) for each in pool.joined]
         return problems
 
     def overlap(self, problems: Sequence[HamiltonianProblem]) -> list[int]:
@@ -177,10 +177,10 @@ class Hamiltonian(Task):
         rows, nodes = successors.shape
         prompt = torch.arange(FIRST_NODE, FIRST_NODE + nodes).repeat(rows, 1)
         same = torch.eye(nodes, dtype=torch.bool).expand(rows, -1, -1)
-        held = torch.stack([torch.ones_like(same), torch.from_numpy(joined), same], 1)
+        related = torch.stack([torch.ones_like(same), torch.from_numpy(joined), same], 1)
         canvas = torch.from_numpy(successors) + FIRST_NODE
         noise = (FIRST_NODE, FIRST_NODE + nodes)
-        return Batch(prompt, canvas, torch.zeros_like(canvas, dtype=torch.bool), held.repeat(1, 1, 2, 2), noise)
+        return Batch(prompt, canvas, torch.zeros_like(canvas, dtype=torch.bool), related.repeat(1, 1, 2, 2), noise)
 
     def shape_of(self, problem: HamiltonianProblem) -> tuple[int, int]:
         return problem.graph.nodes, problem.graph.nodes

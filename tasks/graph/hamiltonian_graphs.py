@@ -22,7 +22,7 @@ def threshold(nodes: int) -> float:
 def of_short_steps(joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The Hamiltonian cycle of each graph whose steps are shortest, by the sum of their squares.
 
-    The step from node i to node j is as long as (j - i) mod n; so one direction of a cycle is told from the other too.
+    The step from node i to node j is as long as (j - i) mod n; so the two directions of a cycle differ in length.
 
     Args:
         joined: (B, n, n) bool, n up to `EXACT`.
@@ -61,7 +61,7 @@ def generate_graphs(
     one, other = np.triu_indices(nodes, 1)
     low = ceil(threshold(nodes))
     edges = generator.integers(low, int(most * threshold(nodes)) + 1, count)
-    made = GraphPool(np.zeros((count, nodes, nodes), bool), np.zeros(count, np.int64))
+    pool = GraphPool(np.zeros((count, nodes, nodes), bool), np.zeros(count, np.int64))
     wanted = np.arange(count)
     while len(wanted):
         keys = generator.random((len(wanted), len(one)))
@@ -75,7 +75,7 @@ def generate_graphs(
         fits = (found == hamiltonian).nonzero()[0]
         graphs = [Graph.of_adjacency(each) for each in joined[fits]]
         side = np.array([graph.held_out == held_out for graph in graphs], bool)
-        made.joined[wanted[fits[side]]] = joined[fits[side]]
-        made.fingerprints[wanted[fits[side]]] = np.array([graph.fingerprint for graph in graphs], np.int64)[side]
+        pool.joined[wanted[fits[side]]] = joined[fits[side]]
+        pool.fingerprints[wanted[fits[side]]] = np.array([graph.fingerprint for graph in graphs], np.int64)[side]
         wanted = np.delete(wanted, fits[side])
-    return made
+    return pool

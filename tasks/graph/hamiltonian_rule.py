@@ -55,8 +55,8 @@ class HamiltonianCycle(Constraint):
         check(1 <= self.length <= 64, f"a graph of {self.length} nodes", "a cycle is searched for on 1 to 64 nodes")
         check(
             0 <= self.first <= self.num_classes - self.length,
-            f"tokens {self.first} .. {self.first + self.length - 1} do not fit the alphabet of {self.num_classes}",
-            "make the alphabet larger",
+            f"tokens {self.first} .. {self.first + self.length - 1} do not fit {self.num_classes} classes",
+            "use more classes",
         )
 
     @property
@@ -75,7 +75,7 @@ class HamiltonianCycle(Constraint):
         return torch.from_numpy(may).to(self.joined.device)
 
     def _next(self, answer: IntTensor) -> IntTensor:
-        """(B, T) -> (B, T + 1) the node that each node names; n where it is none, and for n itself."""
+        """(B, T) -> (B, T + 1) the node that each node names; n where it names no node, and for n itself."""
         self.check_answer(answer)
         after, n = answer - self.first, self.length
         return torch.nn.functional.pad(after.where((after >= 0) & (after < n), n), (0, 1), value=n)
@@ -125,8 +125,8 @@ class HamiltonianCycle(Constraint):
         after = self._next(answer)
         on, smallest = self._own_cycles(after)
         columns = (after[:, :-1], self._strays(after), self._shared(after), on, smallest)
-        told = []
-        for ahead, strays, shared, own, label in zip(*(column.tolist() for column in columns), strict=True):
+        rows = []
+        for ahead, strays, shared, apart, label in zip(*(column.tolist() for column in columns), strict=True):
             sentences = [] if self.length >= 3 else ["a cycle needs three nodes or more"]
             sentences += [_stray(node, ahead[node], self.length) for node, stray in enumerate(strays) if stray]
             for node in sorted({ahead[i] for i, twice in enumerate(shared) if twice}):
@@ -134,12 +134,12 @@ class HamiltonianCycle(Constraint):
                 sentences.append(
                     f"{listing('node', named)} {'both' if len(named) == 2 else 'all'} go to node {node + 1}"
                 )
-            for cycle in sorted({label[i] for i, alone in enumerate(own) if alone}):
-                nodes = [i + 1 for i, alone in enumerate(own) if alone and label[i] == cycle]
+            for cycle in sorted({label[i] for i, alone in enumerate(apart) if alone}):
+                nodes = [i + 1 for i, alone in enumerate(apart) if alone and label[i] == cycle]
                 if len(nodes) > 1:
-                    sentences.append(f"{listing('node', nodes)} form a cycle of their own")
-            told.append(sentences)
-        return told
+                    sentences.append(f"{listing('node', nodes)} form a separate cycle")
+            rows.append(sentences)
+        return rows
 
     def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         n, nodes = self.length, slice(self.first, self.first + self.length)

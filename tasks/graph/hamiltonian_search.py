@@ -149,7 +149,7 @@ def _assignable(may):
     """Whether all nodes can have different successors among (n, n), by augmenting paths (Kuhn, 1955)."""
     n = len(may)
     holder = np.full(n, -1)  # whose successor a node is
-    held = np.full(n, -1)
+    successor = np.full(n, -1)
     queue = np.empty(n, np.int64)
     for node in range(n):
         reached_from = np.full(n, -1)
@@ -167,10 +167,10 @@ def _assignable(may):
                     waiting += 1
         if free < 0:
             return False
-        while free >= 0:  # each on the way takes the next and leaves its own
+        while free >= 0:  # each on the way takes the next and gives up the one it had
             at = reached_from[free]
             holder[free] = at
-            free, held[at] = held[at], free
+            free, successor[at] = successor[at], free
     return True
 
 

@@ -1,7 +1,7 @@
 """Whether two graphs are isomorphic, exactly and within a bound: color refinement and individualisation.
 
-Colors of nodes are refined by the colors of their neighbours until nothing more is told apart (1-dimensional
-Weisfeiler-Leman, 1968). Where nodes still share a color, one of them in the first graph gets a color of its own, and
+Colors of nodes are refined by the colors of their neighbours until no more nodes differ (1-dimensional
+Weisfeiler-Leman, 1968). Where nodes still share a color, one of them in the first graph gets a new color, and
 each candidate in the second is tried in turn (McKay, 1981). Disconnected graphs and complements are compared piece by
 piece, so that many equal pieces do not multiply the work.
 """
@@ -51,7 +51,7 @@ def refine(joined, colors):
 
 @compiled
 def _pair_summaries(joined, colors):
-    """(n) uint64, for each node a summary of the refined colors once it and any other have colors of their own."""
+    """(n) uint64, for each node a summary of the refined colors once it and any other node have new colors."""
     n = len(joined)
     summaries = np.empty(n, np.uint64)
     for node in range(n):
@@ -105,7 +105,7 @@ def _same(one: np.ndarray, other: np.ndarray, left: list[int]) -> bool | None:
 
 
 def _same_pieces(ones: list[np.ndarray], others: list[np.ndarray], left: list[int]) -> bool | None:
-    """Whether each piece has a partner of its own: isomorphism is an equivalence, so that any partner will do."""
+    """Whether the pieces can be paired: isomorphism is an equivalence, so that any partner will do."""
     for one in ones:
         answers = []
         for at, other in enumerate(others):

@@ -112,7 +112,7 @@ def kuratowski(joined):
 
 @compiled
 def keeps_planar(joined):
-    """(n, n) bool: the pairs whose edge can be added, one alone, to a planar graph; its own edges too."""
+    """(n, n) bool: the pairs whose edge can be added, one at a time, to a planar graph; and the edges it has."""
     n = len(joined)
     may, tried = np.ones((n, n), np.bool_), joined.copy()
     label = pieces(joined)

@@ -180,7 +180,7 @@ def two_sides(scores, size):
 
 @compiled
 def _gain(weight, color, node):
-    """What the weight between the sides gains where a node changes its own."""
+    """Weight gained between the sides when a node changes sides."""
     gain = 0.0
     for other in range(len(weight)):
         gain += weight[node, other] if color[other] == color[node] else -weight[node, other]

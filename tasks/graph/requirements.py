@@ -1,4 +1,4 @@
-"""What a family of graphs asks for, one requirement at a time: faults, whom to blame, and what may still be."""
+"""What a family of graphs requires, one requirement at a time: faults, the pairs to blame, and the pairs left."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TESTED = 24
 class Requirement(ABC):
     """Something that must hold of a graph.
 
-    `tighten` works on two symmetric (n, n) bool matrices, `one` (the pair may be an edge) and `zero` (it may be none;
+    `tighten` works on two symmetric (n, n) bool matrices, `one` (the pair may be an edge) and `zero` (it may be absent;
     the diagonal is True). It is sound and monotone. In a contradiction it takes both from the pairs to blame.
     """
 
@@ -55,8 +55,10 @@ class Connected(Requirement):
         if label.max() == 0:
             return []
         first = "node " if (label == 0).sum() == 1 else "nodes "
-        told = f"{label.max() + 1} pieces that nothing joins: {first}{_listed(np.flatnonzero(label == 0))} and the rest"
-        return [(told, label[:, None] != label)]
+        sentence = (
+            f"{label.max() + 1} pieces that nothing joins: {first}{_listed(np.flatnonzero(label == 0))} and the rest"
+        )
+        return [(sentence, label[:, None] != label)]
 
     def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
         label = pieces(one)
@@ -131,11 +133,11 @@ class Degrees(Requirement):
         found = []
         for node, (has, wants) in enumerate(zip(joined.sum(0).tolist(), self.degrees, strict=True)):
             if has != wants:
-                own = np.zeros_like(joined)
-                own[node] = own[:, node] = True
-                np.fill_diagonal(own, False)
-                told = f"node {node + 1} has {has} neighbour{'s' * (has != 1)} instead of {wants}"
-                found.append((told, own & (joined if has > wants else ~joined)))
+                pairs = np.zeros_like(joined)
+                pairs[node] = pairs[:, node] = True
+                np.fill_diagonal(pairs, False)
+                sentence = f"node {node + 1} has {has} neighbour{'s' * (has != 1)} instead of {wants}"
+                found.append((sentence, pairs & (joined if has > wants else ~joined)))
         return found
 
     def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
@@ -178,7 +180,7 @@ class EdgeCount(Requirement):
 
 @dataclass(frozen=True)
 class TwoSided(Requirement):
-    """Edges join two sides of given sizes. Used beside `Connected`: then the sides are what they are."""
+    """Edges join two sides of given sizes. Used together with `Connected`, so that the sides are unique."""
 
     sizes: tuple[int, int]
     strength: ClassVar[str] = "no edge between nodes that known edges put on one side"
@@ -193,11 +195,11 @@ class TwoSided(Requirement):
             ends = [*cycle[1:], cycle[0]]
             on_cycle[cycle, ends] = on_cycle[ends, cycle] = True
             return [(f"a cycle of odd length through nodes {_listed(cycle)}", on_cycle)]
-        held = int(color.sum())
-        if pieces(joined).max() > 0 or held in self.sizes:
+        second = int(color.sum())
+        if pieces(joined).max() > 0 or second in self.sizes:
             return []
-        told = f"sides of {len(joined) - held} and {held} nodes instead of {self.sizes[0]} and {self.sizes[1]}"
-        return [(told, ~np.eye(len(joined), dtype=bool))]
+        sentence = f"sides of {len(joined) - second} and {second} nodes instead of {self.sizes[0]} and {self.sizes[1]}"
+        return [(sentence, ~np.eye(len(joined), dtype=bool))]
 
     def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
         sure = ~zero

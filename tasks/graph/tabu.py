@@ -1,4 +1,4 @@
-"""Coloring by local search, and cliques: what the completer repairs with, and what training graphs are made by."""
+"""Coloring by local search, and cliques: the repair of the completer, and colorings for training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def repair(joined, may, colors, most_moves, state):
         state: (1) uint64 of `next_random`.
 
     Returns:
-        conflicting edges left, and the moves made.
+        conflicting edges left, and the number of moves.
     """
     nodes, k = may.shape
     around = np.zeros((nodes, k), np.int64)  # neighbours of each color
@@ -48,13 +48,13 @@ def repair(joined, may, colors, most_moves, state):
             return 0, move
         best, ties, at, to = nodes * nodes, 0, -1, -1
         for node in range(nodes):
-            own = around[node, colors[node]]
-            if own == 0:
+            present = around[node, colors[node]]
+            if present == 0:
                 continue
             for color in range(k):
                 if color == colors[node] or not may[node, color]:
                     continue
-                change = around[node, color] - own
+                change = around[node, color] - present
                 if free_again[node, color] > move and conflicts + change >= fewest:
                     continue
                 if change < best:

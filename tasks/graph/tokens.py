@@ -5,7 +5,7 @@ times the passes, seven commits between them, and a graph whose early rows are f
 Eight bits a token take 256 tokens: one canvas, in which every pair sees every other in every pass. A token also holds
 the joint distribution of its eight pairs, which single bits, drawn side by side in a pass, can not.
 
-Tokens run row by row. Columns are cut into blocks of `width`; a token of row i and a block before the row's own holds
+Tokens run row by row. Columns are cut into blocks of `width`; a token of row i and a block before that of the row holds
 the pairs of i with the nodes of that block. Within a block of rows and columns of the same nodes, row r has r pairs, so
 rows r and width - 1 - r share a token. With width 4 and 8 nodes (letters are tokens, rows from the top):
 
@@ -63,14 +63,14 @@ class Coding:
         """The pairs (row, column) of each token, row > column."""
         tokens = []
         for row in range(self.nodes):
-            own = row - row % self.width
-            for block in range(0, own, self.width):
+            block_start = row - row % self.width
+            for block in range(0, block_start, self.width):
                 tokens.append([(row, block + k) for k in range(self.width)])
-            partner = own + self.width - 1 - row % self.width
+            partner = block_start + self.width - 1 - row % self.width
             if partner > row and partner < self.nodes:
                 continue  # the later row of the two holds them
             rows = [row] if partner >= row else [partner, row]
-            tokens.append([(one, column) for one in rows for column in range(own, one)])
+            tokens.append([(one, column) for one in rows for column in range(block_start, one)])
         return [token for token in tokens if token]
 
     @property
@@ -142,7 +142,7 @@ def prompt_length(nodes: int, degrees: bool) -> int:
 def to_prompt(family: str, nodes: int, numbers: tuple[int, ...]) -> list[int]:
     """Tokens of a family and its numbers: the name, n and the last number in two digits, nodes, and their degrees.
 
-    A node's token is what tells the canvas which rows and columns are its own: `relations` lead there.
+    The token of a node leads the canvas to its rows and columns, through `relations`.
     """
     degrees = numbers if family == "degrees" else ()
     pair = (nodes, 0 if degrees else numbers[-1])
@@ -171,14 +171,14 @@ def relations(coding: Coding, degrees: bool) -> BoolTensor:
     """
     nodes, names = coding.nodes, prompt_length(coding.nodes, degrees)
     rows, columns = (np.zeros((names + coding.length, nodes), np.int64) for _ in range(2))
-    for own in (rows, columns):
-        own[np.arange(_HEAD, names), np.arange(names - _HEAD) % nodes] = 1
+    for table in (rows, columns):
+        table[np.arange(_HEAD, names), np.arange(names - _HEAD) % nodes] = 1
     for token, pairs in enumerate(coding.pairs, names):
         for row, column in pairs:
             rows[token, row] = columns[token, column] = 1
     crossing = rows @ columns.T
-    held = [rows @ rows.T, columns @ columns.T, crossing + crossing.T, np.ones((len(rows), len(rows)))]
-    return torch.from_numpy(np.stack(held)[None] > 0)
+    related = [rows @ rows.T, columns @ columns.T, crossing + crossing.T, np.ones((len(rows), len(rows)))]
+    return torch.from_numpy(np.stack(related)[None] > 0)
 
 
 def check_width(width: int, nodes: int) -> None:

@@ -361,7 +361,7 @@ def test_sentences_name_nodes(task, text, edges, sentences):
     assert rule.explain(answer)[0] == sentences
     foreign = answer.clone()
     foreign[0, -1] = 0
-    assert f"position {coding.length} holds token 0, which is no pattern there" in rule.explain(foreign)[0]
+    assert f"position {coding.length} holds token 0, not a pattern there" in rule.explain(foreign)[0]
     assert rule.violations(foreign)[0, -1]
 
 

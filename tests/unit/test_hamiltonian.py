@@ -232,9 +232,9 @@ def test_sentences():
     problem = HamiltonianProblem.of(graph_of(nx.complete_graph(7)))
     told = Hamiltonian().constraint([problem]).explain
     assert told(tokens(2, 3, 4, 5, 6, 7, 1)[None]) == [[]]
-    assert told(tokens(2, 3, 1, 5, 6, 7, 4)[None]) == [["nodes 1, 2 and 3 form a cycle of their own"]]
+    assert told(tokens(2, 3, 1, 5, 6, 7, 4)[None]) == [["nodes 1, 2 and 3 form a separate cycle"]]
     assert told(tokens(3, 3, 1, 3, 6, 7, 5)[None]) == [
-        ["nodes 1, 2 and 4 all go to node 3", "nodes 1 and 3 form a cycle of their own"]
+        ["nodes 1, 2 and 4 all go to node 3", "nodes 1 and 3 form a separate cycle"]
     ]
     assert told(torch.tensor([[1, *tokens(2, 4, 5, 6, 7, 4).tolist()]])) == [
         ["node 1 goes to no node", "node 2 goes to itself", "nodes 3 and 7 both go to node 4"]
@@ -254,7 +254,7 @@ def test_sentences():
         (torch.zeros(1, 4, 4), 0, 9, "joined has shape"),
         (torch.ones(1, 4, 4, dtype=torch.bool), 0, 9, "no(t the)? matrix of a simple graph"),
         (torch.ones(1, 4, 4, dtype=torch.bool).triu(1), 0, 9, "simple graph"),
-        (torch.zeros(1, 4, 4, dtype=torch.bool), 6, 9, "tokens 6 .. 9 do not fit the alphabet of 9"),
+        (torch.zeros(1, 4, 4, dtype=torch.bool), 6, 9, "tokens 6 .. 9 do not fit 9 classes"),
         (torch.zeros(1, 4, 4, dtype=torch.bool), -1, 9, "tokens -1"),
     ],
 )
