@@ -11,6 +11,7 @@ of evaluate.py keeps in its header what made it, so its command is read from the
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -42,7 +43,7 @@ COMMANDS = {
     "throughput/cpu_4096_4": "-m experiments.throughput shape=cpu contexts=4096 batches=4 repeats=2",
 }
 #: What a row is compared by. Seconds depend on the machine.
-COMPARED = ("n", "solved", "ci95", "mean_passes", "solved_after", "metrics")
+COMPARED = ("n", "solved", "ci95", "mean_passes", "solved_after")
 
 
 def reports() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -84,11 +85,29 @@ def differences(kept: Sequence[dict[str, Any]], again: Sequence[dict[str, Any]])
     old = {(row["sampler"], row["tier"]): row for row in kept}
     lines = []
     for row in again:
-        before = old.get((row["sampler"], row["tier"]))
-        for key in COMPARED if before else ():
-            if key in row and key in before and row[key] != before[key]:
-                lines.append(f"{row['sampler']}, {row['tier']}: {key} {before[key]} -> {row[key]}")
+        before, now = (_flat(each) for each in (old.get((row["sampler"], row["tier"]), {}), row))
+        lines += [
+            f"{row['sampler']}, {row['tier']}: {key} {before[key]} -> {now[key]}"
+            for key in sorted(before.keys() & now.keys())
+            if not _equal(before[key], now[key])
+        ]
     return lines
+
+
+def _equal(before: Any, now: Any) -> bool:
+    """Whether two values are equal but for rounding, which depends on the processor."""
+    if isinstance(before, dict):
+        return isinstance(now, dict) and all(key in now and _equal(before[key], now[key]) for key in before)
+    if isinstance(before, list):
+        return isinstance(now, list) and len(before) == len(now) and all(map(_equal, before, now))
+    if isinstance(before, float) and isinstance(now, int | float):
+        return math.isclose(before, now, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(before == now)
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """What a row is compared by, its metrics by their names."""
+    return {key: row[key] for key in COMPARED if key in row} | row.get("metrics", {})
 
 
 def main(arguments: Sequence[str]) -> int:
