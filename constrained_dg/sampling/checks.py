@@ -92,10 +92,10 @@ def check_batch(batch: Batch, vocab_size: int) -> tuple[int, int]:
         f"give {tuple(canvas.shape)} of torch.bool",
     )
     noise, total = batch.noise, prompt.shape[1] + canvas.shape[1]
-    pair = isinstance(noise, list | tuple) and len(noise) == 2 and all(map(is_count, noise))
+    pair = isinstance(noise, list | tuple) and len(noise) == 2 and all(isinstance(each, int) for each in noise)
     check(
-        pair and noise[0] < noise[1] <= vocab_size,
-        f"noise cannot be drawn from {noise!r}",
+        pair and 0 <= noise[0] < noise[1] <= vocab_size,
+        f"noise cannot be drawn from {f'[{noise[0]}, {noise[1]})' if pair else repr(noise)}",
         f"give 0 <= low < high <= {vocab_size}",
     )
     if batch.mask is not None:
