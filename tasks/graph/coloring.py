@@ -164,7 +164,7 @@ class Coloring(Task):
         for tier, sizes in enumerate(SIZES):
             generator = np.random.default_rng((seed, 3, tier))
             problems += [
-                ColoringProblem.of(*made) for made in colored_graphs(generator, per_tier, [sizes], MOST_COLORS, True)
+                ColoringProblem.of(*graph) for graph in colored_graphs(generator, per_tier, [sizes], MOST_COLORS, True)
             ]
         return problems
 
