@@ -39,7 +39,8 @@ from constrained_dg import report
 from constrained_dg.errors import check
 from constrained_dg.evaluation import check_sampler, solve, summarise
 from constrained_dg.files import write_whole
-from constrained_dg.runs import OUR_PACKAGES, build
+from constrained_dg.places import OUR_PACKAGES
+from constrained_dg.runs import build, find_run
 from constrained_dg.sampling import Diffusion
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.task import Task
@@ -150,8 +151,10 @@ def with_absolute_paths(cfg: dict[str, Any]) -> dict[str, Any]:
     def absolute(group: dict[str, Any], *keys: str) -> dict[str, Any]:
         return group | {key: os.path.abspath(group[key]) for key in keys if isinstance(group.get(key), str)}
 
-    inner = {"task": absolute(cfg["task"], "data"), "model": absolute(cfg["model"], "pretrained", "run")}
-    return absolute(cfg, "data") | inner
+    model = absolute(cfg["model"], "pretrained")
+    if "run" in model:
+        model = model | {"run": os.path.abspath(find_run(model["run"]))}
+    return absolute(cfg, "data") | {"task": absolute(cfg["task"], "data"), "model": model}
 
 
 def size_of(model: torch.nn.Module) -> str:

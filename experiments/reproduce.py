@@ -11,6 +11,7 @@ of a report of evaluate.py is read from its header; COMMANDS holds the others.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -41,8 +42,8 @@ COMMANDS = {
     "throughput/cpu_4096_1": "-m experiments.throughput shape=cpu contexts=4096 batches=1 repeats=4",
     "throughput/cpu_4096_4": "-m experiments.throughput shape=cpu contexts=4096 batches=4 repeats=2",
 }
-#: Compared values of a row. Seconds depend on the machine.
-COMPARED = ("n", "solved", "ci95", "mean_passes", "solved_after", "metrics")
+#: Compared values of a row, with its metrics. Seconds depend on the machine.
+COMPARED = ("n", "solved", "ci95", "mean_passes", "solved_after")
 
 
 def reports() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -84,11 +85,29 @@ def differences(kept: Sequence[dict[str, Any]], again: Sequence[dict[str, Any]])
     old = {(row["sampler"], row["tier"]): row for row in kept}
     lines = []
     for row in again:
-        before = old.get((row["sampler"], row["tier"]))
-        for key in COMPARED if before else ():
-            if key in row and key in before and row[key] != before[key]:
-                lines.append(f"{row['sampler']}, {row['tier']}: {key} {before[key]} -> {row[key]}")
+        before, now = (_flat(each) for each in (old.get((row["sampler"], row["tier"]), {}), row))
+        lines += [
+            f"{row['sampler']}, {row['tier']}: {key} {before[key]} -> {now[key]}"
+            for key in sorted(before.keys() & now.keys())
+            if not _equal(before[key], now[key])
+        ]
     return lines
+
+
+def _equal(before: Any, now: Any) -> bool:
+    """Whether two values are equal except for rounding, which depends on the processor."""
+    if isinstance(before, dict):
+        return isinstance(now, dict) and all(key in now and _equal(before[key], now[key]) for key in before)
+    if isinstance(before, list):
+        return isinstance(now, list) and len(before) == len(now) and all(map(_equal, before, now))
+    if isinstance(before, float) and isinstance(now, int | float):
+        return math.isclose(before, now, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(before == now)
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """The compared values of a row, its metrics by their names."""
+    return {key: row[key] for key in COMPARED if key in row} | row.get("metrics", {})
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -117,8 +117,15 @@ class Negation(Constraint):
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
         return ~self.rule.is_satisfied(answer)
 
+    def violations(self, answer: IntTensor) -> BoolTensor:
+        """See `Constraint.violations`; a row blames what its own rule is about, whatever the rows beside it."""
+        rows = [self.select(row) for row in torch.arange(self.rows).split(1)] if self.rows > 1 else [self]
+        bound = torch.stack([row.bound for row in rows]).to(answer.device)
+        return ~self.is_satisfied(answer)[:, None] & bound
+
     def explain(self, answer: IntTensor) -> list[list[str]]:
-        what = self.name or f"this must not hold, and does: {self.rule!r}"
+        rule = self.rule if self.rows == 1 else self.rule.select(torch.tensor([0]))
+        what = self.name or f"this must not hold, and does: {rule!r}"
         return [[] if satisfied else [what] for satisfied in self.is_satisfied(answer).tolist()]
 
     def __invert__(self) -> Constraint:
