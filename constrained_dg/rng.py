@@ -65,9 +65,7 @@ def integers(seeds: IntTensor, *counters: int, count: int, low: int, high: int) 
         InputError: the range is empty or wider than 2^31.
     """
     check(
-        0 < high - low <= 1 << 31,
-        f"nothing can be drawn from [{low}, {high})",
-        "give low < high, at most 2^31 apart",
+        0 < high - low <= 1 << 31, f"nothing can be drawn from [{low}, {high})", "give low < high, at most 2^31 apart"
     )
     return ((_shift(random_bits(seeds, *counters, count=count), 32) * (high - low)) >> 32) + low
 

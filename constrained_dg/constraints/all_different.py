@@ -85,11 +85,7 @@ class AllDifferent(Constraint):
 
     def __post_init__(self) -> None:
         groups, (low, high) = self.groups, self.tokens
-        check(
-            groups.dim() == 2 and groups.numel() > 0,
-            f"groups have shape {tuple(groups.shape)}",
-            "give (G, n)",
-        )
+        check(groups.dim() == 2 and groups.numel() > 0, f"groups have shape {tuple(groups.shape)}", "give (G, n)")
         check(
             int(groups.min()) >= 0 and int(groups.max()) < self.length,
             f"groups name positions {int(groups.min())} to {int(groups.max())}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -110,15 +111,25 @@ class Negation(Constraint):
 
     @property
     def bound(self) -> BoolTensor:
-        """Those of the rule; all positions if it binds none, so that there is a position to blame."""
-        bound = self.rule.bound
-        return bound if bound.any() else torch.ones_like(bound)
+        return self._bounds.any(0)
+
+    @cached_property
+    def _bounds(self) -> BoolTensor:
+        """(B, T) the bound positions of each row's rule; all if it binds none, so that one can be blamed."""
+        rows = torch.arange(self.rows).split(1) if self.rows > 1 else []
+        bounds = torch.stack([self.rule.select(row).bound for row in rows] or [self.rule.bound])
+        return bounds | ~bounds.any(-1, keepdim=True)
 
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
         return ~self.rule.is_satisfied(answer)
 
+    def violations(self, answer: IntTensor) -> BoolTensor:
+        """See `Constraint.violations`; a row blames what its own rule is about, whatever the rows beside it."""
+        return ~self.is_satisfied(answer)[:, None] & self._bounds.to(answer.device)
+
     def explain(self, answer: IntTensor) -> list[list[str]]:
-        what = self.name or f"this must not hold, and does: {self.rule!r}"
+        rule = self.rule if self.rows == 1 else self.rule.select(torch.tensor([0]))
+        what = self.name or f"this must not hold, and does: {rule!r}"
         return [[] if satisfied else [what] for satisfied in self.is_satisfied(answer).tolist()]
 
     def __invert__(self) -> Constraint:

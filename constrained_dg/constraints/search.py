@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from constrained_dg.constraints.base import Constraint, judged, propagated
 from constrained_dg.constraints.candidates import candidates_of, one_hot
-from constrained_dg.constraints.running import TimeIsUpError, check_time, listening
+from constrained_dg.constraints.running import TimeIsUpError, check_time, listening, report_fault
 from constrained_dg.constraints.running import time_limit as within
-from constrained_dg.errors import check
+from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def complete(
 
     draft = constraint.class_of(answer)
     branches = [candidates_of(draft[None], (known | ~constraint.bound)[None], num_classes)]  # last in, first out
-    nodes, moves = -1, 0  # the root is not a branch
+    nodes, moves, swept = -1, 0, constraint.has_most_likely  # the root is not a branch
     with within(time_limit), listening() as faults:
         try:
             while branches:
@@ -92,9 +96,12 @@ def complete(
                 # 1. Prune: by propagation, or to the best answer where the rule can say which that is.
                 candidates = propagated(constraint, branches.pop())
                 nodes += 1
-                if constraint.has_most_likely:  # no need to branch
-                    classes, exists = constraint.most_likely(log_probs[None].masked_fill(~candidates, -torch.inf))
-                    candidates = one_hot(classes, num_classes) & exists[:, None, None]
+                if swept:  # no need to branch
+                    scores = log_probs[None].masked_fill(~candidates, -torch.inf)
+                    best = _tried(constraint, "most_likely", scores)
+                    swept = best is not None
+                    if best is not None:
+                        candidates = one_hot(best[0], num_classes) & best[1][:, None, None]
                 sizes = candidates[0].sum(-1)
                 smallest, largest = torch.aminmax(sizes)
                 # 2. Nothing left, or one answer left: the judge decides, and a branch has ended.
@@ -107,7 +114,7 @@ def complete(
                     continue
                 # 3. At the root, try the rule's repair of the draft.
                 if nodes == 0:
-                    classes, moves = constraint.repair(draft, candidates[0], log_probs)
+                    classes, moves = _tried(constraint, "repair", draft, candidates[0], log_probs) or (None, 0)
                     if classes is not None and bool(candidates[0].gather(-1, classes[:, None]).all()):
                         completed = written(classes)
                         if judged(constraint, completed[None]):
@@ -117,6 +124,19 @@ def complete(
         except TimeIsUpError:
             return Completion(None, exhausted=False, nodes=max(nodes, 0) + moves)
     return Completion(None, exhausted=not faults, nodes=nodes + moves)
+
+
+def _tried(constraint: Constraint, method: str, *arguments: torch.Tensor) -> Any:
+    """The method's result; None and a warning where it raises: the search goes on without it."""
+    try:
+        return getattr(constraint, method)(*arguments)
+    except (InputError, TimeIsUpError):
+        raise
+    except Exception as error:  # a user's code: anything
+        what = f"{type(constraint).__name__}.{method} raised {type(error).__name__}: {error}"
+        report_fault(what)
+        log.warning("%s; the search goes on without it", what)
+        return None
 
 
 def _branch(candidates: BoolTensor, sizes: IntTensor, log_probs: FloatTensor) -> list[BoolTensor]:

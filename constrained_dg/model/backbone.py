@@ -144,11 +144,7 @@ class Backbone(nn.Module):
         return self.head(self._causal_pass(tokens, cache, None, relations, wanted=1)[:, -1])
 
     def causal_logits(
-        self,
-        tokens: IntTensor,
-        cache: Cache,
-        relations: BoolTensor | None = None,
-        mask: BoolTensor | None = None,
+        self, tokens: IntTensor, cache: Cache, relations: BoolTensor | None = None, mask: BoolTensor | None = None
     ) -> FloatTensor:
         """Like `next_token`, at every position: fp32 (B, N, V).
 
@@ -158,11 +154,7 @@ class Backbone(nn.Module):
         return self.head(self._causal_pass(tokens, cache, mask, relations, wanted=tokens.shape[1]))
 
     def denoise(
-        self,
-        canvas: IntTensor,
-        cache: Cache,
-        signal: FloatTensor | None = None,
-        relations: BoolTensor | None = None,
+        self, canvas: IntTensor, cache: Cache, signal: FloatTensor | None = None, relations: BoolTensor | None = None
     ) -> FloatTensor:
         """Bidirectional pass over the canvas (B, C) -> fp32 logits (B, C, V). Committed entries never change.
 
@@ -259,12 +251,7 @@ class Backbone(nn.Module):
         check(tokens <= limit, f"{tokens} tokens of context", f"this model takes up to {limit}")
 
     def _causal_pass(
-        self,
-        tokens: IntTensor,
-        cache: Cache,
-        mask: BoolTensor | None,
-        relations: BoolTensor | None,
-        wanted: int = 0,
+        self, tokens: IntTensor, cache: Cache, mask: BoolTensor | None, relations: BoolTensor | None, wanted: int = 0
     ) -> FloatTensor:
         """Commit tokens (B, N) to the cache -> hidden states (B, wanted, D) of the last ones, before the final norm."""
         new = tokens.shape[1]
@@ -285,12 +272,7 @@ class Backbone(nn.Module):
         return torch.cat(states, dim=1) if len(states) > 1 else states[0]
 
     def _causal_chunk(
-        self,
-        tokens: IntTensor,
-        cache: Cache,
-        mask: BoolTensor | None,
-        relations: BoolTensor | None,
-        keys_only: bool,
+        self, tokens: IntTensor, cache: Cache, mask: BoolTensor | None, relations: BoolTensor | None, keys_only: bool
     ) -> FloatTensor | None:
         """One chunk of `_causal_pass` -> hidden states (B, N, D), or None with `keys_only`."""
         new, start = tokens.shape[1], cache.length

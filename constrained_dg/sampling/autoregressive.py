@@ -37,12 +37,7 @@ class Autoregressive(Sampler):
 
     @torch.no_grad()
     def answer(
-        self,
-        model: Denoiser,
-        batch: Batch,
-        constraint: Constraint | None,
-        seeds: IntTensor | int,
-        options: Options,
+        self, model: Denoiser, batch: Batch, constraint: Constraint | None, seeds: IntTensor | int, options: Options
     ) -> Generation:
         """See `Sampler.run`.
 

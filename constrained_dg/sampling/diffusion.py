@@ -84,12 +84,7 @@ class Diffusion(Sampler):
 
     @torch.no_grad()
     def answer(
-        self,
-        model: Denoiser,
-        batch: Batch,
-        constraint: Constraint | None,
-        seeds: IntTensor | int,
-        options: Options,
+        self, model: Denoiser, batch: Batch, constraint: Constraint | None, seeds: IntTensor | int, options: Options
     ) -> Generation:
         """See `Sampler.run`."""
         prompts = Request.of(model, batch, constraint, seeds, options)

@@ -74,7 +74,8 @@ class Ended(Constraint):
         classes = self.rule.class_of(draft)
         fixed = ~self.rule.bound | ~self.ending[classes]
         moved = _ends(draft, self.eos) & ~self.known & fixed & (torch.arange(self.length) < last)
-        likeliest = log_probs.masked_fill(self.ending, -torch.inf).argmax(-1)
+        # Finite first: where the model rules out all that do not end, one of these is written all the same.
+        likeliest = log_probs.clamp(min=-1e30).masked_fill(self.ending, -torch.inf).argmax(-1)
         classes = torch.where(self.ending[classes], likeliest, classes)
         return torch.where(moved, tokens.gather(-1, classes[:, None])[:, 0], draft), tokens
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -11,6 +11,7 @@ from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check
 from constrained_dg.sampling.base import Denoiser, Generation
 from constrained_dg.sampling.completer import Completer
+from constrained_dg.sampling.ending import after_end
 from constrained_dg.sampling.options import Options
 from constrained_dg.sampling.request import Request
 from constrained_dg.sampling.sampler import Sampler
@@ -56,7 +57,11 @@ class Search(Sampler):
         """
         check(constraint is not None, "search was given no constraint", "give one, or use another sampler")
         request = Request.of(None, batch, constraint, seeds, options)
-        return request.conclude(request.begin(self.complete), self.complete)
+        answers = request.begin(self.complete)
+        # The noise is judged first, and may hold an end.
+        answers = replace(answers, padding=after_end(answers.tokens, options.eos)[0])
+        answers.pad(batch.pinned, options.pad)
+        return request.conclude(answers, self.complete)
 
 
 def solve(

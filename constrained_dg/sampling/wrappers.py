@@ -60,12 +60,7 @@ class Restarts(Sampler):
         return self if self.complete is not None else replace(self, complete=Completer())
 
     def answer(
-        self,
-        model: Any,
-        batch: Batch,
-        constraint: Constraint | None,
-        seeds: IntTensor | int,
-        options: Options,
+        self, model: Any, batch: Batch, constraint: Constraint | None, seeds: IntTensor | int, options: Options
     ) -> Generation:
         """See `Sampler.run`.
 
@@ -166,12 +161,7 @@ class Candidates(Sampler):
         return replace(self, sampler=self.sampler.with_search())
 
     def answer(
-        self,
-        model: Any,
-        batch: Batch,
-        constraint: Constraint | None,
-        seeds: IntTensor | int,
-        options: Options,
+        self, model: Any, batch: Batch, constraint: Constraint | None, seeds: IntTensor | int, options: Options
     ) -> Generation:
         """See `Sampler.run`."""
         several = self.candidates if options.candidates == 1 else options.candidates

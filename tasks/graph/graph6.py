@@ -14,14 +14,13 @@ _KINDS = {":": "sparse6", "&": "digraph6"}
 def decode(text: str, most: int) -> tuple[int, list[tuple[int, int]]]:
     """One graph in any of the three formats, with or without a header.
 
-    The number of nodes comes first in each format, so that a graph of more than `most` is refused before it is built.
-    digraph6 is read where every arc has its reverse.
+    A graph of more than `most` nodes is refused before it is built. digraph6 is read where every arc has its reverse.
 
     Returns:
         its number of nodes, and its edges, perhaps repeated.
 
     Raises:
-        InputError: a line of another form, a graph without nodes or of too many, or a directed graph.
+        InputError: not one of the formats, a graph without nodes or with too many, or a directed graph.
     """
     text = text.strip()
     shown, hint = repr(text[:40]), "graph6 is one line of the characters ? to ~, such as DQc"

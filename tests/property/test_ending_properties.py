@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constrained_dg.constraints import Constraint, Count, TokenClasses, complete
-from constrained_dg.sampling import Completer, Diffusion, Status
+from constrained_dg.sampling import Completer, Diffusion, Search, Status
 from constrained_dg.sampling.ending import Ended, after_end
 from constrained_dg.task import Batch
 from tests.fakes import Fake
@@ -117,6 +117,29 @@ def test_what_a_guarantee_returns_is_what_was_judged(seed, eos, pad, count):
         solved = [status is Status.SOLVED for status in made.status]
         assert solved == rule.is_satisfied(made.tokens).tolist()
         assert Status.UNSOLVED not in made.status
+
+
+def test_a_draft_that_the_model_is_sure_to_end_is_reopened():
+    """The model rules out every token but the end, at a position that the rule does not bind."""
+    rule = Count([2], 1, 1, 3, VOCAB, positions=[2])
+    draft, known = torch.tensor([0, 1, 1]), torch.zeros(3, dtype=torch.bool)
+    log_probs = torch.zeros(3, VOCAB)
+    log_probs[0, 1:] = -torch.inf
+    ended = Ended(rule, (0,), 1, draft, known)
+    start, table = ended.reopened(draft, log_probs, torch.arange(VOCAB).expand(3, -1))
+    found = complete(ended, start, known, log_probs=log_probs, tokens=table)
+    assert found.answer is not None and rule.is_satisfied(ended.padded(found.answer[None])).all()
+
+
+@many
+@given(st.integers(0, 2**32))
+def test_what_search_starts_from_is_padded_before_it_is_judged(seed):
+    empty = torch.zeros(4, 3, dtype=torch.int64)
+    batch = Batch(empty[:, :0], empty, empty > 0, None, (0, VOCAB))
+    rule = Count([2], 1, None, 3, VOCAB)
+    made = Search().run(None, batch, rule, seed, eos=[0], pad=1)
+    assert made.status == [Status.SOLVED] * 4 and rule.is_satisfied(made.tokens).all()
+    assert torch.equal(made.padding, after_end(made.tokens, (0,))[0]) and (made.tokens[made.padding] == 1).all()
 
 
 class Fake7(Fake):

@@ -110,3 +110,17 @@ def test_names_stand_in_reprs_and_sentences():
     assert odd.explain(EVERY[:1]) == [["the rule an odd sum is broken"]]
     pins = Pinned(EVERY[:2], torch.ones(2, LENGTH, dtype=torch.bool), ALPHABET)
     assert repr(All([odd, pins]).select(torch.tensor([1]))).startswith("All(<Predicate 'an odd sum'")
+
+
+def test_a_row_of_a_negation_is_blamed_and_explained_as_it_is_alone():
+    tokens = torch.tensor([[1, 0, 2], [0, 1, 1]])
+    pinned = Pinned(tokens, torch.tensor([[True, False, False], [False, True, True]]), 3)
+    empty = Pinned(tokens, torch.tensor([[False, False, False], [False, True, True]]), 3)
+    check_constraint(~pinned), check_constraint(~empty)
+    for rule in (~pinned, ~empty, ~pinned & ~Count([2], 1, None, 3, 3)):
+        assert not (rule.violations(tokens) & ~rule.bound).any()
+        blame, words = rule.violations(tokens), rule.explain(tokens)
+        for row in range(2):
+            alone = rule.select(torch.tensor([row]))
+            assert torch.equal(alone.violations(tokens[row : row + 1])[0], blame[row])
+            assert alone.explain(tokens[row : row + 1])[0] == words[row] != []

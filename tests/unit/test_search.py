@@ -122,3 +122,20 @@ def test_the_repair_of_a_rule_on_a_part_leaves_the_rest():
     answer = torch.tensor([4, 0, 1, 4, 2, 3, 0])
     found = complete(rule, answer, torch.zeros(7, dtype=torch.bool))
     assert found.answer.tolist() == [4, 1, 1, 4, 1, 1, 1] and found.nodes == 7
+
+
+class Faulty(Vocabulary):
+    """Cannot say what is likeliest, and cannot repair."""
+
+    def most_likely(self, log_probs):
+        raise MemoryError
+
+    def repair(self, draft, candidates, log_probs):
+        raise KeyError(3)
+
+
+def test_a_search_goes_on_where_most_likely_and_repair_raise(caplog):
+    rule = Faulty(torch.tensor([[[True, False, True], [False, True, True]]]))
+    found = complete(rule, torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.bool))
+    assert found.answer is not None and rule.is_satisfied(found.answer[None]).all()
+    assert "most_likely raised MemoryError" in caplog.text and "repair raised KeyError" in caplog.text
