@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -110,18 +111,21 @@ class Negation(Constraint):
 
     @property
     def bound(self) -> BoolTensor:
-        """Those of the rule; all where it always holds, so that there is something to blame."""
-        bound = self.rule.bound
-        return bound if bound.any() else torch.ones_like(bound)
+        return self._bounds.any(0)
+
+    @cached_property
+    def _bounds(self) -> BoolTensor:
+        """(B, T) those of each row's rule; all where it always holds, so that there is something to blame."""
+        rows = torch.arange(self.rows).split(1) if self.rows > 1 else []
+        bounds = torch.stack([self.rule.select(row).bound for row in rows] or [self.rule.bound])
+        return bounds | ~bounds.any(-1, keepdim=True)
 
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
         return ~self.rule.is_satisfied(answer)
 
     def violations(self, answer: IntTensor) -> BoolTensor:
         """See `Constraint.violations`; a row blames what its own rule is about, whatever the rows beside it."""
-        rows = [self.select(row) for row in torch.arange(self.rows).split(1)] if self.rows > 1 else [self]
-        bound = torch.stack([row.bound for row in rows]).to(answer.device)
-        return ~self.is_satisfied(answer)[:, None] & bound
+        return ~self.is_satisfied(answer)[:, None] & self._bounds.to(answer.device)
 
     def explain(self, answer: IntTensor) -> list[list[str]]:
         rule = self.rule if self.rows == 1 else self.rule.select(torch.tensor([0]))

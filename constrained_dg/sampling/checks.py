@@ -91,10 +91,11 @@ def check_batch(batch: Batch, vocab_size: int) -> tuple[int, int]:
         f"pinned has shape {tuple(pinned.shape)} and type {pinned.dtype}",
         f"give {tuple(canvas.shape)} of torch.bool",
     )
-    (low, high), total = batch.noise, prompt.shape[1] + canvas.shape[1]
+    noise, total = batch.noise, prompt.shape[1] + canvas.shape[1]
+    pair = isinstance(noise, list | tuple) and len(noise) == 2 and all(isinstance(each, int) for each in noise)
     check(
-        0 <= low < high <= vocab_size,
-        f"noise cannot be drawn from [{low}, {high})",
+        pair and 0 <= noise[0] < noise[1] <= vocab_size,
+        f"noise cannot be drawn from {f'[{noise[0]}, {noise[1]})' if pair else repr(noise)}",
         f"give 0 <= low < high <= {vocab_size}",
     )
     if batch.mask is not None:

@@ -64,6 +64,9 @@ class Options:
         check(self.rng in DRAWS, f"rng is {self.rng!r}", f"give one of {', '.join(DRAWS)}")
         limit = self.time_limit
         check(limit is None or is_number(limit, above=0), f"time_limit is {limit!r}", "give seconds, or None")
+        for name in ("logits_hook", "on_step", "symmetric"):
+            value = getattr(self, name)
+            check(value is None or callable(value), f"{name} is {value!r}", "give a function, or None")
 
     @classmethod
     def of(cls, model: Denoiser | None, keywords: dict[str, Any], refused: Sequence[str] = ()) -> Options:

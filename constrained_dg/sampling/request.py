@@ -76,6 +76,7 @@ class Request:
         if constraint is not None:
             constraint = constraint.to(device)
             check_constraint(constraint, rows, length, vocab_size)
+        check(isinstance(seeds, int | torch.Tensor), f"seeds are {seeds!r}", "give a number, or one for each row")
         seeds = (rng.row_seeds(seeds, rows) if isinstance(seeds, int) else seeds).to(device)
         check(
             seeds.shape == (rows,) and seeds.dtype == torch.int64,

@@ -115,7 +115,10 @@ def test_names_stand_in_reprs_and_sentences():
 def test_a_row_of_a_negation_is_blamed_and_explained_as_it_is_alone():
     tokens = torch.tensor([[1, 0, 2], [0, 1, 1]])
     pinned = Pinned(tokens, torch.tensor([[True, False, False], [False, True, True]]), 3)
-    for rule in (~pinned, ~pinned & ~Count([2], 1, None, 3, 3)):
+    empty = Pinned(tokens, torch.tensor([[False, False, False], [False, True, True]]), 3)
+    check_constraint(~pinned), check_constraint(~empty)
+    for rule in (~pinned, ~empty, ~pinned & ~Count([2], 1, None, 3, 3)):
+        assert not (rule.violations(tokens) & ~rule.bound).any()
         blame, words = rule.violations(tokens), rule.explain(tokens)
         for row in range(2):
             alone = rule.select(torch.tensor([row]))
