@@ -59,7 +59,7 @@ def test_residues_known_far_away_shift_the_frequencies(context):
 
 
 def test_kmer_counts_by_hand():
-    """Beside a C stand an A (twice) and a D; each count is smoothed towards that with less known."""
+    """Neighbours of C are A (twice) and D; each count is smoothed towards that with less known."""
     kmer = Kmer(["CA", "CA", "CD"])
     counts = np.ones(20)
     counts[[RESIDUES.index(letter) for letter in "ACD"]] += 2, 3, 1
