@@ -270,7 +270,7 @@ PROMPT, CANVAS, FREE = torch.zeros(1, 2, dtype=torch.int64), GRIDS[:1], torch.ze
         ({"time_limit": 0}, "time_limit is 0"),
         ({"pad": 7}, "pad is 7"),
         ({"mask": PROMPT > 9}, r"the mask has shape \(1, 2\)"),
-        ({"guarantee": True}, "guarantee was asked without a constraint"),
+        ({"guarantee": True}, "guarantee is set without a constraint"),
         ({"canvas": None}, "canvas and pinned go together"),
         ({"canvas": None, "pinned": None}, "canvas_length is None"),
         ({"max_new_tokens": 4}, "given with a canvas"),

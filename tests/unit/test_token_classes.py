@@ -164,7 +164,7 @@ ONE = torch.ones(1, 1, dtype=torch.bool)
         (lambda: THREE.on(torch.tensor([0, 1, 1]), DIGITS, 6), "twice"),
         (lambda: THREE.on(torch.tensor([0, 1, 6]), DIGITS, 6), "from 0 to 6"),
         (lambda: THREE.on(torch.tensor([0, 1, 2]), TokenClasses.of(9, [[1]]), 6), "1 classes do not fit"),
-        (lambda: LINE.on(torch.arange(6), TokenClasses.of(12, [[k] for k in range(12)]), 6), "already speaks"),
+        (lambda: LINE.on(torch.arange(6), TokenClasses.of(12, [[k] for k in range(12)]), 6), "already uses"),
         (lambda: LINE & frame(vocab=13), r"vocabulary \[12, 13\]"),
         (lambda: type(LINE).stack([LINE, THREE.on(torch.tensor([0, 1, 2]), DIGITS, 6)]), "cannot stack"),
         (lambda: Pinned(torch.tensor([[5]]), ONE, 4, classes=DIGITS), "shares its class"),
