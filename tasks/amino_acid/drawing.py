@@ -53,6 +53,8 @@ def plot(axes: Any, requirements: Requirements, answer: IntTensor, violations: B
     letters, marked = _letters(requirements, answer, violations)
     wide = max(6, round(len(letters) ** 0.5))
     high = -(-len(letters) // wide)
+    from matplotlib.patches import Rectangle
+
     # The size of a square of the grid, in points.
     box, dpi = axes.get_window_extent(), axes.figure.dpi
     points = 72 / dpi * min(box.width / wide, box.height / high)
@@ -60,16 +62,11 @@ def plot(axes: Any, requirements: Requirements, answer: IntTensor, violations: B
         x, y = at % wide, at // wide
         color = next(color for group, color in _COLORS.items() if not group or letter in group)
         edge, width = ("red", 1.5) if marked[at] else ("white", 0.5)
-        axes.add_patch(_square(x, y, facecolor=color, edgecolor=edge, linewidth=width))
+        style = {"facecolor": color, "edgecolor": edge, "linewidth": width}
+        axes.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, **style))
         axes.text(x, y, letter, ha="center", va="center", family="monospace", fontsize=0.7 * points)
     axes.set(xlim=(-0.6, wide - 0.4), ylim=(high - 0.4, -0.6), aspect="equal")
     axes.axis("off")
-
-
-def _square(x: float, y: float, **style: Any) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, **style)
 
 
 def _letters(

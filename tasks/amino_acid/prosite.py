@@ -68,16 +68,12 @@ class Pattern:
         """The pattern for `re.search`, independent of the automata, so that tests can compare them."""
         parts = []
         for at, (residues, least, most) in enumerate(self.elements):
-            bare = f"[{''.join(sorted(residues))}]" + _repeated(least, most)
+            repeated = "" if least == most == 1 else f"{{{least},{'' if most is None else most}}}"
+            bare = f"[{''.join(sorted(residues))}]" + repeated
             instead = "|^" * (self.start_optional and at == 0)
             instead += r"|\Z" * (self.end_optional and at == len(self.elements) - 1)
             parts.append(f"(?:{bare}{instead})" if instead else bare)
         return "^" * self.start + "".join(parts) + r"\Z" * self.end
-
-
-def _repeated(least: int, most: int | None) -> str:
-    """The repetition in a regular expression."""
-    return "" if least == most == 1 else f"{{{least},{'' if most is None else most}}}"
 
 
 def parse_pattern(text: str) -> Pattern:
@@ -174,6 +170,10 @@ def automaton(pattern: Pattern, kind: str | int) -> Dfa:
 
     Args:
         kind: "contains", "avoids", or the position, the first of which is 1.
+
+    Raises:
+        InputError: a position out of range, < at another position than 1, or more than 32,768 states before the
+            automaton is minimised.
     """
     if isinstance(kind, int):
         return at(pattern, kind)
@@ -181,31 +181,19 @@ def automaton(pattern: Pattern, kind: str | int) -> Dfa:
 
 
 def contains(pattern: Pattern) -> Dfa:
-    """The smallest automaton of the sequences in which the pattern matches somewhere.
-
-    Raises:
-        InputError: it needs more than 32,768 states before it is minimised.
-    """
+    """The smallest automaton of the sequences in which the pattern matches somewhere. Raises as `automaton`."""
     return _minimised(_determinised(pattern))
 
 
 def avoids(pattern: Pattern) -> Dfa:
-    """The smallest automaton of the sequences in which the pattern matches nowhere.
-
-    Raises:
-        InputError: it needs more than 32,768 states before it is minimised.
-    """
+    """The smallest automaton of the sequences in which the pattern matches nowhere. Raises as `automaton`."""
     matching = _determinised(pattern)
     rejecting = frozenset(range(len(matching.table))) - matching.accepting
     return _minimised(Dfa(matching.table, matching.start, rejecting))
 
 
 def at(pattern: Pattern, position: int) -> Dfa:
-    """The smallest automaton of the sequences in which a match begins at a position, the first of which is 1.
-
-    Raises:
-        InputError: no such position, < at another one than 1, or it needs more than 32,768 states.
-    """
+    """The smallest automaton of the sequences in which a match begins at a position. Raises as `automaton`."""
     inside = is_count(position, 1) and position <= LONGEST
     check(inside, f"position {position}", f"give 1 to {LONGEST:,}")
     hint = "give position 1, or leave < out"

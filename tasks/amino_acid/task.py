@@ -29,18 +29,7 @@ from .files import write_fasta
 from .judge import broken
 from .masking import mask_for_training
 from .prompts import PROMPT, prompt_for, prompt_of
-from .residues import (
-    EOS,
-    KINDS,
-    LONGEST,
-    NOISE,
-    OPEN,
-    PAD,
-    VOCABULARY,
-    canvas_length,
-    sequence_of,
-    tokens_of,
-)
+from .residues import EOS, KINDS, LONGEST, NOISE, OPEN, PAD, VOCABULARY, canvas_length, sequence_of, tokens_of
 from .rules import rule_of
 from .specification import Requirements, parse_requirements
 

@@ -195,7 +195,7 @@ class FamilyRule(Constraint):
 
     def __post_init__(self) -> None:
         sizes = {family.nodes for family in self.families}
-        assert sizes == {self.coding.nodes}, "one number of nodes to a batch"
+        assert sizes == {self.coding.nodes}, "a batch has one number of nodes"
 
     @property
     def length(self) -> int:

@@ -57,7 +57,7 @@ class GenerateProblem(Problem):
     """A graph to write.
 
     Attributes:
-        family: what it must be.
+        family: of the graph.
         reference: a graph of the family for comparing sets of answers, never shown to the model; or None.
     """
 
@@ -158,7 +158,7 @@ class GenerateGraphs(Task):
     """Graphs of families: planar, tree, regular, given degrees, bipartite, connected with n nodes and m edges.
 
     Args:
-        mix: family -> nodes -> share of the training batches; one of them to a batch, the same on every rank.
+        mix: family -> nodes -> share of the training batches; each batch has one entry, the same on every rank.
         graphs: base graphs of each entry of the mix, of classes that are not held out; made on first use.
         width: pairs in a token, 8 or 1; see `tasks.graph.tokens`.
         family: of graphs from files whose names do not begin with a family.

@@ -33,7 +33,7 @@ from constrained_dg.task import Batch, Problem, Symmetric, Task, normalised
 
 from . import drawing
 from .graph import Graph, reordered
-from .graph_files import Named, located, read_graphs
+from .graph_files import located, read_graphs
 from .hamiltonian_graphs import GraphPool, generate_graphs, of_short_steps, threshold
 from .hamiltonian_rule import HamiltonianCycle, visited
 from .hamiltonian_search import EXACT
@@ -207,7 +207,13 @@ class Hamiltonian(Task):
 
     def read(self, path: str) -> list[HamiltonianProblem]:
         """Graphs of a file (`files.read_graphs`); a column `hamiltonian` of a table may say 0 or 1."""
-        return [_named(each) for each in read_graphs(path, MOST_NODES, ("hamiltonian",))]
+        problems = []
+        for named in read_graphs(path, MOST_NODES, ("hamiltonian",)):
+            known = named.column(("hamiltonian",))
+            check(known in (None, "0", "1"), f"{named.source}: hamiltonian is {str(known)[:40]!r}", "use 0 or 1")
+            truth = None if known is None else known == "1"
+            problems.append(located(named.source, HamiltonianProblem.of, named.graph, truth))
+        return problems
 
     def parse(self, text: str) -> HamiltonianProblem:
         """One graph in graph6 from the command line."""
@@ -252,30 +258,16 @@ class Hamiltonian(Task):
         return f"{head}\n{drawing.draw_nodes(_steps(successors), marked)}\n{last}"
 
     def plot(
-        self,
-        axes: Any,
-        problem: HamiltonianProblem,
-        answer: IntTensor | None,
-        violations: BoolTensor | None = None,
+        self, axes: Any, problem: HamiltonianProblem, answer: IntTensor | None, violations: BoolTensor | None = None
     ) -> None:
         bad = torch.zeros(problem.graph.nodes, dtype=torch.bool) if violations is None else violations
         successors = [] if answer is None else [token - FIRST_NODE for token in answer.tolist()]
-        steps = {(min(at, to), max(at, to)): bad[at] for at, to in enumerate(successors) if _is_node(to, successors)}
+        nodes = range(problem.graph.nodes)
+        steps = {(min(at, to), max(at, to)): bad[at] for at, to in enumerate(successors) if to in nodes}
         kinds = [{edge for edge, wrong in steps.items() if bool(wrong) is kind} for kind in (True, False)]
         drawing.plot_graph(axes, problem.graph, conflicts=kinds[0], bold=kinds[1])
 
 
-def _is_node(node: int, successors: Sequence[int]) -> bool:
-    return 0 <= node < len(successors)
-
-
 def _steps(successors: Sequence[int]) -> list[str]:
     """ "1>4" where node 4 follows node 1, and "1>?" where no node does."""
-    return [f"{at + 1}>{to + 1 if _is_node(to, successors) else '?'}" for at, to in enumerate(successors)]
-
-
-def _named(named: Named) -> HamiltonianProblem:
-    """The problem of a graph of a file. Raises InputError naming the file."""
-    known = named.column(("hamiltonian",))
-    check(known in (None, "0", "1"), f"{named.source}: hamiltonian is {str(known)[:40]!r}", "use 0 or 1")
-    return located(named.source, HamiltonianProblem.of, named.graph, None if known is None else known == "1")
+    return [f"{at + 1}>{to + 1 if to in range(len(successors)) else '?'}" for at, to in enumerate(successors)]

@@ -18,7 +18,7 @@ def layout(graph: Graph) -> np.ndarray:
     label = pieces(graph.adjacency)
     parts = sorted((np.flatnonzero(label == piece) for piece in range(label.max() + 1)), key=len, reverse=True)
     boxes = [_component(graph.adjacency[np.ix_(nodes, nodes)]) for nodes in parts]
-    # 1. Components in rows, the largest first; a row is about as wide as all rows are high.
+    # 1. Components in rows, the largest first; the picture is about as wide as high.
     wide = max(float(np.sqrt(sum((size[0] + 1) * (size[1] + 1) for _, size in boxes))), max(s[0] for _, s in boxes) + 1)
     where, across, down, high = np.zeros((graph.nodes, 2)), 0.0, 0.0, 0.0
     for nodes, (places, size) in zip(parts, boxes, strict=True):
@@ -61,7 +61,7 @@ def _distances(joined: np.ndarray) -> np.ndarray:
 
 
 def _radial(joined: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """A tree around its centre: a node as far out as it is deep, its children within its share of the circle."""
+    """A tree around its centre: radius by depth, and children within the share of the circle of their parent."""
     root = int(steps.max(1).argmin())
     depth = steps[root]
     leaves, angle, start = np.zeros(len(joined)), np.zeros(len(joined)), np.zeros(len(joined))

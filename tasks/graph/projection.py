@@ -13,7 +13,7 @@ from constrained_dg.numba_jit import compiled
 from .planarity import is_planar
 from .walks import sides
 
-#: Rounds of degree-preserving switches after which a realisation is left as it is.
+#: Most rounds of degree-preserving switches.
 _ROUNDS = 1000
 
 

@@ -47,7 +47,7 @@ def read_puzzles(path: str) -> list[Puzzle]:
     lines = read_text(path, "give the path of a text or CSV file of puzzles").splitlines()
     numbered = [(number, line.partition("#")[0].strip()) for number, line in enumerate(lines, 1)]
     content = [(number, line) for number, line in numbered if line]
-    check(bool(content), f"{path} is empty", f"give puzzles of {LENGTHS} symbols, one a line")
+    check(bool(content), f"{path} is empty", f"give puzzles of {LENGTHS} symbols, one on each line")
     # 1. A table: its first line names a column of puzzles.
     first = content[0][1]
     delimiter = next((mark for mark in ",;\t" if any(name in _COLUMNS for name in _names(first, mark))), None)
@@ -77,11 +77,9 @@ def _row(line: str) -> str:
     cells = [cell for cell in cells if "+" not in cell or not set(cell) <= _HORIZONTAL | {"+"}]
     sizes = {len(cell) for cell in cells}
     several = len(cells) in (9, 16, 81, 256) or (len(cells) == 4 and sum(map(len, cells)) not in (4, 9, 16, 81, 256))
-    check(
-        len(sizes) < 2 or not several,
-        f"the cell {max(cells, key=len)[:40]!r} holds several symbols" if cells else "",
-        f"lists of candidates cannot be read: write one symbol for each cell, {SYMBOLS}, and . for a blank",
-    )
+    what = f"the cell {max(cells, key=len, default='')[:40]!r} holds several symbols"
+    hint = f"lists of candidates cannot be read: write one symbol for each cell, {SYMBOLS}, and . for a blank"
+    check(len(sizes) < 2 or not several, what, hint)
     return "".join(cells)
 
 
@@ -142,8 +140,8 @@ def _table(path: str, lines: list[str], skipped: int, delimiter: str) -> tuple[l
             tiers.append((row[tier_column] or None) if tier_column else None)
     except csv.Error as error:
         number = skipped + reader.line_num + 1
-        raise InputError(f"{path}, line {number}: {error}", "give one row a line, quotes closed") from None
-    check(bool(texts), f"{path} has a header and no puzzles", f"give puzzles of {LENGTHS} symbols, one a row")
+        raise InputError(f"{path}, line {number}: {error}", "give one row on each line, with closed quotes") from None
+    check(bool(texts), f"{path} has a header and no puzzles", f"give puzzles of {LENGTHS} symbols, one in each row")
     return texts, tiers
 
 
@@ -157,11 +155,8 @@ def _holds_16x16(path: str, rows: list[Line]) -> bool:
     # Symbols 1 to 4 alone: 4x4 puzzles; but a line without any clue may be a row of a larger grid.
     for number, row in rows:
         empty = bool(row) and not set(row) & set("1234")
-        check(
-            not empty,
-            f"{path}, line {number}: 16 blanks may be a 4x4 puzzle or a row of a 16x16 grid",
-            "write a 16x16 puzzle as one line of 256 symbols, and leave empty 4x4 puzzles out",
-        )
+        what = f"{path}, line {number}: 16 blanks may be a 4x4 puzzle or a row of a 16x16 grid"
+        check(not empty, what, "write a 16x16 puzzle as one line of 256 symbols, and leave empty 4x4 puzzles out")
     return False
 
 

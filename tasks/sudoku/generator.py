@@ -163,9 +163,9 @@ def generate_puzzles(size: int, clues: np.ndarray, seed: int, side: int = ANY) -
     check(size in BOX, f"size {size}", "use 4, 9 or 16")
     check(seed >= 0, f"seed {seed}", "use a number that is not negative")
     assert side == ANY or size > 4, "4x4 has two grid classes only: split puzzles instead"
-    works = f"a {size}x{size} puzzle takes {FEWEST[size]} to {size * size} clues, or {MINIMAL} for a minimal one"
+    hint = f"a {size}x{size} puzzle takes {FEWEST[size]} to {size * size} clues, or {MINIMAL} for a minimal one"
     for count in clues[(clues != MINIMAL) & ((clues < FEWEST[size]) | (clues > size * size))][:1]:
-        raise InputError(f"{count} clues for the {size}x{size} generator", works)
+        raise InputError(f"{count} clues for the {size}x{size} generator", hint)
     puzzles = np.empty((clues.size, size * size), np.uint8)
     generated = Generated(puzzles, np.empty_like(puzzles))
     for start in range(0, clues.size, _STRETCH[size]):
@@ -173,5 +173,5 @@ def generate_puzzles(size: int, clues: np.ndarray, seed: int, side: int = ANY) -
         buffers = generated.puzzles[here], generated.solutions[here]
         reached = start + generate(*units(size), clues[here], start, seed, side, TRIES, *buffers)
         if reached < min(here.stop, clues.size):
-            raise InputError(f"no puzzle of {clues[reached]} clues within {TRIES} {size}x{size} grids", works)
+            raise InputError(f"no puzzle of {clues[reached]} clues within {TRIES} {size}x{size} grids", hint)
     return generated

@@ -66,7 +66,7 @@ def rules(problems: Sequence[Puzzle], symbols_alone: bool = False) -> Constraint
         symbols_alone: see `all_different`; for `Constraint.on`.
     """
     size = problems[0].size
-    assert all(problem.size == size for problem in problems), "one size to a batch"
+    assert all(problem.size == size for problem in problems), "a batch has one size"
     clues = torch.tensor([problem.cells for problem in problems])
     rule = all_different(size, symbols_alone)
     tokens = clues - 1 if symbols_alone else clues + BLANK

@@ -18,19 +18,7 @@ from constrained_dg.text import Tokenizer
 
 from . import drawing, files
 from .canonical import canonical
-from .codec import (
-    BLANK,
-    BOX,
-    EOS,
-    FIRST_SYMBOL,
-    PAD,
-    VOCAB_SIZE,
-    Puzzle,
-    from_text,
-    from_tokens,
-    to_text,
-    to_tokens,
-)
+from .codec import BLANK, BOX, EOS, FIRST_SYMBOL, PAD, VOCAB_SIZE, Puzzle, from_text, from_tokens, to_text, to_tokens
 from .generator import HELD_OUT, MINIMAL, RESERVED, Generated, generate_puzzles
 from .pool import is_reserved, make_4x4, training_grids, training_pool
 from .rules import rules, rules_of_tokens
@@ -41,12 +29,7 @@ from .symmetry import apply_symmetry, fingerprint, random_symmetry
 RELATIONS = ("row", "column", "box", "cell", "any")
 #: Tiers of held-out puzzles: label -> clue counts, uniform within the tier.
 TIERS = {
-    9: {
-        "minimal": (MINIMAL, MINIMAL),
-        "28-35": (28, 35),
-        "36-46": (36, 46),
-        "47-80": (47, 80),
-    },
+    9: {"minimal": (MINIMAL, MINIMAL), "28-35": (28, 35), "36-46": (36, 46), "47-80": (47, 80)},
     16: {"16x16": (110, 200)},
 }
 
@@ -231,7 +214,7 @@ class Sudoku(Task):
     def encode(self, problems: Sequence[Puzzle]) -> Batch:
         """Tokens of puzzles of one size: prompt and canvas (B, N). An unknown solution is filled with symbol 1."""
         size = problems[0].size
-        assert all(problem.size == size for problem in problems), "one size to a batch"
+        assert all(problem.size == size for problem in problems), "a batch has one size"
         puzzles = np.array([problem.cells for problem in problems])
         answers = np.array([problem.solution or [1] * size * size for problem in problems])
         return self._batch(size, puzzles, np.where(puzzles > 0, puzzles, answers))

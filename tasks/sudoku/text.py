@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -147,20 +148,16 @@ class TextSudoku(Task):
     def constraint(self, problems: Sequence[Puzzle]) -> Constraint:
         """The rules of `Sudoku` on the cells, and the layout: the tokens between the cells, and EOS after them."""
         layout = self.layout(problems[0].size)
+        decode = partial(self.tokenizer.raw.decode, skip_special_tokens=False)
         mask = torch.ones(1, self.max_canvas, dtype=torch.bool)
         mask[:, layout.positions] = False
-        frame = Pinned(layout.frame[None], mask, self.vocab_size, show=lambda token: repr(self._written([token])))
+        frame = Pinned(layout.frame[None], mask, self.vocab_size, show=lambda token: repr(decode([token])))
         return rules(problems, symbols_alone=True).on(layout.positions, layout.classes, self.max_canvas) & frame
 
-    def _written(self, tokens: Sequence[int]) -> str:
-        return self.tokenizer.raw.decode(list(tokens), skip_special_tokens=False)
-
     def held_out(self, per_tier: int, seed: int) -> list[Puzzle]:
-        """See `Sudoku.held_out`."""
         return self.puzzles.held_out(per_tier, seed)
 
     def overlap(self, puzzles: Sequence[Puzzle]) -> list[int]:
-        """See `Sudoku.overlap`."""
         return self.puzzles.overlap(puzzles)
 
     def remark(self, puzzle: Puzzle) -> str:

@@ -125,11 +125,11 @@ def test_a_run_goes_on_where_its_package_is_named(
     (cut / "final.json").unlink()
     (cut / "checkpoints" / "last.ckpt").resolve().write_bytes(b"cut")
     monkeypatch.chdir(folder)
-    for named, told in (([], "'my_tasks.LatinSquares' lies outside"), (["packages=[my_tasks]"], beyond)):
+    for named, message in (([], "'my_tasks.LatinSquares' lies outside"), (["packages=[my_tasks]"], beyond)):
         monkeypatch.setattr(sys, "argv", ["train.py", *how.format(cut).split(), *named])
         with pytest.raises(SystemExit):
             train.main()
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert not (folder / "further").exists()
 
 
@@ -164,8 +164,8 @@ def test_relations_say_which_positions_bind_which(my_tasks: ModuleType) -> None:
     for one in range(32):
         for other in range(32):
             (r, c), (s, d) = divmod(one % 16, 4), divmod(other % 16, 4)
-            told = row[one, other], column[one, other], cell[one, other], every[one, other]
-            assert [bool(each) for each in told] == [r == s, c == d, (r, c) == (s, d), True]
+            related = row[one, other], column[one, other], cell[one, other], every[one, other]
+            assert [bool(each) for each in related] == [r == s, c == d, (r, c) == (s, d), True]
 
 
 def test_defaults_of_a_task_read_draw_and_tell_shapes(my_tasks: ModuleType, tmp_path: Path) -> None:
@@ -176,9 +176,13 @@ def test_defaults_of_a_task_read_draw_and_tell_shapes(my_tasks: ModuleType, tmp_
     problem, same = task.read(str(path))
     assert problem == same == task.parse(square) and problem.tier == "3 given"
     assert task.shape_of(problem) == (16, 16)
-    for content, told in ((f"{square}\n{square[1:]}\n", "line 2"), ("\n", "no problems"), (b"\xff", "cannot be read")):
+    for content, part in (
+        (f"{square}\n{square[1:]}\n", "line 2"),
+        ("\n", "no problems"),
+        (b"\xff", "cannot be read"),
+    ):
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        with pytest.raises(InputError, match=told) as refused:
+        with pytest.raises(InputError, match=part) as refused:
             task.read(str(path))
         assert str(path) in str(refused.value)
     with pytest.raises(InputError, match="no file"):

@@ -199,8 +199,8 @@ def test_sentences_and_pictures(task, tmp_path):
     problem = ColoringProblem.of(Graph.of(3, [(0, 1)]), 2)
     answer = torch.tensor([FIRST_COLOR, FIRST_COLOR, FIRST_COLOR + 1])
     rule = task.constraint([problem])
-    told = rule.explain(answer[None])[0]
-    assert "nodes 1 and 2 are joined and both hold 1" in told
+    sentences = rule.explain(answer[None])[0]
+    assert "nodes 1 and 2 are joined and both hold 1" in sentences
     shown = task.draw(problem, answer, rule.violations(answer[None])[0])
     assert shown.count("\x1b[31m") == 2 and task.decode(problem, answer) == "1 1 2"
     assert "." in task.draw(problem, None)

@@ -404,7 +404,7 @@ def test_every_shipped_run_has_a_name():
 
 def test_a_name_that_is_not_shipped_lists_those_that_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "sudoku").mkdir()  # a folder that is no run does not hide the shipped one
+    (tmp_path / "sudoku").mkdir()  # a folder without a run does not hide the shipped one
     assert runs.find_run("sudoku") == SHIPPED["sudoku"]
     for name in ("graph/colouring", "", "sudoku/small", Path("graph")):
         with pytest.raises(InputError, match=r"no run\.json in .*shipped runs: amino_acid/design, .*, sudoku$"):

@@ -35,11 +35,7 @@ VARIANTS = {
     "no_relations": ["objective=own_canvas", "model.relations=false"],
     "one_loop": ["objective=own_canvas", "model.loops=1"],
     "plain_corruption": ["objective=diffusion"],
-    "no_self_conditioning": [
-        "objective=diffusion",
-        "objective.self_conditioning=0",
-        "sampler.self_conditioning=false",
-    ],
+    "no_self_conditioning": ["objective=diffusion", "objective.self_conditioning=0", "sampler.self_conditioning=false"],
 }
 
 
