@@ -99,10 +99,10 @@ def complete(
                 nodes += 1
                 if swept:  # no need to branch
                     scores = log_probs[None].masked_fill(~candidates, -torch.inf)
-                    found, exists = _tried(constraint, "most_likely", scores) or (None, None)
-                    swept = found is not None
+                    best = _tried(constraint, "most_likely", scores)
+                    swept = best is not None
                     if swept:
-                        candidates = one_hot(found, num_classes) & exists[:, None, None]
+                        candidates = one_hot(best[0], num_classes) & best[1][:, None, None]
                 sizes = candidates[0].sum(-1)
                 smallest, largest = torch.aminmax(sizes)
                 # 2. Nothing left, or one answer left: the judge decides, and a branch has ended.
