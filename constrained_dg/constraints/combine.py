@@ -46,6 +46,8 @@ class Joined(Constraint):
 
     def __post_init__(self) -> None:
         check(len(self.parts) > 0, f"{type(self).__name__} got no constraint", "give one or more")
+        odd = [part for part in self.parts if not isinstance(part, Constraint)]
+        check(not odd, f"{type(self).__name__} got {odd}", "join rules with rules alone")
         flat = [leaf for part in self.parts for leaf in (part.parts if type(part) is type(self) else [part])]
         object.__setattr__(self, "parts", tuple(flat))
         for name, words in (("length", "length"), ("vocab_size", "vocabulary")):

@@ -137,14 +137,14 @@ class Negation(Constraint):
         return Negation(self.rule.renamed(positions))
 
     def select(self, rows: IntTensor) -> Negation:
-        return Negation(self.rule.select(rows))
+        return self._changed({"rule": self.rule.select(rows)})
 
     @classmethod
     def stack(cls, constraints: Sequence[Negation]) -> Constraint:  # type: ignore[override]
         return ~type(constraints[0].rule).stack([constraint.rule for constraint in constraints])
 
     def to(self, device: torch.device | str) -> Negation:
-        return Negation(self.rule.to(device))
+        return self._changed({"rule": self.rule.to(device)})
 
 
 class NotSwept(Swept):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from math import ceil, floor, frexp, isfinite, isinf
+from math import ceil, floor, frexp, inf, isfinite, isinf
 
 import torch
 
@@ -187,6 +187,9 @@ class RealSum(Constraint):
             f"give (tokens) or ({length}, tokens) of {wanted}",
         )
         check(low <= high, f"low {low} lies above high {high}", "give low <= high")
+        check(
+            low < inf and high > -inf, f"no sum lies between {low} and {high}", "-inf is no lower bound, inf no upper"
+        )
         self.weights = weights.expand(length, -1) * self.mask[:, None]
         self.low, self.high, self.length, self.num_classes = low, high, length, weights.shape[-1]
 

@@ -102,3 +102,10 @@ def test_gaps_between_sums_are_found_when_a_rule_is_made():
     with pytest.raises(InputError, match="the weights leave gaps there"):
         Sum(torch.tensor([0, 10**9]), 1, 10**9 - 1, LENGTH)
     assert RealSum(torch.tensor([0.0, 2.5], dtype=torch.float64), 3.0, 5.0, LENGTH).is_satisfied(EVERY[:2]).tolist()
+
+
+@pytest.mark.parametrize("end", [float("inf"), -float("inf")])
+def test_bounds_that_no_finite_sum_meets_are_refused(end):
+    for weights, rule in ((torch.tensor([0.0, 2.5], dtype=torch.float64), RealSum), (torch.tensor([0, 2]), Sum)):
+        with pytest.raises(InputError, match="no sum lies between"):
+            rule(weights, end, end, LENGTH)

@@ -124,3 +124,12 @@ def test_a_row_of_a_negation_is_blamed_and_explained_as_it_is_alone():
             alone = rule.select(torch.tensor([row]))
             assert torch.equal(alone.violations(tokens[row : row + 1])[0], blame[row])
             assert alone.explain(tokens[row : row + 1])[0] == words[row] != []
+
+
+def test_names_stay_with_a_negation_and_only_rules_are_joined():
+    pinned = Pinned(torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 3, dtype=torch.bool), 3)
+    rule = (~pinned).named("not all zero")
+    assert rule.select(torch.tensor([1])).name == rule.to("cpu").name == "not all zero"
+    for join in (lambda: pinned & 5, lambda: pinned | None, lambda: pinned.implies("x")):
+        with pytest.raises(InputError, match="join rules with rules alone"):
+            join()
