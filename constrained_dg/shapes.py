@@ -17,9 +17,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+
+from constrained_dg.errors import InputError, check
 
 #: Tensor aliases; the shape stands in the docstring of the function that uses them.
 IntTensor = torch.Tensor
 FloatTensor = torch.Tensor
 BoolTensor = torch.Tensor
+
+
+def tensor_of(name: str, value: Any, dtype: torch.dtype) -> Any:
+    """Lists and arrays of numbers as a tensor of this type; tensors and None stay as they are.
+
+    Args:
+        name: what the message calls the value.
+
+    Raises:
+        InputError: not numbers, rows of unequal length, or numbers of another type (0 and 1 may stand for bools).
+    """
+    if value is None or isinstance(value, torch.Tensor):
+        return value
+    try:
+        tensor = torch.as_tensor(value, dtype=dtype if dtype.is_floating_point else None)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{name} is not a table of numbers ({error})", "give rows of equal length") from None
+    fits = tensor.dtype == dtype or (dtype is torch.bool and not tensor.is_floating_point()) or tensor.numel() == 0
+    check(fits, f"the type of {name} is {tensor.dtype}", f"give {dtype}")
+    return tensor.to(dtype)

@@ -12,7 +12,7 @@ from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.candidates import candidates_of
 from constrained_dg.constraints.words import members_at, places
 from constrained_dg.errors import check
-from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor, tensor_of
 
 #: Pairs of positions up to which `too_many_to_differ` looks.
 _PAIRS = 100_000
@@ -84,6 +84,7 @@ class AllDifferent(Constraint):
     strength = "one step of elimination: no token of a known member, and only permitted tokens"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "groups", tensor_of("groups", self.groups, torch.int64))
         groups, (low, high) = self.groups, self.tokens
         check(groups.dim() == 2 and groups.numel() > 0, f"groups have shape {tuple(groups.shape)}", "give (G, n)")
         check(

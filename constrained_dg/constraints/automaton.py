@@ -12,7 +12,7 @@ from constrained_dg.constraints.sweep import Swept
 from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.constraints.words import places
 from constrained_dg.errors import check
-from constrained_dg.shapes import BoolTensor, IntTensor
+from constrained_dg.shapes import BoolTensor, IntTensor, tensor_of
 
 #: Tokens that end an answer, and the token that fills it up behind them.
 End = tuple[Sequence[int], int]
@@ -47,6 +47,7 @@ class Automaton(Swept):
         classes: TokenClasses | None = None,
         what: str = "the automaton",
     ) -> None:
+        transitions = tensor_of("transitions", transitions, torch.int64)
         check(
             transitions.dim() == 2 and transitions.dtype == torch.int64 and transitions.numel() > 0,
             f"transitions have shape {tuple(transitions.shape)} and type {transitions.dtype}",

@@ -11,7 +11,7 @@ import torch
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.candidates import candidates_of
 from constrained_dg.errors import check
-from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor, tensor_of
 
 
 def _number(node: int) -> str:
@@ -49,6 +49,7 @@ class DifferentAcross(Constraint):
     per_row = ("edges",)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "edges", tensor_of("edges", self.edges, torch.int64))
         edges, (low, high) = self.edges, self.tokens
         edges = edges[None] if edges.dim() == 2 else edges
         check(

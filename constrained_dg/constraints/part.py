@@ -11,7 +11,7 @@ import torch
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.errors import check
-from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor, tensor_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,6 +38,7 @@ class On(Constraint):
     length: int = field()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "positions", tensor_of("positions", self.positions, torch.int64))
         rule, positions, classes = self.rule, self.positions, self.classes
         check(
             rule.classes is None,

@@ -9,7 +9,7 @@ import torch
 from constrained_dg.constraints.all_different import AllDifferent
 from constrained_dg.constraints.words import members_at
 from constrained_dg.errors import check
-from constrained_dg.shapes import BoolTensor, IntTensor
+from constrained_dg.shapes import BoolTensor, IntTensor, tensor_of
 
 #: Positions up to which `propagate` is domain consistent: its matching is slow, plain Python.
 _MATCHED = 64
@@ -46,7 +46,7 @@ class Permutation(AllDifferent):
         show: Callable[[int], str] = str,
         where: Callable[[int, list[int]], str] = members_at,
     ) -> None:
-        positions = torch.arange(length) if positions is None else positions
+        positions = torch.arange(length) if positions is None else tensor_of("positions", positions, torch.int64)
         low, high = tokens
         check(
             len(positions) == high - low,

@@ -12,7 +12,7 @@ from constrained_dg.constraints.candidates import candidates_of, likeliest_alone
 from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.constraints.words import position
 from constrained_dg.errors import check
-from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor, tensor_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,6 +42,8 @@ class Pinned(Constraint):
     per_row = ("tokens", "mask")
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", tensor_of("tokens", self.tokens, torch.int64))
+        object.__setattr__(self, "mask", tensor_of("mask", self.mask, torch.bool))
         check(
             self.tokens.dim() == 2 and self.tokens.shape == self.mask.shape and self.mask.dtype == torch.bool,
             f"tokens {tuple(self.tokens.shape)} and mask {tuple(self.mask.shape)} of {self.mask.dtype} do not fit",

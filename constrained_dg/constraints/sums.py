@@ -16,7 +16,7 @@ from constrained_dg.constraints.machine import Machine
 from constrained_dg.constraints.sweep import Swept
 from constrained_dg.constraints.words import places
 from constrained_dg.errors import check, is_count
-from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor, tensor_of
 
 #: Partial sums up to which `Sum` is exact, and up to which gaps between sums are found.
 SUMS = 2**14
@@ -159,6 +159,7 @@ class RealSum(Constraint):
         show: Callable[[int], str] = str,
         name: str = "the sum",
     ) -> None:
+        weights = tensor_of("weights", weights, torch.float64)
         fine = weights.dtype == torch.float64 and bool(weights.isfinite().all())
         self._take(weights, low, high, length, positions, fine, "torch.float64, all finite")
         self.show, self.name = show, name
@@ -348,6 +349,7 @@ class Sum(RealSum, Swept):
         show: Callable[[int], str] = str,
         name: str = "the sum",
     ) -> None:
+        weights = tensor_of("weights", weights, torch.int64)
         integers = weights.dtype == torch.int64
         self._take(weights, low, high, length, positions, integers, "torch.int64; see RealSum for real numbers")
         self.show, self.name = show, name

@@ -12,7 +12,7 @@ from constrained_dg.constraints.candidates import candidates_of, likeliest_alone
 from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.constraints.words import position
 from constrained_dg.errors import check
-from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor, tensor_of
 
 #: Permitted tokens that a sentence names.
 _NAMED = 12
@@ -40,6 +40,7 @@ class Vocabulary(Constraint):
     per_row = ("may",)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "may", tensor_of("may", self.may, torch.bool))
         may = self.may
         check(
             may.dim() == 3 and may.dtype == torch.bool,

@@ -12,7 +12,7 @@ from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.sampling.base import Denoiser, Generation, PassInfo, StepRecord
 from constrained_dg.sampling.named import PLAIN, VALIDITY, named
 from constrained_dg.sampling.sampler import Sampler, check_model
-from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor, tensor_of
 from constrained_dg.task import Batch
 
 Rows = Sequence[Sequence[int]]
@@ -81,8 +81,8 @@ def generate(
     check(isinstance(sampler, Sampler), f"sampler is {sampler!r}", "give a name, or a subclass of sampling.Sampler")
     if not isinstance(prompt, torch.Tensor) and mask is None:
         prompt, mask = _left_padded(prompt, model.pad_token_id if pad is None else pad)
-    prompt, canvas = _tensor("prompt", prompt, torch.int64), _tensor("canvas", canvas, torch.int64)
-    mask, pinned = _tensor("mask", mask, torch.bool), _tensor("pinned", pinned, torch.bool)
+    prompt, canvas = tensor_of("prompt", prompt, torch.int64), tensor_of("canvas", canvas, torch.int64)
+    mask, pinned = tensor_of("mask", mask, torch.bool), tensor_of("pinned", pinned, torch.bool)
     check(prompt.dim() == 2, f"the prompt has shape {tuple(prompt.shape)}", "give (B, S)")
     check((canvas is None) == (pinned is None), "canvas and pinned go together", "give both, or neither")
 
@@ -102,7 +102,7 @@ def generate(
         model,
         Batch(prompt, canvas, pinned, relations, (0, model.vocab_size) if noise is None else noise, mask),
         constraint,
-        seeds if isinstance(seeds, int) else _tensor("seeds", seeds, torch.int64),
+        seeds if isinstance(seeds, int) else tensor_of("seeds", seeds, torch.int64),
         max_passes=max_passes,
         canvas_length=canvas_length,
         eos=eos,
@@ -125,19 +125,6 @@ def _length(canvas_length: int | None, max_new_tokens: int | None, constraint: C
     wanted = canvas_length if max_new_tokens is None else max_new_tokens
     check(is_count(wanted, 1), f"max_new_tokens is {wanted!r}", "give an integer of at least 1")
     return -(-wanted // canvas_length) * canvas_length
-
-
-def _tensor(name: str, value: Any, dtype: torch.dtype) -> Any:
-    """Lists as a tensor; tensors and None stay."""
-    if value is None or isinstance(value, torch.Tensor):
-        return value
-    try:
-        tensor = torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(f"{name} is not a table of numbers ({error})", "give rows of equal length") from None
-    fits = tensor.dtype == dtype or (dtype is torch.bool and not tensor.is_floating_point()) or tensor.numel() == 0
-    check(fits, f"the {name} has type {tensor.dtype}", f"give {dtype}")
-    return tensor.to(dtype)
 
 
 def _left_padded(rows: Any, pad: int) -> tuple[Any, Any]:

@@ -4,11 +4,16 @@ import torch
 from constrained_dg.constraints import (
     All,
     AllDifferent,
+    Automaton,
     Constraint,
     Count,
     DifferentAcross,
+    Permutation,
     Pinned,
+    RealSum,
     Sum,
+    TokenClasses,
+    Vocabulary,
     candidates_of,
     contradictory,
     listing,
@@ -179,3 +184,38 @@ def test_strength_says_what_a_rule_knows():
             return super().allowed(answer, known, span)
 
     assert "rules out only" not in Own.strength and "see `allowed`" in Own.strength
+
+
+def test_rules_take_lists_where_they_take_tensors():
+    from_lists = [
+        Sum([0, 1, 2], 2, 4, length=3),
+        RealSum([0.1, 0.2, 0.7], 0.5, 1.0, length=3),
+        AllDifferent([[0, 1], [1, 2]], ["first", "second"], (0, 3), 3, 3),
+        DifferentAcross([[0, 1]], (0, 3), 3, 3),
+        Permutation(3, (0, 3), 3, positions=[2, 0, 1]),
+        Pinned([[0, 2, 0]], [[0, 1, 0]], 3),
+        Vocabulary([[[1, 1, 0], [0, 1, 1], [1, 1, 1]]]),
+        Automaton([[0, 1, -1], [1, 1, 1]], 0, [1], 3),
+        AllDifferent([[0, 1]], ["pair"], (0, 3), 2, 3).on([0, 2], TokenClasses.of(3, [(0,), (1,), (2,)]), 3),
+    ]
+    from_tensors = [
+        Sum(torch.tensor([0, 1, 2]), 2, 4, length=3),
+        RealSum(torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64), 0.5, 1.0, length=3),
+        AllDifferent(torch.tensor([[0, 1], [1, 2]]), ["first", "second"], (0, 3), 3, 3),
+        DifferentAcross(torch.tensor([[0, 1]]), (0, 3), 3, 3),
+        Permutation(3, (0, 3), 3, positions=torch.tensor([2, 0, 1])),
+        Pinned(torch.tensor([[0, 2, 0]]), torch.tensor([[False, True, False]]), 3),
+        Vocabulary(torch.tensor([[[True, True, False], [False, True, True], [True, True, True]]])),
+        Automaton(torch.tensor([[0, 1, -1], [1, 1, 1]]), 0, [1], 3),
+        AllDifferent(torch.tensor([[0, 1]]), ["pair"], (0, 3), 2, 3).on(
+            torch.tensor([0, 2]), TokenClasses.of(3, [(0,), (1,), (2,)]), 3
+        ),
+    ]
+    answers = torch.cartesian_prod(*[torch.arange(3)] * 3)
+    for one, other in zip(from_lists, from_tensors, strict=True):
+        verdict = one.repeat(27).is_satisfied(answers)
+        assert torch.equal(verdict, other.repeat(27).is_satisfied(answers)) and verdict.any() and not verdict.all()
+    with pytest.raises(InputError, match=r"groups is not a table of numbers .*; give rows of equal length"):
+        AllDifferent([[0, 1], [2]], ["first", "second"], (0, 3), 3, 3)
+    with pytest.raises(InputError, match=r"the type of weights is torch\.float32; give torch\.int64"):
+        Sum([0.5, 1.0], 0, 1, length=2)

@@ -65,7 +65,7 @@ def test_lists_are_taken_and_prompts_of_several_lengths_are_padded_on_the_left()
     [
         ({"prompt": [[1], []]}, "a prompt is empty"),
         ({"prompt": [1, 2]}, r"the prompt has shape \(2,\)"),
-        ({"prompt": [[0.5, 1.0]]}, "the prompt has type torch.float32"),
+        ({"prompt": [[0.5, 1.0]]}, "the type of prompt is torch.float32"),
         ({"prompt": [["a"]]}, "prompt is not a table of numbers"),
         ({"prompt": [[1], [2]], "canvas": [[1], [1, 2]], "pinned": [[True], [True]]}, "canvas is not a table"),
         ({"sampler": "restart"}, "no sampler 'restart'; did you mean restarts.*known: autoregressive"),
