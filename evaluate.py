@@ -1,4 +1,4 @@
-"""Say how well a trained model solves problems: `python evaluate.py run=RUN data=FILE`. Options: `--help`.
+"""Measure how well a trained model solves problems: `python evaluate.py run=RUN data=FILE`. Options: `--help`.
 
 Recipe: run folder -> problems -> sampler(backbone, constraint) -> judged answers -> table, metrics.json, pictures.
 """
@@ -32,15 +32,15 @@ from constrained_dg.viz import pictures, terminal, trace
 log = logging.getLogger(__name__)
 
 UNTRAINED = "@untrained"
-#: Generated problems for each tier when no limit is given, and at most.
+#: Generated problems for each tier: the default, and the largest limit.
 GENERATED, MOST_GENERATED = 100, 100_000
-#: Files with fewer problems are compared with the training problems only where the user asks for it.
+#: With check_overlap=auto, files with fewer problems are not compared with the training problems.
 COMPARED_FROM = 100
-#: Problems that are shown at most; of so many for each of them those are chosen that take several passes.
+#: Most problems to show, and the number of generated ones among which each is chosen.
 MOST_SHOWN, TRIED = 100, 12
 #: Passes that a shown problem should take.
 SEVERAL = 4
-#: Key -> least and largest value, and whether null will do.
+#: Key -> least and largest value, and whether null is allowed.
 COUNTS = {
     "seed": (0, 2**63 - 1, False),
     "batch_size": (1, 2**31, False),
@@ -53,7 +53,7 @@ COUNTS = {
 
 @dataclass(frozen=True)
 class Contender:
-    """A sampler as the user names it, and the model it gets (None where it needs none)."""
+    """A sampler by its name on the command line, and its model (None if it needs none)."""
 
     name: str
     sampler: Sampler
@@ -61,13 +61,13 @@ class Contender:
 
 
 def evaluate(cfg: dict[str, Any]) -> dict[str, Any]:
-    """Evaluate as configured: a report, or a few problems shown as they settle.
+    """Evaluate as configured: write a report, or show a few problems pass by pass.
 
     Args:
         cfg: plain values, see conf/evaluate.yaml.
 
     Returns:
-        What metrics.json holds: "header" and "rows" (without a header for problems that are shown).
+        The content of metrics.json, "header" and "rows"; only "rows" for problems that are shown.
 
     Raises:
         InputError: a run, file, sampler, folder or value that cannot be used; before any long work.
@@ -90,7 +90,7 @@ def evaluate(cfg: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_values(cfg: dict[str, Any]) -> None:
-    """Raise InputError for an unknown key or a value out of range, and for a folder that holds something."""
+    """Raise InputError for an unknown key, a value out of range, or an output folder that is not empty."""
     known = keys_of("evaluate")
     unknown = sorted(set(cfg) - {*known, "overridden"})
     check(not unknown, f"no configuration key {unknown}", f"known: {', '.join(known)}")
@@ -126,7 +126,7 @@ def check_values(cfg: dict[str, Any]) -> None:
 
 
 def check_finished(folder: str) -> None:
-    """Raise InputError for the folder of a run that was ended before it wrote weights."""
+    """Raise InputError for the folder of a run that ended before it wrote weights."""
     begun, ended = (os.path.isfile(os.path.join(folder, name)) for name in ("train.json", "run.json"))
     check(ended or not begun, f"the run in {folder!r} was not finished", f"go on with: python train.py resume={folder}")
 
@@ -154,7 +154,7 @@ def problems_of(cfg: dict[str, Any], run: Run) -> list[Problem]:
         tiers.setdefault(problem.tier, []).append(index)
     kept: list[int] = []
     for tier, indices in tiers.items():
-        # What is drawn of a tier depends on its name and problems alone, not on other tiers.
+        # The choice in a tier depends on its name and problems alone, not on other tiers.
         count = min(cfg["limit"] or len(indices), len(indices))
         kept += random.Random(f"{cfg['seed']} {tier}").sample(indices, count)
     chosen = [problems[index] for index in sorted(kept)]
@@ -177,7 +177,7 @@ def fits(run: Run, problem: Problem, source: str) -> None:
 def write_report(
     cfg: dict[str, Any], run: Run, contenders: Sequence[Contender], problems: Sequence[Problem], folder: Path
 ) -> dict[str, Any]:
-    """Solve with every sampler; what is solved is saved and printed also where an error or an interruption ends it."""
+    """Solve with every sampler; after an error or an interruption, finished answers are saved and printed."""
     # 1. Solve, and save after each sampler.
     options = {key: cfg[key] for key in ("batch_size", "threads", "run", "data", "limit", "max_passes")}
     options["samplers"] = [one.name for one in contenders]
@@ -215,12 +215,12 @@ def write_report(
         pictures.solve_rate_by_passes(folder / "solve_rate_by_passes.png", outcomes)
         pictures.solve_rate_by_given(folder / "solve_rate_by_given.png", outcomes)
         pictures.answers(folder / "answers.png", run.task, outcomes)
-    except InputError as error:  # the package that draws is missing: the report is complete without pictures
+    except InputError as error:  # matplotlib is missing: the report is complete without pictures
         notes.append(f"no pictures: {error}")
     seconds = ", ".join(f"{row['sampler']} {row['seconds']:.3f}" for row in rows if row["tier"] == "all")
     notes.append(f"seconds a problem, batches of {cfg['batch_size']}: {seconds}")
     report.print_table(rows, [*notes, f"report: {folder}"])
-    # 3. Compare with the training problems, which may take longer than all else.
+    # 3. Compare with the training problems, last because it may take long.
     if cfg["data"] is not None:
         print(overlap_note(cfg, run, problems, header), flush=True)
         report.save(folder, header, rows, outcomes)
@@ -228,27 +228,27 @@ def write_report(
 
 
 def overlap_note(cfg: dict[str, Any], run: Run, problems: Sequence[Problem], header: dict[str, Any]) -> str:
-    """Count the problems that could equal a training problem, into the header, and say it in a line."""
+    """Write the number of problems that could equal a training problem into the header; return a sentence about it."""
     wanted = len(problems) >= COMPARED_FROM if cfg["check_overlap"] == "auto" else cfg["check_overlap"]
     if not wanted:
         return "not compared with the training problems; check_overlap=true does, and may take minutes"
     with report.progress(f"comparing {len(problems)} problems with the training problems (check_overlap=false: not)"):
-        found = run.task.overlap(problems)
-    if found is None:
+        indices = run.task.overlap(problems)
+    if indices is None:
         return "not compared with the training problems: this task has no comparison"
-    header["overlap_with_training"] = len(found)
-    return f"{len(found)} of {len(problems)} problems could equal a training problem up to symmetry"
+    header["overlap_with_training"] = len(indices)
+    return f"{len(indices)} of {len(problems)} problems could equal a training problem up to symmetry"
 
 
 def show(cfg: dict[str, Any], run: Run, one: Contender, problems: Sequence[Problem]) -> dict[str, Any]:
-    """Solve problems and show them in the terminal; with `out` also keep a trace and a picture of each.
+    """Solve problems and show them in the terminal; with `out` also save a trace and a picture of each.
 
-    Of generated problems those are shown that take several passes, as long as there are enough.
+    Of generated problems, solved ones that take several passes are preferred.
     """
     wanted = cfg["show"] or len(problems)
     for problem in problems:
         fits(run, problem, "puzzle")
-    # 1. Solve first and show afterwards, so that the time that is measured is that of the model.
+    # 1. Solve first and show afterwards, so that printing is not measured.
     solved: list[terminal.Settled] = []
     seeds = rng.row_seeds(cfg["seed"], len(problems))
     with report.progress(f"{one.name} is solving"):
@@ -257,7 +257,7 @@ def show(cfg: dict[str, Any], run: Run, one: Contender, problems: Sequence[Probl
             if sum(each.outcome.solved and each.outcome.passes >= SEVERAL for each in solved) == wanted:
                 break
     chosen = sorted(solved, key=lambda each: (not each.outcome.solved, -min(each.outcome.passes, SEVERAL)))[:wanted]
-    # 2. Show them, and keep them.
+    # 2. Show and save them.
     with report.new_folder(cfg["out"]) if cfg["out"] else contextlib.nullcontext() as folder:
         for number, each in enumerate(chosen, 1):
             terminal.show(run.task, one.name, each, len(chosen))
@@ -265,7 +265,7 @@ def show(cfg: dict[str, Any], run: Run, one: Contender, problems: Sequence[Probl
                 text = json.dumps(trace.to_json(each.problem, each.outcome, each.frames)) + "\n"
                 write_whole(folder / f"trace_{number}.json", text)
                 trace.plot_frames(folder / f"settling_{number}.png", run.task, each.problem, each.frames)
-                if each.frames:  # no pass, nothing that settles
+                if each.frames:
                     trace.plot_certainty(folder / f"certainty_{number}.png", each.frames)
     if len(solved) > len(chosen):
         count = sum(each.outcome.solved for each in solved)

@@ -39,7 +39,8 @@ from constrained_dg import report
 from constrained_dg.errors import check
 from constrained_dg.evaluation import check_sampler, solve, summarise
 from constrained_dg.files import write_whole
-from constrained_dg.runs import OUR_PACKAGES, build
+from constrained_dg.places import OUR_PACKAGES
+from constrained_dg.runs import build, find_run
 from constrained_dg.sampling import Diffusion
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.task import Task
@@ -54,7 +55,7 @@ from constrained_dg.training.trainer import cleaned_up, equip, new_trainer, quie
 
 log = logging.getLogger(__name__)
 
-#: What a checkpoint to start from implies, unless the user chooses otherwise.
+#: Groups that `model.pretrained` selects by default.
 FINETUNE = {"model": "pretrained", "objective": "finetune", "optimisation": "finetune"}
 
 
@@ -65,7 +66,7 @@ def train(cfg: dict[str, Any]) -> float:
         cfg: plain values, see conf/train.yaml.
 
     Returns:
-        The share of held-out problems that the final table says are solved.
+        The share of held-out problems solved in the final table.
 
     Raises:
         InputError: a value out of range, a folder that cannot be used; before any training.
@@ -80,7 +81,7 @@ def _train(cfg: dict[str, Any], interrupts: Interrupts) -> float:
     # 1. The configuration: as given, or that of the run to resume.
     check_groups(cfg)
     cfg = with_absolute_paths(cfg)
-    # As given now: a run folder may come from elsewhere, so it cannot say itself what may be imported for it.
+    # From the command line: a run folder may come from others, so it must not choose what is imported.
     packages, resume = cfg["packages"], cfg["resume"]
     if resume:
         cfg = run_folder.resumed(cfg)
@@ -91,7 +92,7 @@ def _train(cfg: dict[str, Any], interrupts: Interrupts) -> float:
     torch.set_num_threads(cfg["threads"] or os.cpu_count() or 1)
     L.seed_everything(cfg["seed"], verbose=False)
 
-    # 2. What is trained, and from where. Nothing long, since all of it may be refused.
+    # 2. Task, sampler and model. Only fast steps, since any of them may be refused.
     objective = from_dict(Objective, cfg["objective"], "objective")
     optimisation = from_dict(Optimisation, cfg["optimisation"], "optimisation")
     named = {*OUR_PACKAGES, *packages} if resume else None
@@ -130,7 +131,7 @@ def _train(cfg: dict[str, Any], interrupts: Interrupts) -> float:
     data = TaskData(task, optimisation.batch_size, cfg["workers"])
     trainer.fit(module, data, ckpt_path=str(checkpoint.path) if checkpoint else None, weights_only=True)
 
-    # 5. Write the model, and say how well it solves.
+    # 5. Write the model and the final table.
     with average.swapped(module):
         start.finish(backbone)
         export(folder, module, cfg, start, trainer)
@@ -145,27 +146,29 @@ def _train(cfg: dict[str, Any], interrupts: Interrupts) -> float:
 
 
 def with_absolute_paths(cfg: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with paths that mean the same from every folder, so that a run can be resumed from anywhere."""
+    """The configuration with absolute paths, so that a run can be resumed from any folder."""
 
     def absolute(group: dict[str, Any], *keys: str) -> dict[str, Any]:
         return group | {key: os.path.abspath(group[key]) for key in keys if isinstance(group.get(key), str)}
 
-    inner = {"task": absolute(cfg["task"], "data"), "model": absolute(cfg["model"], "pretrained", "run")}
-    return absolute(cfg, "data") | inner
+    model = absolute(cfg["model"], "pretrained")
+    if "run" in model:
+        model = model | {"run": os.path.abspath(find_run(model["run"]))}
+    return absolute(cfg, "data") | {"task": absolute(cfg["task"], "data"), "model": model}
 
 
 def size_of(model: torch.nn.Module) -> str:
-    """How many parameters there are, and how many are trained where that differs."""
+    """The number of parameters, and of trained ones if that differs."""
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return f"{trained} of {total} parameters" if trained < total else f"{total} parameters"
 
 
 def export(folder: Path, module: DiffusionModule, cfg: dict[str, Any], start: Start, trainer: L.Trainer) -> None:
-    """Write the weights as they are now, gathered from all processes, from the first one."""
+    """Write the current weights, gathered from all processes, from the first one."""
     model, state = module.backbone, None
     if isinstance(model, FSDPModule):
-        # One tensor after the other, kept by the process that writes: no device has to hold the whole model.
+        # One tensor after the other, so that no device has to hold the whole model.
         state = {}
         for name, part in model.state_dict().items():
             tensor = gathered(part)  # all processes take part
@@ -182,9 +185,9 @@ def export(folder: Path, module: DiffusionModule, cfg: dict[str, Any], start: St
 def final_table(
     cfg: dict[str, Any], folder: Path, module: DiffusionModule, task: Task, sampler: Sampler, trainer: L.Trainer
 ) -> float:
-    """Solve rates on held-out problems that neither training nor the curves have seen; printed and saved."""
+    """Print and save solve rates on held-out problems that were not used before. Returns the share solved."""
     if not (trainer.is_global_zero or isinstance(module.backbone, FSDPModule)):
-        return float("nan")  # the first process reports; the others are needed only where they hold a part of the model
+        return float("nan")  # the first process reports; others are needed only if they hold a part of the model
     problems = task.held_out(cfg["report_per_tier"], cfg["seed"] + 2)
     model, device = module.backbone.eval(), str(module.device)
     with torch.compiler.set_stance("force_eager"), report.progress("final table", len(problems)) as progress:
@@ -202,7 +205,7 @@ def final_table(
 
 
 def implied(given: list[str]) -> list[str]:
-    """What the command line leaves open but implies: see `constrained_dg.cli.entry`.
+    """Arguments that the given ones imply: see `constrained_dg.cli.entry`.
 
     Raises:
         InputError: `model.pretrained` or `model.run` together with keys that describe another model.

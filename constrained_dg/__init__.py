@@ -3,9 +3,9 @@
 from constrained_dg.model import load_pretrained, save_pretrained
 from constrained_dg.places import choices, shipped_runs
 from constrained_dg.runs import Run, load
-from constrained_dg.sampling import generate
+from constrained_dg.sampling import generate, sampler_names, solve
 
-__all__ = ["Run", "checkpoints", "generate", "load", "load_pretrained", "samplers", "save_pretrained", "tasks"]
+__all__ = ["Run", "checkpoints", "generate", "load", "load_pretrained", "samplers", "save_pretrained", "solve", "tasks"]
 __version__ = "0.2.0"
 
 
@@ -15,8 +15,8 @@ def tasks() -> list[str]:
 
 
 def samplers() -> list[str]:
-    """The names of the samplers, as `constrained-dg evaluate samplers=[NAME]` takes them."""
-    return choices("sampler")
+    """The names of the samplers, as `generate(..., sampler=NAME)` and `evaluate.py samplers=[NAME]` take them."""
+    return sampler_names()
 
 
 def checkpoints() -> list[str]:

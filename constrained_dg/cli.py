@@ -1,4 +1,4 @@
-"""Hydra at the door: scripts get plain values, users get one line that says what is wrong and what would work."""
+"""Hydra for the scripts: plain values for them, and one line of error for users that says what would work."""
 
 from __future__ import annotations
 
@@ -217,9 +217,9 @@ def keys_of(config_name: str) -> list[str]:
 def check_tasks() -> None:
     """Raise InputError unless `tasks` is our folder: another installed package may have the same name."""
     spec = importlib.util.find_spec(module_name("tasks"))
-    found = Path(spec.origin).parent if spec and spec.origin else None
-    if found is None or found.resolve() != ROOT / "tasks":
-        raise InputError(f"the package 'tasks' comes from {found}", f"it should be {ROOT / 'tasks'}: check PYTHONPATH")
+    folder = Path(spec.origin).parent if spec and spec.origin else None
+    if folder is None or folder.resolve() != ROOT / "tasks":
+        raise InputError(f"the package 'tasks' comes from {folder}", f"it should be {ROOT / 'tasks'}: check PYTHONPATH")
 
 
 def parse(given: Sequence[str], text: Sequence[str] = (), opened: Sequence[str] = ()) -> CommandLine:

@@ -1,4 +1,4 @@
-"""Errors a user can act on: each says what was got and what would work."""
+"""Errors a user can act on: each names the value and what would work."""
 
 from __future__ import annotations
 

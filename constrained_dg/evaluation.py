@@ -75,7 +75,7 @@ def solve(
         model: on `device`; None for a sampler that needs none.
         seed: not negative.
         seeds: one for each problem, instead of those that follow from `seed`.
-        max_passes: instead of the sampler's own.
+        max_passes: overrides the sampler's.
         progress: called after each batch with its outcomes.
         on_step: called with the record of every pass; its rows count within the batch.
 
@@ -178,7 +178,7 @@ def _natural(tier: str) -> list[tuple[int, int, str]]:
 def summarise(
     sampler: str, outcomes: Sequence[Outcome], task: Task | None = None, model: Denoiser | None = None
 ) -> list[dict[str, Any]]:
-    """One row of plain values for each tier, and one for all: see `_row`; a task adds metrics of its own."""
+    """One row of plain values for each tier, and one for all: see `_row`; a task may add metrics."""
     tiers = {tier: [o for o in outcomes if o.problem.tier == tier] for tier in tiers_of(outcomes)}
     rows = []
     for tier, chosen in [*tiers.items(), ("all", list(outcomes))]:

@@ -36,7 +36,7 @@ class Terminated(KeyboardInterrupt):
 def use_our_logging() -> None:
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for stream in (sys.stdout, sys.stderr):
-        # A character that the terminal's encoding lacks is no reason to fail.
+        # Characters that the terminal's encoding lacks must not raise.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
@@ -73,7 +73,7 @@ def running() -> Iterator[None]:
             raise
         fail(f"{error.filename or 'output'}: {error.strerror}; free some space or choose another path")
     except (MemoryError, RuntimeError) as error:
-        # torch raises RuntimeError for a processor, and a type of its own, which is one too, for other devices.
+        # torch raises RuntimeError on a CPU, and a subclass of it on other devices.
         if isinstance(error, RuntimeError) and not re.search("allocate memory|out of memory", str(error)):
             raise
         fail(f"not enough memory ({one_line(error)[:200] or 'MemoryError'}); use a smaller batch_size or problem")
@@ -106,15 +106,15 @@ def fail(message: str) -> NoReturn:
 def explain(error: Exception, config_name: str = "", folders: Sequence[Path] = ()) -> str:
     """One line for an error of Hydra or OmegaConf: what is wrong and what is known."""
     text = str(error)
-    if found := re.search(r"Could not find '([^/']+)/([^']+)'", text):
-        return "; ".join(usage.unknown(found[1], found[2], choices(found[1], folders)))
-    if found := re.search(r"You must specify '([\w/]+)'", text):
-        known = ", ".join(choices(found[1], folders))
-        return f"{found[1]} is missing; give {found[1]}=NAME, known: {known or f'none, conf/{found[1]} has no yaml'}"
-    if found := re.search(r"Could not override '([\w./@-]+)'", text):
-        return f"no configuration key {found[1]!r}{usage.similar(found[1], config_name, folders)}"
-    if found := re.search(r"Missing mandatory value: ([\w.]+)", text):
-        key = error.full_key if isinstance(error, OmegaConfBaseException) and error.full_key else found[1]
+    if match := re.search(r"Could not find '([^/']+)/([^']+)'", text):
+        return "; ".join(usage.unknown(match[1], match[2], choices(match[1], folders)))
+    if match := re.search(r"You must specify '([\w/]+)'", text):
+        known = ", ".join(choices(match[1], folders))
+        return f"{match[1]} is missing; give {match[1]}=NAME, known: {known or f'none, conf/{match[1]} has no yaml'}"
+    if match := re.search(r"Could not override '([\w./@-]+)'", text):
+        return f"no configuration key {match[1]!r}{usage.similar(match[1], config_name, folders)}"
+    if match := re.search(r"Missing mandatory value: ([\w.]+)", text):
+        key = error.full_key if isinstance(error, OmegaConfBaseException) and error.full_key else match[1]
         return f"{key} is missing; give {key}=VALUE"
     if isinstance(error, OverrideParseException):
         reason = one_line(error).partition("; See ")[0]

@@ -160,7 +160,7 @@ def device_name(device: str) -> str:
 def save(
     folder: Path, header: Mapping[str, Any], rows: Sequence[Any], outcomes: Mapping[str, Sequence[Outcome]]
 ) -> None:
-    """Write metrics.json and answers.csv, each whole or not at all."""
+    """Write metrics.json and answers.csv, each completely or not at all."""
     metrics, table = json.dumps({"header": header, "rows": rows}, indent=1), io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("problem", "answer", "status", "seed", "passes", "sampler", "tier"))

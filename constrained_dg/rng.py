@@ -1,7 +1,7 @@
 """Randomness by counter: every draw is a pure function of (row seed, counters, position).
 
-A generator that is advanced would tie a row to the rows beside it and to the draws made before. Here nothing is
-advanced: a row gets the same numbers alone, in any batch, in any order, on any device, and after a restart. The
+Draws from a stateful generator would depend on the other rows and on earlier draws. Here a row gets the same numbers
+alone, in any batch, in any order, on any device, and after a restart. The
 function is the finaliser of splitmix64 (Steele, Lea and Flood, 2014) applied once per counter. int64 arithmetic wraps
 in torch exactly as unsigned arithmetic does, so only the shift to the right needs a mask.
 """
@@ -65,9 +65,7 @@ def integers(seeds: IntTensor, *counters: int, count: int, low: int, high: int) 
         InputError: the range is empty or wider than 2^31.
     """
     check(
-        0 < high - low <= 1 << 31,
-        f"nothing can be drawn from [{low}, {high})",
-        "give low < high, at most 2^31 apart",
+        0 < high - low <= 1 << 31, f"nothing can be drawn from [{low}, {high})", "give low < high, at most 2^31 apart"
     )
     return ((_shift(random_bits(seeds, *counters, count=count), 32) * (high - low)) >> 32) + low
 

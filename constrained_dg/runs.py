@@ -6,7 +6,7 @@
 The run of a fine-tuned checkpoint is such a checkpoint itself, in the released format (`model.pretrained`), tokenizer
 included; its run.json says `"model": "released"`, and its task is read and written as text.
 
-`train.py` keeps its own checkpoints beside them, to resume from.
+`train.py` also keeps its checkpoints there, to resume from.
 """
 
 from __future__ import annotations
@@ -131,14 +131,14 @@ def save_run(
         state: the weights where they are not simply those of the model (gathered from shards).
 
     Raises:
-        InputError: the folder cannot be written to, or the disk is full; an earlier run there is left whole.
+        InputError: the folder cannot be written to, or the disk is full; an earlier run there stays unchanged.
     """
     folder = Path(folder)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in (state or model.state_dict()).items()}
     text = json.dumps({**description, "model": model.config.to_dict()}, indent=1) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Not safetensors' own save_file: its errors do not say which, and its files are closed to other users.
+        # Not save_file of safetensors: its errors do not name the file, and other users cannot read its files.
         write_whole(folder / WEIGHTS, save(weights))
         write_whole(folder / DESCRIPTION, text)
     except OSError as error:
@@ -232,7 +232,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu", packages: Colle
 
     Args:
         folder: its path, or the name of a shipped run as `constrained_dg.checkpoints()` lists them: `load("sudoku")`.
-        packages: further top-level packages, of your own, that the run's task and sampler may come from.
+        packages: further top-level packages that the run's task and sampler may come from.
 
     Raises:
         InputError: a folder that is not a run, weights that are cut short, missing, extra or of another shape, or a

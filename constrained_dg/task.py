@@ -165,7 +165,7 @@ class Task(ABC):
         """Tokens of problems that share one shape (see `shape_of`)."""
 
     def shape_of(self, problem: Problem) -> tuple[int, ...]:
-        """(S, C) of a problem, and whatever else keeps problems apart: those with equal shapes can share a batch. By
+        """(S, C) of a problem, and any further key: problems with equal shapes can share a batch. By
         default the shape that `encode` gives it."""
         batch = self.encode([problem])
         return batch.prompt.shape[1], batch.answer.shape[1]

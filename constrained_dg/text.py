@@ -92,7 +92,7 @@ class Tokenizer:
         texts: list[bytes | None] = [None] * self.vocab_size
         for token, index in self.raw.get_vocab(with_added_tokens=False).items():
             texts[index] = to_bytes(token)
-        # Added tokens are written as they are, whatever the decoder does; special ones are not text.
+        # Added tokens are written unchanged, without the decoder; special ones are not text.
         for index, added in self.raw.get_added_tokens_decoder().items():
             texts[index] = None if added.special else added.content.encode()
         unknown = described["model"].get("unk_token")

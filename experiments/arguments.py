@@ -1,4 +1,4 @@
-"""`key=value` arguments of the experiments' commands, and how a command ends."""
+"""`key=value` arguments of the experiments' commands, and the end of a command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from constrained_dg.errors import InputError, check
 
 
 def parse(arguments: Sequence[str], defaults: Mapping[str, str | int | bool | None]) -> dict:
-    """The values of `defaults`, replaced by those given; numbers and true or false where the default is one.
+    """The values of `defaults`, replaced by given ones of the same type.
 
     Args:
         defaults: None for a key that must be given, as text.
@@ -45,4 +45,4 @@ def run(main: Callable[[Sequence[str]], object]) -> None:
     except InputError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on with what is finished, where it keeps any")
+        sys.exit("interrupted; the same command continues, if the experiment saves finished parts")

@@ -1,16 +1,17 @@
-"""Make a table of this folder again, and compare it with the one that is kept here:
+"""Make a table of this folder again, and compare it with the saved one:
 
-    python -m experiments.reproduce                                      # what there is
+    python -m experiments.reproduce                                      # list of tables
     python -m experiments.reproduce graph/coloring/dimacs data=DATA out=FOLDER
     python -m experiments.reproduce samplers/passes data=DATA limit=10   # further keys go to the command
 
-DATA is a folder of fetched files (see experiments/DATA.md); tables without `data` in their header need none. A report
-of evaluate.py keeps in its header what made it, so its command is read from there; COMMANDS holds the others.
+DATA is a folder of fetched files (see experiments/DATA.md), needed by tables with `data` in their header. The command
+of a report of evaluate.py is read from its header; COMMANDS holds the others.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -41,12 +42,12 @@ COMMANDS = {
     "throughput/cpu_4096_1": "-m experiments.throughput shape=cpu contexts=4096 batches=1 repeats=4",
     "throughput/cpu_4096_4": "-m experiments.throughput shape=cpu contexts=4096 batches=4 repeats=2",
 }
-#: What a row is compared by. Seconds depend on the machine.
-COMPARED = ("n", "solved", "ci95", "mean_passes", "solved_after", "metrics")
+#: Compared values of a row, with its metrics. Seconds depend on the machine.
+COMPARED = ("n", "solved", "ci95", "mean_passes", "solved_after")
 
 
 def reports() -> Iterator[tuple[str, dict[str, Any]]]:
-    """The kept reports of evaluate.py, and their headers. Those of a checkpoint that is not kept are left out."""
+    """The saved reports of evaluate.py whose checkpoint is also saved, with their headers."""
     for path in sorted(HERE.rglob("*.json")):
         table = json.loads(path.read_text())
         header = table.get("header", {}) if isinstance(table, dict) else {}
@@ -80,19 +81,37 @@ def command_of(name: str, data: str | None, out: Path) -> list[str]:
 
 
 def differences(kept: Sequence[dict[str, Any]], again: Sequence[dict[str, Any]]) -> list[str]:
-    """Rows of the same sampler and tier that differ, a line each."""
+    """A line for each difference between rows of the same sampler and tier."""
     old = {(row["sampler"], row["tier"]): row for row in kept}
     lines = []
     for row in again:
-        before = old.get((row["sampler"], row["tier"]))
-        for key in COMPARED if before else ():
-            if key in row and key in before and row[key] != before[key]:
-                lines.append(f"{row['sampler']}, {row['tier']}: {key} {before[key]} -> {row[key]}")
+        before, now = (_flat(each) for each in (old.get((row["sampler"], row["tier"]), {}), row))
+        lines += [
+            f"{row['sampler']}, {row['tier']}: {key} {before[key]} -> {now[key]}"
+            for key in sorted(before.keys() & now.keys())
+            if not _equal(before[key], now[key])
+        ]
     return lines
 
 
+def _equal(before: Any, now: Any) -> bool:
+    """Whether two values are equal except for rounding, which depends on the processor."""
+    if isinstance(before, dict):
+        return isinstance(now, dict) and all(key in now and _equal(before[key], now[key]) for key in before)
+    if isinstance(before, list):
+        return isinstance(now, list) and len(before) == len(now) and all(map(_equal, before, now))
+    if isinstance(before, float) and isinstance(now, int | float):
+        return math.isclose(before, now, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(before == now)
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """The compared values of a row, its metrics by their names."""
+    return {key: row[key] for key in COMPARED if key in row} | row.get("metrics", {})
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Run the command of a table; 1 if rows differ from those that are kept."""
+    """Run the command of a table; 1 if rows differ from the saved ones."""
     if not arguments:
         print("\n".join(sorted({*COMMANDS, *dict(reports())})))
         return 0
@@ -105,10 +124,10 @@ def main(arguments: Sequence[str]) -> int:
     print("python", *command, flush=True)
     code = subprocess.run([sys.executable, *command], cwd=HERE.parent).returncode
     kept = HERE / f"{name}.json"
-    made = next((out / file for file in ("metrics.json", kept.name) if (out / file).exists()), None)
-    if code or made is None or not kept.exists():
+    table = next((out / file for file in ("metrics.json", kept.name) if (out / file).exists()), None)
+    if code or table is None or not kept.exists():
         return code
-    lines = differences(json.loads(kept.read_text())["rows"], json.loads(made.read_text())["rows"])
+    lines = differences(json.loads(kept.read_text())["rows"], json.loads(table.read_text())["rows"])
     print("\n".join(lines) or f"every row equals that of experiments/{name}.json")
     return int(bool(lines))
 

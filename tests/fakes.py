@@ -97,12 +97,12 @@ class Oracle(Fake):
 
     def __init__(self, solutions: torch.Tensor = GRIDS, lies: tuple[int, ...] = (), certainty: float = 40.0) -> None:
         super().__init__()
-        self.told = solutions.clone()
-        self.told[:, list(lies)] = LOW + (self.told[:, list(lies)] - LOW + 1) % (HIGH - LOW)
+        self.predicted = solutions.clone()
+        self.predicted[:, list(lies)] = LOW + (self.predicted[:, list(lies)] - LOW + 1) % (HIGH - LOW)
         self.certainty = certainty
 
     def logits(self, canvas, cache, signal):
-        return self.certainty * torch.nn.functional.one_hot(self.told[cache.row], self.vocab_size).float()
+        return self.certainty * torch.nn.functional.one_hot(self.predicted[cache.row], self.vocab_size).float()
 
 
 class Restless(Fake):
@@ -118,8 +118,8 @@ class Restless(Fake):
         if signal is not None:
             state = state + signal.argmax(-1) * 13 + (signal == 0).sum(-1)
         logits = (state[..., None] * torch.tensor([3, 5, 11, 2, 7, 19, 23]) % 29).float() / 4
-        told = self.solutions[cache.row % len(self.solutions)][:, :length]
-        return logits + self.certainty * torch.nn.functional.one_hot(told, self.vocab_size)
+        predicted = self.solutions[cache.row % len(self.solutions)][:, :length]
+        return logits + self.certainty * torch.nn.functional.one_hot(predicted, self.vocab_size)
 
 
 class Anything(Constraint):

@@ -24,8 +24,8 @@ EXCEPTIONS = {
     "tqdm": "MPL-2.0 and MIT, used unchanged",
     "pathspec": "MPL-2.0, used unchanged and only to build and to check types",
     "hypothesis": "MPL-2.0, used unchanged and only by tests",
-    "(nvidia|cuda)-.*": "libraries of NVIDIA that torch brings on Linux from PyPI, under NVIDIA's own licence; the CPU "
-    "build of torch does without them",
+    "(nvidia|cuda)-.*": "libraries of NVIDIA that torch brings on Linux from PyPI, under NVIDIA's licence; the CPU "
+    "build of torch needs none of them",
 }
 #: Words of licence texts and classifiers -> SPDX name, for packages that give no SPDX expression.
 _WORDS = {

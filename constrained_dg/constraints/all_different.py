@@ -19,16 +19,16 @@ _PAIRS = 100_000
 
 
 def too_many_to_differ(apart: BoolTensor, tokens: int) -> list[int]:
-    """Positions that prove that so many tokens are too few, or none where no proof is found.
+    """Positions that provably cannot differ with this many tokens; empty where no proof is found.
 
     Args:
         apart: (T, T), True where two positions must differ.
-        tokens: how many there are.
+        tokens: the number of tokens.
     """
     if int(apart.sum()) > _PAIRS:
         return []
     around = [set(row.nonzero().flatten().tolist()) for row in apart]
-    # 1. With two tokens: neighbors take turns, so that a ring of odd length fails.
+    # 1. With two tokens neighbors alternate, so a ring of odd length fails.
     side: dict[int, int] = {}
     for start in range(len(around) if tokens == 2 else 0):
         side.setdefault(start, 0)
@@ -39,7 +39,7 @@ def too_many_to_differ(apart: BoolTensor, tokens: int) -> list[int]:
             fresh = [other for other in around[at] if other not in side]
             side |= {other: 1 - side[at] for other in fresh}
             order += fresh
-    # 2. More positions than tokens that all differ from each other, grown from each by who has most in common.
+    # 2. More positions than tokens that all differ from each other, grown greedily from each position.
     for start, others in enumerate(around):
         clique, left = [start], set(others)
         while left and len(clique) <= tokens:
@@ -55,9 +55,9 @@ def too_many_to_differ(apart: BoolTensor, tokens: int) -> list[int]:
 class AllDifferent(Constraint):
     """Within each group every token is different, and is one of the permitted tokens. The same rule for every row.
 
-    Positions in no group are not bound. Strength of `allowed`: one step of elimination from the known members, and the
+    Positions in no group are not bound. Strength of `allowed`: one step of elimination by the known members, and the
     permitted tokens. Strength of `propagate`: naked singles to a fixed point; where a group has as many members as
-    there are permitted tokens also hidden singles, since each token then has to stand somewhere.
+    there are permitted tokens also hidden singles, since each token then needs a position.
 
     Args:
         groups: (G, n) int64, positions of each group.
@@ -81,15 +81,11 @@ class AllDifferent(Constraint):
     num_classes: int
     show: Callable[[int], str] = str
     where: Callable[[int, list[int]], str] = members_at
-    strength = "one step of elimination: no token of a known member, and permitted tokens alone"
+    strength = "one step of elimination: no token of a known member, and only permitted tokens"
 
     def __post_init__(self) -> None:
         groups, (low, high) = self.groups, self.tokens
-        check(
-            groups.dim() == 2 and groups.numel() > 0,
-            f"groups have shape {tuple(groups.shape)}",
-            "give (G, n)",
-        )
+        check(groups.dim() == 2 and groups.numel() > 0, f"groups have shape {tuple(groups.shape)}", "give (G, n)")
         check(
             int(groups.min()) >= 0 and int(groups.max()) < self.length,
             f"groups name positions {int(groups.min())} to {int(groups.max())}",
@@ -128,7 +124,7 @@ class AllDifferent(Constraint):
 
     @cached_property
     def _permitted(self) -> BoolTensor:
-        """(T, A) what a position may be by the range alone."""
+        """(T, A) what the range permits at each position."""
         ids = torch.arange(self.num_classes, device=self.groups.device)
         return ((ids >= self.tokens[0]) & (ids < self.tokens[1])) | ~self.bound[:, None]
 
@@ -183,7 +179,7 @@ class AllDifferent(Constraint):
     def _eliminate(self, decided: FloatTensor, span: slice = slice(None)) -> BoolTensor:
         """(B, T, K) one-hot decided tokens -> (B, C, K), False where another member of a group has the token.
 
-        A member counts once for each group it is in, so that many counts of a position are its own.
+        A member counts itself once for each of its groups; these counts are not clashes.
         """
         member = self._membership
         counts = member[:, span].T @ (member @ decided)
@@ -199,7 +195,7 @@ class AllDifferent(Constraint):
             sets = sets * self._eliminate(sets * (sets.sum(-1, keepdim=True) == 1))
             if self.groups.shape[1] == high - low:
                 sets = self._hidden_singles(sets)
-        # What lies outside the permitted range belongs to unbound positions, where nothing was eliminated.
+        # Only unbound positions have tokens outside the permitted range; nothing was eliminated there.
         return torch.cat([candidates[..., :low], sets > 0, candidates[..., high:]], -1)
 
     def _hidden_singles(self, sets: FloatTensor) -> FloatTensor:
@@ -209,7 +205,7 @@ class AllDifferent(Constraint):
         must = sets * (member.T @ (homes == 1).to(sets.dtype) > 0)
         demands = must.sum(-1, keepdim=True)
         homeless = member.T @ (homes == 0).any(-1, keepdim=True).to(sets.dtype)
-        # Two tokens that both have to stand at one position: a contradiction, so the set is empty.
+        # Two tokens that both need one position: a contradiction, so the set is empty.
         return torch.where(demands == 0, sets, must * (demands == 1)) * (homeless == 0)
 
     def renamed(self, positions: Sequence[int]) -> AllDifferent:

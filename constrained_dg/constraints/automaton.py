@@ -1,4 +1,4 @@
-"""Finite automata, and words that may not or must stand somewhere."""
+"""Finite automata, and words that must or must not occur."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Automaton(Swept):
     """The answer, read from left to right, leads from the start state to an accepting one.
 
     Args:
-        transitions: (Q, A) int64, the state after each token in each state; -1 where the token may not stand.
+        transitions: (Q, A) int64, the state after each token in each state; -1 where the token is not permitted.
         start: state.
         accepting: states in which the answer may end.
         length: T.
-        end: None, or (tokens that end an answer, pad): what stands before the first of them is judged, and behind it
-            stand such tokens and pad alone. An answer without one is judged whole.
+        end: None, or (tokens that end an answer, pad). Tokens before the first end token are judged; only end tokens
+            and pad may follow it. An answer without an end token is judged completely.
         show: a token as people write it.
-        classes: None, or the classes of tokens that the transitions speak of.
-        what: what sentences call the rule.
+        classes: None, or the classes of tokens in the columns of the transitions.
+        what: the rule's name in sentences.
 
     Raises:
         InputError: shapes, states or tokens do not fit, or no answer of this length is accepted.
@@ -79,7 +79,7 @@ class Automaton(Swept):
 def _with_end(
     transitions: IntTensor, accepts: BoolTensor, end: End, classes: TokenClasses | None
 ) -> tuple[IntTensor, BoolTensor]:
-    """One more state, behind the end of an answer."""
+    """Add a state for what follows the end of an answer."""
     tokens, pad = end
     states, num_classes = transitions.shape
     vocab = num_classes if classes is None else classes.vocab_size
@@ -96,11 +96,11 @@ def _with_end(
 
 
 def _checked_words(words: Sequence[Sequence[int]], num_classes: int) -> list[tuple[int, ...]]:
-    made = [tuple(int(token) for token in word) for word in words]
-    check(bool(made) and all(made), f"words are {made}", "give one or more, none of them empty")
-    outside = sorted({token for word in made for token in word if not 0 <= token < num_classes})
+    checked = [tuple(int(token) for token in word) for word in words]
+    check(bool(checked) and all(checked), f"words are {checked}", "give one or more, none of them empty")
+    outside = sorted({token for word in checked for token in word if not 0 <= token < num_classes})
     check(not outside, f"tokens {outside} lie outside the alphabet of {num_classes}", f"use 0 to {num_classes - 1}")
-    return made
+    return checked
 
 
 def _search_tree(words: Sequence[tuple[int, ...]], num_classes: int) -> tuple[list[list[int]], list[int]]:
@@ -133,7 +133,7 @@ def _search_tree(words: Sequence[tuple[int, ...]], num_classes: int) -> tuple[li
 
 
 class Forbidden(Automaton):
-    """None of the words stands anywhere in the answer.
+    """None of the words occurs in the answer.
 
     Args:
         words: as tokens, such as [[3, 4], [5]].
@@ -142,7 +142,7 @@ class Forbidden(Automaton):
         show: a token as people write it.
 
     Raises:
-        InputError: an empty word, a token outside the alphabet, or every answer holds a word.
+        InputError: an empty word, a token outside the alphabet, or every answer contains a word.
     """
 
     def __init__(
@@ -180,10 +180,10 @@ class Forbidden(Automaton):
 
 
 class Required(Automaton):
-    """Each of the words stands somewhere in the answer; they may overlap.
+    """Each of the words occurs in the answer; they may overlap.
 
     Args:
-        words: as tokens, such as [[3, 4], [5]]; at most 12, since the states count what was seen.
+        words: as tokens, such as [[3, 4], [5]]; at most 12, since the number of states doubles with each.
         length: T.
         num_classes: A.
         show: a token as people write it.
@@ -210,15 +210,17 @@ class Required(Automaton):
                     order.append(state)
                 row.append(number[state])
             table.append([number[(0, seen_all)]] * num_classes if seen == seen_all else row)
-        whole = [state for (_, seen), state in number.items() if seen == seen_all]
-        super().__init__(torch.tensor(table), 0, whole, length, show=show, what="a rule of required words")
+        done = [state for (_, seen), state in number.items() if seen == seen_all]
+        super().__init__(torch.tensor(table), 0, done, length, show=show, what="a rule of required words")
 
     def explain(self, answer: IntTensor) -> list[list[str]]:
         self.check_answer(answer)
-        told = []
+        sentences = []
         for row, near in zip(answer.tolist(), self.nearest(answer).tolist(), strict=True):
             missing = [w for w in self.words if all(tuple(row[at : at + len(w)]) != w for at in range(len(row)))]
             changed = [at for at in range(len(row)) if row[at] != near[at]]
             place = f"; the nearest answer changes {places(changed)}" if changed else ""
-            told.append([f"the required {' '.join(map(self.show, word))} stands nowhere{place}" for word in missing])
-        return told
+            sentences.append(
+                [f"the required {' '.join(map(self.show, word))} does not occur{place}" for word in missing]
+            )
+        return sentences

@@ -99,25 +99,24 @@ class Constraint(ABC):
     Positions count over the whole answer (T), all canvases joined. A row of the constraint judges the same row of the
     answer; a constraint with `rows == 1` serves any B. Wrong shapes raise InputError (`check_answer`).
 
-    An answer is made of tokens (V). `allowed` and `propagate` speak of classes of tokens (A). For most rules every
-    token is a class of its own and A = V; a rule on text (`on`) has far fewer. The tokens of a class are
-    interchangeable: replacing one by another changes no verdict. Hence an answer found in classes is right whichever
-    tokens are written for them (`tokens_of`).
+    An answer consists of tokens (V). `allowed` and `propagate` use classes of tokens (A). For most rules each token is
+    one class and A = V; a rule on text (`on`) has far fewer classes. Replacing a token by another of its class changes
+    no verdict, so `tokens_of` may write any token of a class.
 
-    A rule of your own needs `length`, `num_classes` and `is_satisfied`; everything else has a default that is right, if
-    weak. `check_constraint` tests what you write. Rules are joined by `a & b`, `a | b`, `~a` and `a.implies(b)`.
+    A subclass needs `length`, `num_classes` and `is_satisfied`. The other defaults are correct but rule out little.
+    `check_constraint` tests a subclass. Rules are joined by `a & b`, `a | b`, `~a` and `a.implies(b)`.
 
     Attributes:
         length: T.
         num_classes: A.
         rows: B, or 1 where the rule is the same for every row.
-        classes: the class of each token, or None where every token is its own.
-        name: what people call it, such as "column 3"; see `named`.
-        strength: how much `allowed` finds out, in one sentence.
+        classes: the class of each token, or None where each token is one class.
+        name: a name for people, such as "column 3"; see `named`.
+        strength: how much `allowed` rules out, in one sentence.
         per_row: attributes with a first dimension of rows, which `select` and `stack` follow; all others are shared.
         machine: the automaton that decides the rule, if there is one; `a & b` sweeps machines together.
-        counter: the sum that decides the rule, if there is one; `a & b` sweeps sums beside machines.
-        parts: the rules that this one joins, if it does.
+        counter: the sum that decides the rule, if there is one; `a & b` sweeps sums together with machines.
+        parts: the rules that this one joins, if any.
         reads_every_pass: whether its judge is plain Python, so that a sampler waits for the device in every pass.
     """
 
@@ -132,11 +131,11 @@ class Constraint(ABC):
     counter: Counter | None = None
     parts: Sequence[Constraint] = ()
     reads_every_pass: bool = False
-    #: What `&`, `|`, `~` and `on` make, entered by the files that define it: this one needs none of them.
+    #: What `&`, `|`, `~` and `on` return. The files that define it register it here, which avoids circular imports.
     operators: ClassVar[dict[str, Callable[..., Constraint]]] = {}
 
     def __init_subclass__(cls, **options: object) -> None:
-        """A subclass that rules out more says how much, or nothing is claimed."""
+        """Do not inherit `strength` where `allowed` or `propagate` is overridden."""
         super().__init_subclass__(**options)
         if {"allowed", "propagate"} & set(vars(cls)) and "strength" not in vars(cls):
             inherited = cls.strength
@@ -150,12 +149,12 @@ class Constraint(ABC):
 
     @property
     def vocab_size(self) -> int:
-        """V, the tokens that answers are made of."""
+        """V, the number of tokens."""
         return self.num_classes if self.classes is None else self.classes.vocab_size
 
     @property
     def bound(self) -> BoolTensor:
-        """(T) True where the rule speaks about a position: no verdict depends on the others, nor is one blamed."""
+        """(T) True where the rule reads a position. Other positions change no verdict and are never blamed."""
         return torch.ones(self.length, dtype=torch.bool)
 
     def is_on(self, device: torch.device | str) -> bool:
@@ -177,14 +176,13 @@ class Constraint(ABC):
         return tokens if self.classes is None else self.classes.table[tokens]
 
     def of_tokens(self, by_class: torch.Tensor) -> torch.Tensor:
-        """What holds for each class, for each token: (..., A) -> (..., V)."""
+        """Values by class, copied to each token: (..., A) -> (..., V)."""
         return by_class if self.classes is None else by_class[..., self.classes.table]
 
     def tokens_of(self, classes: IntTensor, log_probs: FloatTensor | None = None) -> IntTensor:
         """A token of each class: (...) in [0, A) -> (...) in [0, V).
 
-        The likeliest by log_probs (..., V) where given, else the first of the class. This knows no answer: where one
-        already holds a token of the class it should be kept, as `complete` does.
+        The most likely one by log_probs (..., V) where given, else the first of the class.
         """
         if self.classes is None:
             return classes
@@ -195,7 +193,7 @@ class Constraint(ABC):
     def likeliest(self, log_probs: FloatTensor) -> tuple[FloatTensor, IntTensor]:
         """Log-probabilities (..., V) by class: each class's highest, and the token that has it, both (..., A).
 
-        They are all that `complete` needs, at a small part of the memory.
+        `complete` needs no more, and this takes far less memory.
         """
         if self.classes is not None:
             return self.classes.likeliest(log_probs)
@@ -206,16 +204,16 @@ class Constraint(ABC):
         return torch.arange(self.vocab_size) if self.classes is None else self.classes.table
 
     def in_classes(self, classes: TokenClasses) -> Constraint:
-        """The rule over these coarser classes, which separate whatever `partition` separates; itself where it has no
+        """The rule over these coarser classes, which separate whatever `partition` separates; `self` if it has no
         such form."""
         return self
 
     def renamed(self, positions: Sequence[int]) -> Constraint:
-        """A copy whose sentences call position k `positions[k]`; itself where it has names for them."""
+        """A copy whose sentences call position k `positions[k]`; `self` if it has names for them."""
         return self
 
     def named(self, name: str) -> Self:
-        """A copy of that name: in its repr, and in sentences that have no better word for it."""
+        """A copy of that name: used in its repr, and in sentences unless they have a better word."""
         return self._changed({"name": name})
 
     def check_answer(self, answer: IntTensor) -> None:
@@ -223,7 +221,7 @@ class Constraint(ABC):
         check(
             answer.dim() == 2 and answer.shape[1] == self.length and answer.dtype == torch.int64,
             f"{type(self).__name__} got an answer of shape {tuple(answer.shape)} and type {answer.dtype}",
-            f"it judges (rows, {self.length}) of torch.int64",
+            f"give (rows, {self.length}) of torch.int64",
         )
         check(
             self.rows in (1, answer.shape[0]),
@@ -233,12 +231,12 @@ class Constraint(ABC):
 
     @abstractmethod
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
-        """The judge: (B, T) -> (B). It alone decides what counts as solved."""
+        """The judge: (B, T) -> (B). Only this decides what counts as solved."""
 
     def violations(self, answer: IntTensor) -> BoolTensor:
         """Blame: (B, T) -> (B, T), True where a position takes part in a broken rule.
 
-        No position is True exactly when `is_satisfied`. Default: every position the rule is about.
+        A row has no True exactly when it is satisfied. Default: every bound position.
         """
         return ~self.is_satisfied(answer)[:, None] & self.bound.to(answer.device)
 
@@ -252,7 +250,7 @@ class Constraint(ABC):
         return [[] if satisfied else [broken] for satisfied in self.is_satisfied(answer).tolist()]
 
     def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
-        """What each position of the span may still be: (B, T), (B, T) -> (B, C, A).
+        """Classes that each position of the span may still hold: (B, T), (B, T) -> (B, C, A).
 
         Sound: every satisfying answer that agrees with `answer` wherever `known` is allowed at every position.
         Monotone: knowing more never allows more. Tokens at unknown positions are not read. Each class states its
@@ -269,10 +267,10 @@ class Constraint(ABC):
 
         Returns:
             (B, T) int64 classes, and (B) bool, False in rows without any satisfying answer of finite log-probability
-            (their classes mean nothing).
+            (ignore their classes).
 
         Raises:
-            InputError: this rule has no such program (`has_most_likely` is False).
+            InputError: `has_most_likely` is False.
         """
         raise InputError(f"{type(self).__name__} has no exact most_likely", "use complete, a bounded search")
 
@@ -296,25 +294,25 @@ class Constraint(ABC):
             candidates = smaller
 
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
-        """A local search or projection for this kind of rule, which `complete` tries before it branches. One row.
+        """A local search or projection that `complete` tries before it branches. One row.
 
         Default: none.
 
         Args:
-            draft: (T) int64 classes, what the passes left.
-            candidates: (T, A) bool, what `propagate` left of the candidates of each position.
+            draft: (T) int64 classes, from the denoising passes.
+            candidates: (T, A) bool, what `propagate` left at each position.
             log_probs: (T, A) of the model; equal where there is none.
 
         Returns:
-            (T) classes among the candidates, or None where it found nothing; and the moves made, which count as nodes.
-            The judge has the last word.
+            (T) classes among the candidates, or None; and the number of moves, which count as nodes. The judge still
+            checks the answer.
         """
         return None, 0
 
     def select(self, rows: IntTensor) -> Self:
         """The constraint of these rows (N) int64, in this order; rows may repeat.
 
-        Default: one row serves all; the tensors of `per_row` follow.
+        Default: select in the tensors of `per_row`.
         """
         check(
             bool(self.per_row) or self.rows == 1,
@@ -325,7 +323,7 @@ class Constraint(ABC):
 
     @classmethod
     def stack(cls, constraints: Sequence[Self]) -> Self:
-        """Join constraints that differ in nothing but the tensors of `per_row` along the rows.
+        """Join constraints along the rows; they may differ only in the tensors of `per_row`.
 
         Raises:
             InputError: they differ in something else.
@@ -370,12 +368,12 @@ class Constraint(ABC):
 
         Args:
             positions: int64, the position of the answer for each position of this rule, in order.
-            classes: class k of it is token k of this rule. Where this rule has one token more, that is `other`;
-                else no position of the rule may hold `other`.
+            classes: class k is token k of this rule. If the rule has one token more, that is `other`; else no position
+                of the rule may hold `other`.
             length: T of the whole answer, in tokens of the classes' vocabulary. Other positions may hold anything.
 
         Raises:
-            InputError: positions or classes do not fit, or this rule already speaks of classes.
+            InputError: positions or classes do not fit, or this rule already uses classes.
         """
         return self.operators["on"](self, positions, classes, length)
 

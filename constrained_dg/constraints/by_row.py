@@ -1,4 +1,4 @@
-"""A rule of its own for each row."""
+"""A different rule for each row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 
 class ByRow(Constraint):
-    """A rule of its own for each row, of any kinds.
+    """A different rule for each row, of any classes.
 
     Args:
         of_rows: rules of one row, of equal length, vocabulary and classes.
@@ -28,7 +28,7 @@ class ByRow(Constraint):
         layouts = {(rule.length, rule.num_classes, rule.classes) for rule in of_rows}
         check(
             len(layouts) == 1,
-            "rules of other lengths, vocabularies or classes cannot be rows of one",
+            "rules of different lengths, vocabularies or classes cannot be rows of one rule",
             "make them equal",
         )
         self.of_rows = tuple(of_rows)
@@ -45,7 +45,7 @@ class ByRow(Constraint):
         return torch.stack([rule.bound for rule in self.of_rows]).any(0)
 
     def _each(self, method: str, *per_row: torch.Tensor, **shared: slice) -> list:
-        """What each row's rule says of its row, a batch of one; a single rule serves any rows."""
+        """Call a method of each row's rule on its row, a batch of one; a single rule serves any rows."""
         rules = self.of_rows if len(self.of_rows) > 1 else self.of_rows * len(per_row[0])
         rows = zip(rules, *(tensor.split(1) for tensor in per_row), strict=True)
         return [getattr(rule, method)(*row, **shared) for rule, *row in rows]
@@ -93,7 +93,7 @@ class ByRow(Constraint):
 
     @classmethod
     def stack(cls, constraints: Sequence[Constraint]) -> ByRow:
-        """Rows of any rules: each rule brings as many rows as it has."""
+        """Rows of any rules, in order; a rule may have several rows."""
         rows: list[Constraint] = []
         for rule in constraints:
             if isinstance(rule, ByRow):

@@ -1,4 +1,4 @@
-"""Sets of tokens as bool tensors (..., A): what a position may still be."""
+"""Sets of tokens as bool tensors (..., A): what a position may still hold."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ def one_hot(tokens: IntTensor, num_classes: int) -> BoolTensor:
 
 
 def candidates_of(answer: IntTensor, known: BoolTensor, num_classes: int) -> BoolTensor:
-    """(B, T, A): known positions hold their token alone, the others anything."""
+    """(B, T, A): known positions hold only their token, the others anything."""
     return one_hot(answer, num_classes) | ~known[..., None]
 
 
 def without_dead_rows(candidates: BoolTensor) -> BoolTensor:
-    """(B, T, A): a row with an empty set has no answer, so that all its sets become empty."""
+    """(B, T, A): a row with an empty set has no answer, so all its sets become empty."""
     return candidates & candidates.any(-1).all(-1)[:, None, None]
 
 
 def likeliest_alone(log_probs: FloatTensor, may: BoolTensor) -> tuple[IntTensor, BoolTensor]:
-    """`Constraint.most_likely` where positions do not bind each other: log_probs and sets (B, T, A), rows broadcast."""
+    """`Constraint.most_likely` where positions are independent: log_probs and sets (B, T, A), rows broadcast."""
     best, classes = log_probs.masked_fill(~may, -torch.inf).max(-1)
     return classes, best.isfinite().all(-1)

@@ -1,4 +1,4 @@
-"""Tests of a constraint: a quick look before a run, and every invariant of one that a user wrote."""
+"""Tests of a constraint: a quick one before a run, and every invariant of one that a user wrote."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _ROWS = 4
 
 
 def probe(constraint: Constraint, answer: IntTensor) -> None:
-    """Try judge, blame and allowed tokens on one or two rows, so that a faulty rule is refused before a run.
+    """Try judge, blame and allowed tokens on one or two rows, so that a faulty rule is refused before a run starts.
 
     Args:
-        answer: (B, T) int64, whatever the run starts from.
+        answer: (B, T) int64, the canvas the run starts from.
 
     Raises:
         InputError: a method (or the function of a `Predicate`) raises, or returns another shape or type than it should,
@@ -48,19 +48,19 @@ def probe(constraint: Constraint, answer: IntTensor) -> None:
 def check_constraint(
     constraint: Constraint, *, answers: IntTensor | None = None, examples: int = 200, seed: int = 0
 ) -> None:
-    """Test every invariant of a constraint, and name the first that is broken.
+    """Test every invariant of a constraint, and report the first that is broken.
 
-    Against brute force over all answers where they are at most 4096: make a small one of your rule. Else on random
-    answers and on those that satisfy, found by search, by changing one token, or given. Rows: the first four.
-    Positions count from 0 in what this says, as they do in tensors.
+    With at most 4096 answers the test is brute force over all of them, so try a small instance of your rule. Else it
+    uses random answers, the given ones, and satisfying ones found by search, some with one token changed. Tests the
+    first four rows. Messages count positions from 0, as tensors do.
 
     Args:
-        answers: (N, T) int64, answers to try as well; needed where the search finds none that satisfies.
-        examples: sets of known positions, candidates and windows to try.
-        seed: of what is drawn.
+        answers: (N, T) int64, more answers to try; needed where the search finds none that satisfies.
+        examples: number of known sets, candidate sets and windows to try.
+        seed: of the random answers.
 
     Raises:
-        InputError: what is broken, on which answer.
+        InputError: an invariant is broken; the message gives the answer.
     """
     check(examples > 0, f"examples is {examples}", "give 1 or more")
     shape = None if answers is None else (tuple(answers.shape), answers.dtype)
@@ -73,7 +73,7 @@ def check_constraint(
     draws = torch.Generator().manual_seed(seed)
     for row in range(min(constraint.rows, _ROWS)):
         rule = constraint if constraint.rows == 1 else _call(constraint, "select", torch.tensor([row]))
-        check(rule.rows == 1, f"select of one row gives {rule.rows} rows", "give as many as were asked for")
+        check(rule.rows == 1, f"select of one row gives {rule.rows} rows", "return as many rows as requested")
         pool, every = _pool(rule, answers, examples, draws)
         verdict = _judge(rule, pool)
         _check_alone(rule, pool, verdict, draws)
@@ -94,7 +94,7 @@ def check_constraint(
 
 
 def _call(constraint: Constraint, method: str, *arguments: Any) -> Any:
-    """The method's result. What it raises says which method and on which answer; it may not write to its arguments."""
+    """Call a method; errors name the method and the answer. It must not write to its arguments."""
     before = [each.clone() if isinstance(each, torch.Tensor) else None for each in arguments]
     first = before[0][:3].tolist() if before and before[0] is not None and before[0].numel() < 1000 else None
     try:
@@ -104,7 +104,7 @@ def _call(constraint: Constraint, method: str, *arguments: Any) -> Any:
     except Exception as error:
         on = "" if first is None else f", on {first}"
         raise InputError(
-            f"{type(constraint).__name__}.{method} raised {type(error).__name__}: {error}{on}", "it may never raise"
+            f"{type(constraint).__name__}.{method} raised {type(error).__name__}: {error}{on}", "it must never raise"
         ) from error
     for old, new in zip(before, arguments, strict=True):
         check(old is None or torch.equal(old, new), f"{method} changes what it was given", "work on a clone")
@@ -137,9 +137,9 @@ def _propagate(rule: Constraint, candidates: BoolTensor) -> BoolTensor:
     return _shaped("propagate", _call(rule, "propagate", candidates), tuple(candidates.shape), "(B, T, A)")
 
 
-def _first(found: BoolTensor) -> tuple[int, ...]:
+def _first(flags: BoolTensor) -> tuple[int, ...]:
     """Where the first True is."""
-    return tuple(found.nonzero()[0].tolist())
+    return tuple(flags.nonzero()[0].tolist())
 
 
 def _when(answer: IntTensor, known: BoolTensor) -> str:
@@ -156,40 +156,45 @@ def _check_attributes(rule: Constraint) -> None:
 
 
 def _pool(rule: Constraint, answers: IntTensor | None, examples: int, draws: torch.Generator) -> tuple[IntTensor, bool]:
-    """Answers to try (N, T), and whether they are all there are."""
+    """Answers to try (N, T), and whether these are all answers."""
     length, vocab = rule.length, rule.vocab_size
     if vocab**length <= _ALL:
         return torch.tensor(list(product(range(vocab), repeat=length))), True
     pool = torch.randint(vocab, (examples, length), generator=draws)
-    found = [] if answers is None else [answers]
+    satisfying = [] if answers is None else [answers]
     for draft in pool[:8]:
         scores = torch.rand(length, rule.num_classes, generator=draws)
         nothing = torch.zeros(length, dtype=torch.bool)
         answer = complete(rule, draft, nothing, log_probs=scores, node_budget=500, time_limit=2).answer
-        found += [] if answer is None else [answer[None]]
-    if found:  # and answers that are nearly right
-        near = torch.cat(found)
+        satisfying += [] if answer is None else [answer[None]]
+    if satisfying:  # and answers that are nearly right
+        near = torch.cat(satisfying)
         near = near[torch.randint(len(near), (examples,), generator=draws)]
         at = torch.randint(length, (examples, 1), generator=draws)
-        pool = torch.cat([*found, near.scatter(1, at, torch.randint(vocab, at.shape, generator=draws)), pool])
+        pool = torch.cat([*satisfying, near.scatter(1, at, torch.randint(vocab, at.shape, generator=draws)), pool])
     return pool, False
 
 
 def _check_alone(rule: Constraint, pool: IntTensor, verdict: BoolTensor, draws: torch.Generator) -> None:
-    """Verdict and blame of an answer are those it gets alone, and again."""
+    """Verdict and blame do not depend on the batch and can be repeated."""
     order = torch.randperm(len(pool), generator=draws)
     blame, again = _blame(rule, pool), _judge(rule, pool[order])
     differs = again != verdict[order]
     for at in (order[differs] if differs.any() else order)[:_ALONE].tolist():
         answer = pool[at : at + 1]
         for name, alone, among in (("is_satisfied", _judge, verdict), ("violations", _blame, blame)):
-            own = alone(rule, answer)[0].tolist()
+            single = alone(rule, answer)[0].tolist()
             check(
-                own == among[at].tolist(),
-                f"rows see each other: {name} of {answer[0].tolist()} is {own} alone, {among[at].tolist()} in a batch",
+                single == among[at].tolist(),
+                f"rows see each other: {name} of {answer[0].tolist()} is {single} alone, "
+                f"{among[at].tolist()} in a batch",
                 "judge each row by itself",
             )
-    check(not differs.any(), f"is_satisfied says two things of {pool[order[differs]][:1].tolist()}", "draw nothing")
+    check(
+        not differs.any(),
+        f"is_satisfied gives different verdicts on {pool[order[differs]][:1].tolist()}",
+        "use no random numbers",
+    )
 
 
 def _check_blame(rule: Constraint, pool: IntTensor, verdict: BoolTensor) -> None:
@@ -213,14 +218,16 @@ def _check_blame(rule: Constraint, pool: IntTensor, verdict: BoolTensor) -> None
 
 
 def _check_words(rule: Constraint, pool: IntTensor, verdict: BoolTensor) -> None:
-    told = _call(rule, "explain", pool)
-    good = isinstance(told, list) and len(told) == len(pool) and all(isinstance(row, list) for row in told)
+    explained = _call(rule, "explain", pool)
+    lists = isinstance(explained, list) and all(isinstance(row, list) for row in explained)
     check(
-        good and all(isinstance(sentence, str) and sentence for row in told for sentence in row),
-        "explain gives no list of sentences for each row",
+        lists
+        and len(explained) == len(pool)
+        and all(isinstance(sentence, str) and sentence for row in explained for sentence in row),
+        "explain does not give a list of sentences for each row",
         "give list[list[str]], an empty list for a row that satisfies",
     )
-    for answer, sentences, satisfied in zip(pool.tolist(), told, verdict.tolist(), strict=True):
+    for answer, sentences, satisfied in zip(pool.tolist(), explained, verdict.tolist(), strict=True):
         state = "satisfies" if satisfied else "does not satisfy"
         check(
             bool(sentences) != satisfied,
@@ -246,13 +253,13 @@ def _check_unbound(rule: Constraint, pool: IntTensor, verdict: BoolTensor) -> No
 
 
 def _check_allowed(rule: Constraint, pool: IntTensor, good: IntTensor, examples: int, draws: torch.Generator) -> None:
-    length, whole = rule.length, slice(0, rule.length)
+    length, everywhere = rule.length, slice(0, rule.length)
     count = max(4, min(examples, _ENTRIES // (length * rule.num_classes)))
     answer = _some(pool, count, draws)
-    if len(good):  # half of them satisfy: else most known sets would agree with nothing
+    if len(good):  # half of them satisfy: else most known sets agree with no answer
         answer[::2] = _some(good, len(answer[::2]), draws)
     known, more = (torch.rand(count, length, generator=draws) < torch.rand(count, 1, generator=draws) for _ in range(2))
-    may = _allowed(rule, answer, known, whole)
+    may = _allowed(rule, answer, known, everywhere)
 
     for at in range(count):
         agreeing = good[((good == answer[at]) | ~known[at]).all(-1)]
@@ -262,10 +269,10 @@ def _check_allowed(rule: Constraint, pool: IntTensor, good: IntTensor, examples:
             raise InputError(
                 f"allowed is unsound: {agreeing[which].tolist()} satisfies, yet position {position} may not hold "
                 f"{int(agreeing[which, position])} {_when(answer[at], known[at])}",
-                "allow whatever some satisfying answer holds",
+                "allow every token that some satisfying answer holds",
             )
 
-    grown = _allowed(rule, answer, known | more, whole) & ~may
+    grown = _allowed(rule, answer, known | more, everywhere) & ~may
     if grown.any():
         at, position, token = _first(grown)
         raise InputError(
@@ -275,27 +282,27 @@ def _check_allowed(rule: Constraint, pool: IntTensor, good: IntTensor, examples:
         )
 
     mixed = torch.where(known, answer, _some(pool, count, draws))
-    differs = _allowed(rule, mixed, known, whole) != may
+    differs = _allowed(rule, mixed, known, everywhere) != may
     if differs.any():
         at, position, _ = _first(differs)
         raise InputError(
             f"allowed reads unknown positions: {answer[at].tolist()} and {mixed[at].tolist()} differ at position "
             f"{position} {_when(answer[at], known[at])}",
-            "read the answer where it is known alone",
+            "read the answer only where it is known",
         )
 
     for at in range(min(count, _ALONE)):
         one = slice(at, at + 1)
         start, stop = sorted(torch.randint(length + 1, (2,), generator=draws).tolist())
         check(
-            torch.equal(_allowed(rule, answer[one], known[one], whole), may[one]),
+            torch.equal(_allowed(rule, answer[one], known[one], everywhere), may[one]),
             f"rows see each other: allowed of {answer[at].tolist()} alone is not what it is in a batch",
             "work on each row by itself",
         )
         check(
             torch.equal(_allowed(rule, answer, known, slice(start, stop)), may[:, start:stop]),
-            f"allowed of the span {start}:{stop} is not that part of the whole",
-            "cut what you would give for the whole answer",
+            f"allowed of the span {start}:{stop} differs from that part of the full result",
+            "slice the result for the full answer",
         )
 
 
@@ -314,17 +321,17 @@ def _check_propagate(rule: Constraint, pool: IntTensor, good: IntTensor, example
     if grown.any():
         at, position, token = _first(grown)
         raise InputError(f"propagate grows: position {position} gains {token}", "give a part of the candidates")
-    own = one_hot(rule.class_of(good), num_classes)
+    sets = one_hot(rule.class_of(good), num_classes)
     for at in range(count):
-        held = own[~(own & ~candidates[at]).flatten(1).any(-1)]
-        lost = (held & ~left[at]).any(-1)
+        within = sets[~(sets & ~candidates[at]).flatten(1).any(-1)]
+        lost = (within & ~left[at]).any(-1)
         if lost.any():
             which, position = _first(lost)
-            classes = held[which].to(torch.uint8).argmax(-1).tolist()
+            classes = within[which].to(torch.uint8).argmax(-1).tolist()
             raise InputError(
                 f"propagate is unsound: {classes} satisfies and lies within the candidates, yet position {position} "
                 f"may no longer hold {classes[position]}",
-                "keep whatever some satisfying answer holds",
+                "keep every token that some satisfying answer holds",
             )
     for at in range(min(count, _ALONE)):
         alone = _propagate(rule, candidates[at : at + 1])[0]
@@ -337,27 +344,27 @@ def _check_most_likely(rule: Constraint, good: IntTensor, every: bool, examples:
     count = max(4, min(examples, _ENTRIES // (rule.length * rule.num_classes)))
     log_probs = torch.randn(count, rule.length, rule.num_classes, generator=draws).log_softmax(-1)
     log_probs[::2] = log_probs[::2].masked_fill(torch.rand(log_probs[::2].shape, generator=draws) < 0.2, -torch.inf)
-    classes, found = _call(rule, "most_likely", log_probs)
-    _shaped("found of most_likely", found, (count,), "(B)")
+    classes, exists = _call(rule, "most_likely", log_probs)
+    _shaped("found of most_likely", exists, (count,), "(B)")
     good_classes = rule.class_of(good)
     check(
         isinstance(classes, torch.Tensor) and classes.shape == (count, rule.length) and classes.dtype == torch.int64,
         "most_likely gives classes of a wrong shape or type",
         f"give (B, T) = {(count, rule.length)} of torch.int64",
     )
-    satisfied = _judge(rule, rule.tokens_of(classes.where(found[:, None], good_classes[:1] if len(good) else 0)))
+    satisfied = _judge(rule, rule.tokens_of(classes.where(exists[:, None], good_classes[:1] if len(good) else 0)))
     for at in range(count):
         scores = log_probs[at].gather(-1, good_classes.T).sum(0)
         best = float(scores.max()) if len(good) else -torch.inf
-        if not found[at]:
+        if not exists[at]:
             check(best == -torch.inf, "most_likely finds nothing though an answer satisfies", "see `most_likely`")
             continue
-        own, told = float(log_probs[at].gather(-1, classes[at, :, None]).sum()), classes[at].tolist()
-        check(bool(satisfied[at]), f"most_likely gives {told}, which does not satisfy", "see `most_likely`")
-        check(own > -torch.inf, f"most_likely gives {told} of log-probability -inf", "say that nothing was found")
+        score, proposed = float(log_probs[at].gather(-1, classes[at, :, None]).sum()), classes[at].tolist()
+        check(bool(satisfied[at]), f"most_likely gives {proposed}, which does not satisfy", "see `most_likely`")
+        check(score > -torch.inf, f"most_likely gives {proposed} of log-probability -inf", "return False there")
         check(
-            own >= best - 1e-4 * max(1, abs(best)) and not (every and own > best + 1e-3),
-            f"most_likely is not the best: {told} has log-probability {own:.4f}, "
+            score >= best - 1e-4 * max(1, abs(best)) and not (every and score > best + 1e-3),
+            f"most_likely is not the best: {proposed} has log-probability {score:.4f}, "
             f"{good_classes[int(scores.argmax())].tolist() if len(good) else 'nothing'} has {best:.4f}",
             "give the best of all satisfying answers",
         )
@@ -381,9 +388,9 @@ def _check_rows(constraint: Constraint, pool: IntTensor, draws: torch.Generator)
             for at, row in enumerate(of)
         ]
         same = torch.equal(_blame(other, answer), torch.cat(alone))
-        check(same, f"{name} changes the rule of some row", "name what has rows in per_row")
+        check(same, f"{name} changes the rule of some row", "name the tensors that have rows in per_row")
 
 
 def _some(pool: IntTensor, count: int, draws: torch.Generator) -> IntTensor:
-    """(count, T) drawn of the pool."""
+    """(count, T) drawn from the pool."""
     return pool[torch.randint(len(pool), (count,), generator=draws)]

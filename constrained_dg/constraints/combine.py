@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Self
 
 import numpy as np
@@ -27,16 +27,15 @@ from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Joined(Constraint):
-    """Rules over the same answers, told in common classes: what `All` and `logic.Either` share.
+    """Rules over the same answers, in common classes: the base of `All` and `logic.Either`.
 
-    Parts may speak of different classes of tokens. This then speaks of the coarsest classes that separate whatever one
-    of them separates: a rule on 9 digits and 40 given tokens need some 50, whatever the vocabulary.
+    Where parts use different classes of tokens, this uses the coarsest classes that separate whatever one of them
+    separates: a rule on 9 digits and 40 given tokens need about 50, for any vocabulary.
 
     Args:
-        parts: rules of equal length and vocabulary; each has one row or the same number of rows. Parts of this kind
-            are replaced by their own parts.
-        classes: None to work them out. They stay as they are where rows are selected, so that values by class for one
-            row fit another.
+        parts: rules of equal length and vocabulary; each has one row or the same number of rows. Parts of this class
+            are replaced by their parts.
+        classes: None to compute them. `select` keeps them, so that values by class for one row fit another.
 
     Raises:
         InputError: lengths, vocabularies or rows do not fit.
@@ -87,7 +86,7 @@ class Joined(Constraint):
 
     @cached_property
     def _by_class(self) -> list[tuple[Constraint, IntTensor | None]]:
-        """Each part with the map from these classes to its own, (A) int64; None where they are the same."""
+        """Each part with the map from these classes to those of the part, (A) int64; None where they are the same."""
         if self.classes is None:
             return [(part, None) for part in self.parts]
         parts = [part.in_classes(self.classes) for part in self.parts]
@@ -109,8 +108,7 @@ class Joined(Constraint):
 
     @classmethod
     def stack(cls, constraints: Sequence[Constraint]) -> Constraint:
-        """Rows of one layout; a `ByRow` where a part differs in more than the tensors that have rows, so that each row
-        is swept as it is alone."""
+        """Rows of one layout; a `ByRow` where a part differs in more than its `per_row` tensors."""
         kinds = [[type(part) for part in constraint.parts] for constraint in constraints]
         check(all(kind == kinds[0] for kind in kinds), "cannot stack different rules", "keep one order of parts")
         columns = [type(column[0]).stack(column) for column in zip(*(c.parts for c in constraints), strict=True)]
@@ -127,7 +125,7 @@ class Joined(Constraint):
         return ByRow(rows)
 
     def to(self, device: torch.device | str) -> Self:
-        """Itself where it is there already: its sweeps are worth keeping."""
+        """`self` if it is there already: its sweep cache is expensive."""
         if self.is_on(device):
             return self
         moved = type(self)([part.to(device) for part in self.parts], self.classes and self.classes.to(device))
@@ -135,13 +133,14 @@ class Joined(Constraint):
 
 
 class All(Joined):
-    """Every part must hold. `allowed` is the intersection of the parts' sets; `propagate` lets them work on each other.
+    """Every part must hold. `allowed` is the intersection of the parts' sets; `propagate` repeats them to a fixed
+    point.
 
     Parts that a `Machine` decides (automata, counts, sums) and that share positions are swept as one product, whose
     `allowed`, `propagate` and `most_likely` are exact, as long as its tables have at most `machine.TABLE` entries. Up
-    to three sums and counts that no longer fit are swept beside the automata (`product`), exactly or, where that is too
-    large or their weights are real numbers, on a grid: sound. What fits nowhere, or shares few positions with the
-    others, is swept apart (`sweep_plan`). Pinned and permitted tokens are part of every sweep.
+    to three sums and counts that no longer fit are swept together with the automata (`product`), exactly or,
+    where that is too large or their weights are real numbers, on a grid: sound. Rules that do not fit, or share few
+    positions with the others, are swept separately (`sweep_plan`). Pinned and permitted tokens are part of every sweep.
     """
 
     @cached_property
@@ -163,7 +162,7 @@ class All(Joined):
 
     @cached_property
     def has_most_likely(self) -> bool:
-        """Where all is position by position, or swept by exact products that share no position."""
+        """True if all parts bind single positions or belong to exact products that share no position."""
         plan = self._plan
         positions = [at for product in plan.products for at in product.active.tolist()]
         return (
@@ -200,19 +199,20 @@ class All(Joined):
 
     def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         products = self._plan.products
-        # A sweep reads the whole answer, and gains from what the other parts rule out outside the span.
+        # A sweep reads the whole answer and uses what the other parts rule out outside the span.
         wide = slice(0, self.length) if products else span
-        may = candidates_of(self.class_of(answer[:, wide]), known[:, wide], self.num_classes)
+        sets = [candidates_of(self.class_of(answer), known, self.num_classes)] if products else []
         for part, coarser in self._plan.rest:
             of_part = part.allowed(answer, known, wide)
-            may = may & (of_part if coarser is None else of_part[..., coarser])
+            sets.append(of_part if coarser is None else of_part[..., coarser])
+        may = reduce(torch.logical_and, sets)
         for product in products:
             may = product.shrink(may)
         return may[:, span] if products else may
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         products, size = self._plan.products, None
-        # What each product left at its positions: swept again only where something else has shrunk them.
+        # What each product left at its positions: it is swept again only where another rule has shrunk them.
         left: dict[int, BoolTensor] = {}
         while (new_size := int(candidates.sum())) != size:
             size = new_size
@@ -227,10 +227,10 @@ class All(Joined):
         return without_dead_rows(candidates) if products else candidates
 
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
-        """That of the parts which speak of these very classes, one after the other, until the rest agrees; then, where
-        no exact product has all sums, `priced_repair.priced`."""
+        """Repairs by the parts that use the same classes, in order, until one satisfies all rules; then, if no exact
+        product has all sums, `priced_repair.priced`."""
         moves = 0
-        # 1. The parts' own ways.
+        # 1. The repairs of the parts.
         for part, coarser in self._by_class:
             repaired, more = (None, 0) if coarser is not None else part.repair(draft, candidates, log_probs)
             moves += more
@@ -239,7 +239,7 @@ class All(Joined):
         plan = self._plan
         if not plan.counters:
             return None, moves
-        # 2. Prices on the sums that the first product leaves open.
+        # 2. Prices on the sums outside the first product.
         first = plan.products[0] if plan.products else Machine.anything(self.length, self.num_classes)
         product = first if isinstance(first, Product) else first.compiled or Product(first, [])
         if any(each.counter not in plan.counters for each in product.sums):
@@ -259,9 +259,9 @@ class All(Joined):
 
 def _coarsely(part: Constraint, coarser: IntTensor, candidates: BoolTensor) -> BoolTensor:
     """`part.propagate` on candidates of finer classes: a class of the part is possible where one of its classes is."""
-    own = torch.zeros(*candidates.shape[:-1], part.num_classes, device=candidates.device)
-    own = part.propagate(own.index_add_(-1, coarser, candidates.to(own.dtype)) > 0)
-    return candidates & own[..., coarser]
+    coarse = torch.zeros(*candidates.shape[:-1], part.num_classes, device=candidates.device)
+    coarse = part.propagate(coarse.index_add_(-1, coarser, candidates.to(coarse.dtype)) > 0)
+    return candidates & coarse[..., coarser]
 
 
 Constraint.operators["and"] = All

@@ -1,11 +1,9 @@
-"""Sums that must lie between two numbers, in whole numbers, and the grids on which they are swept.
+"""Integer sums that must lie between two bounds, and the grids on which they are swept.
 
-Real weights are turned into whole numbers of a very small step when a rule is made (`sums.RealSum`), so that no sum
-depends on the order in which it is added up.
+`sums.RealSum` rounds real weights to multiples of a very small step, so that no sum depends on the order of addition.
 
 On a coarse grid each token is off by a little, and that adds up. So there are two windows of grid sums: the widened one
-contains the grid sum of every satisfying answer (what lies outside is impossible: sound), and every answer whose grid
-sum lies in the narrowed one satisfies.
+contains the grid sum of every satisfying answer, and every answer whose grid sum lies in the narrowed one satisfies.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import numpy as np
 
 from constrained_dg.shapes import IntTensor
 
-#: Largest absolute sum of weights, and the bound that stands for "none". Twice of it still fits 64 bits.
+#: Largest absolute sum of weights, and the value that means "no bound". Twice of each fits into 64 bits.
 LARGEST = 2**61
 NO_BOUND = 2**62
 
@@ -29,7 +27,8 @@ class Counter:
     Attributes:
         weights: (T, A) int64, what each class adds at each position; absolute sums are at most `LARGEST`.
         low, high: bounds, both inclusive, -NO_BOUND and NO_BOUND for none.
-        decides: whether an answer satisfies its rule exactly when its sum lies between the bounds; else it only has to.
+        decides: whether an answer satisfies its rule exactly when its sum lies between the bounds; else this is only
+            necessary.
     """
 
     weights: IntTensor
@@ -64,8 +63,8 @@ class Counter:
         return float((weights.amax(-1) - weights.amin(-1)).sum() / (weights.amax() - weights.amin()).clamp(min=1e-12))
 
     def grids(self) -> Iterator[Gridded]:
-        """Grids from fine to coarse: the exact one, then those where rounding errs least. None that is too coarse to
-        rule anything out."""
+        """Grids from fine to coarse: the exact one, then those where rounding errs least. Skips
+        grids too coarse to rule anything out."""
         spread = self.spread
         yield Gridded.of(self, self.divisor)
         centred = (self.weights - self.weights.amin(-1, keepdim=True)).double().numpy()
@@ -87,10 +86,10 @@ class Gridded:
     """A counter on a grid.
 
     Attributes:
-        counter: as it was given.
-        steps: (T, A) int64, its weights in steps of the grid, each position's smallest taken off (a constant).
+        counter: the counter.
+        steps: (T, A) int64, its weights in steps of the grid, less the smallest of each position.
         grain: one step.
-        base: what was taken off, summed over the positions.
+        base: the sum of these smallest weights.
         least, most: bounds of the true sum less the grid sum; both 0 where the grid is exact.
     """
 

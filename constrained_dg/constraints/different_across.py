@@ -20,7 +20,7 @@ def _number(node: int) -> str:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DifferentAcross(Constraint):
-    """The two ends of each edge hold different tokens, both of the permitted ones. Each row may have its own graph.
+    """The two ends of each edge hold different tokens, both permitted. Each row may have its own graph.
 
     Nodes are positions; those without an edge are not bound. Strength of `propagate`: elimination to a fixed point,
     which is arc consistency. Memory: (B, T, T) floats, as for graphs of a few thousand nodes.
@@ -45,7 +45,7 @@ class DifferentAcross(Constraint):
     num_classes: int
     show: Callable[[int], str] = str
     where: Callable[[int], str] = _number
-    strength = "one step of elimination: no token of a known neighbour, and permitted tokens alone"
+    strength = "one step of elimination: no token of a known neighbour, and only permitted tokens"
     per_row = ("edges",)
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class DifferentAcross(Constraint):
         self._check_possible()
 
     def _check_possible(self) -> None:
-        """Refuse what nothing satisfies, where that is seen at once."""
+        """Refuse graphs that one token provably cannot color."""
         low, high = self.tokens
         joined = (self.edges >= 0).all(-1).any(-1)
         check(
@@ -90,7 +90,7 @@ class DifferentAcross(Constraint):
 
     @cached_property
     def _ends(self) -> tuple[IntTensor, BoolTensor]:
-        """(B, E, 2) with 0 for what only fills up, and where edges are real (B, E)."""
+        """(B, E, 2) with 0 in padding, and where edges are real (B, E)."""
         return self.edges.clamp(min=0), self.edges[..., 0] >= 0
 
     @cached_property
@@ -113,7 +113,7 @@ class DifferentAcross(Constraint):
 
     @cached_property
     def _permitted(self) -> BoolTensor:
-        """(B, T, A) what a node may be by the range alone."""
+        """(B, T, A) what the range permits at each node."""
         ids = torch.arange(self.num_classes, device=self.edges.device)
         return ((ids >= self.tokens[0]) & (ids < self.tokens[1])) | ~self._restricted[..., None]
 
@@ -124,8 +124,8 @@ class DifferentAcross(Constraint):
         """(B, E) True where both ends hold one token."""
         self.check_answer(answer)
         ends, real = self._ends
-        held = answer.gather(1, ends.flatten(1).expand(len(answer), -1)).view(len(answer), -1, 2)
-        return (held[..., 0] == held[..., 1]) & real
+        tokens = answer.gather(1, ends.flatten(1).expand(len(answer), -1)).view(len(answer), -1, 2)
+        return (tokens[..., 0] == tokens[..., 1]) & real
 
     def _foreign(self, answer: IntTensor) -> BoolTensor:
         """(B, T) True where a restricted node holds a token that is not permitted."""
@@ -138,19 +138,19 @@ class DifferentAcross(Constraint):
 
     def explain(self, answer: IntTensor) -> list[list[str]]:
         clashes, foreign = self._clashes(answer), self._foreign(answer)
-        told = []
+        sentences = []
         for row, tokens in enumerate(answer.tolist()):
             broken = self.edges[row % self.rows][clashes[row]].tolist()
             pairs = sorted({(min(pair), max(pair)) for pair in broken})
-            bad = [node for node, found in enumerate(foreign[row].tolist()) if found]
-            told.append(
+            bad = [node for node, is_foreign in enumerate(foreign[row].tolist()) if is_foreign]
+            sentences.append(
                 [
                     f"nodes {self.where(one)} and {self.where(other)} are joined and both hold {self.show(tokens[one])}"
                     for one, other in pairs
                 ]
                 + [f"node {self.where(at)} holds {self.show(tokens[at])}, which is not permitted" for at in bad]
             )
-        return told
+        return sentences
 
     def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         self.check_answer(answer)
@@ -166,7 +166,7 @@ class DifferentAcross(Constraint):
         candidates = candidates & self._permitted
         sets = candidates[..., low:high]
         done = torch.zeros_like(sets[..., :1])
-        # What lies outside the permitted range belongs to nodes without an edge, which eliminate nothing.
+        # Only nodes without an edge have tokens outside the permitted range; they eliminate nothing.
         while bool((new := (sets.sum(-1, keepdim=True) == 1) & ~done).any()):
             done = done | new
             at = new.any(0)[:, 0].nonzero().flatten()  # nodes just decided, in some row

@@ -2,7 +2,7 @@
 
 A layer holds an entry for each state and each triple of partial sums that matters there (fewer sums leave the first of
 the three at 0). An edge of the automaton moves a box by what its tokens add. The innermost loop runs along the third
-sum, so that the compiler makes vector instructions of it.
+sum, so that the compiler can use vector instructions.
 
 All take `kinds` (T), the kind of each position; `begin` (P + 1), where the edges of each kind begin; `source`, `target`
 and `shift` (edges, 3) of each edge; `first` and `size` (T + 1, 3) of the boxes; and `offset`, where each layer begins.
@@ -16,14 +16,14 @@ from constrained_dg.numba_jit import compiled
 
 
 @compiled
-def along_edges(edge, of_effect, own):
+def along_edges(edge, of_effect, of_edge):
     """The most that effects (K, T) bring to the edges (E, T) that they take, edge (Q, K), -1 for none."""
     for state in range(edge.shape[0]):
         for effect in range(edge.shape[1]):
             to = edge[state, effect]
             if to >= 0:
-                for at in range(own.shape[1]):
-                    own[to, at] = max(own[to, at], of_effect[effect, at])
+                for at in range(of_edge.shape[1]):
+                    of_edge[to, at] = max(of_edge[to, at], of_effect[effect, at])
 
 
 @compiled
@@ -54,9 +54,9 @@ def best_behind(kinds, begin, source, target, shift, scores, first, size, offset
                 for j in range(j1, j2):
                     here = ((source[edge] * size[at, 0] + i) * b + j) * c
                     there = ((target[edge] * size[at + 1, 0] + i + i0) * y + j + j0) * z + k0
-                    own, behind = now[here + k1 : here + k2], then[there + k1 : there + k2]
+                    row, behind = now[here + k1 : here + k2], then[there + k1 : there + k2]
                     for k in range(k2 - k1):
-                        own[k] = np.maximum(own[k], behind[k] + score)  # vector instructions, which `max` is not
+                        row[k] = np.maximum(row[k], behind[k] + score)  # vector instructions, which `max` is not
 
 
 @compiled
@@ -73,9 +73,9 @@ def open_behind(kinds, begin, source, target, shift, may, first, size, offset, a
                 for j in range(j1, j2):
                     here = ((source[edge] * size[at, 0] + i) * b + j) * c
                     there = ((target[edge] * size[at + 1, 0] + i + i0) * y + j + j0) * z + k0
-                    own, behind = now[here + k1 : here + k2], then[there + k1 : there + k2]
+                    row, behind = now[here + k1 : here + k2], then[there + k1 : there + k2]
                     for k in range(k2 - k1):
-                        own[k] |= behind[k]
+                        row[k] |= behind[k]
 
 
 @compiled
@@ -95,10 +95,10 @@ def open_ahead(kinds, begin, source, target, shift, may, first, size, offset, al
                 for j in range(j1, j2):
                     here = ((source[edge] * size[at, 0] + i) * b + j) * c
                     there = ((target[edge] * size[at + 1, 0] + i + i0) * y + j + j0) * z + k0
-                    own, behind = now[here + k1 : here + k2], ends[there + k1 : there + k2]
+                    row, behind = now[here + k1 : here + k2], ends[there + k1 : there + k2]
                     entered = then[there + k1 : there + k2]
                     for k in range(k2 - k1):
-                        both = own[k] & behind[k]
+                        both = row[k] & behind[k]
                         entered[k] |= both
                         met |= both
             used[at, edge - begin[kinds[at]]] = met

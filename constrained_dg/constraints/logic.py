@@ -19,16 +19,16 @@ from constrained_dg.shapes import BoolTensor, IntTensor
 
 
 class Either(Joined):
-    """At least one part must hold. `allowed` and `propagate` are the union of what the parts leave that are still
-    possible: sound, as exact as they are where a single part is left."""
+    """At least one part must hold. `allowed` and `propagate` are the union over the parts that are still
+    possible: sound, and exact where one exact part is left."""
 
-    strength = "the union of what the parts allow that are still possible"
+    strength = "the union over the parts that are still possible"
 
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
         return torch.stack([part.is_satisfied(answer) for part in self.parts]).any(0)
 
     def violations(self, answer: IntTensor) -> BoolTensor:
-        """Where no part holds: what any of them blames."""
+        """The union of the parts' blame, where no part holds."""
         blame = torch.stack([part.violations(answer) for part in self.parts]).any(0)
         return blame & ~self.is_satisfied(answer)[:, None]
 
@@ -60,7 +60,7 @@ class Either(Joined):
 
     @staticmethod
     def _of_possible(sets: Sequence[BoolTensor]) -> BoolTensor:
-        """The union over the parts (B, T, A) in which every position has something left."""
+        """The union over the parts (B, T, A) in which every position has a candidate left."""
         possible = [may & may.any(-1).all(-1)[:, None, None] for may in sets]
         return torch.stack(possible).any(0)
 
@@ -70,10 +70,10 @@ class Either(Joined):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Negation(Constraint):
-    """The rule must not hold. `allowed` rules out only what the known tokens exclude; nothing is known of the rule.
+    """The rule must not hold. `allowed` rules out only what the known tokens exclude; the rule is not inspected.
 
     Args:
-        rule: any rule but a part of a longer answer whose judge is plain Python: of such, negate the function.
+        rule: any rule, except an `On` whose judge is plain Python: negate its function instead.
     """
 
     rule: Constraint
@@ -115,7 +115,7 @@ class Negation(Constraint):
 
     @cached_property
     def _bounds(self) -> BoolTensor:
-        """(B, T) those of each row's rule; all where it always holds, so that there is something to blame."""
+        """(B, T) the bound positions of each row's rule; all if it binds none, so that one can be blamed."""
         rows = torch.arange(self.rows).split(1) if self.rows > 1 else []
         bounds = torch.stack([self.rule.select(row).bound for row in rows] or [self.rule.bound])
         return bounds | ~bounds.any(-1, keepdim=True)
@@ -164,7 +164,7 @@ class NotSwept(Swept):
 
     def __init__(self, rule: Constraint) -> None:
         if rule.machine is None:
-            raise InputError(f"no automaton decides {rule!r}", "use ~")
+            raise InputError(f"no automaton decides {rule!r}", "write ~rule")
         self.rule, self.machine = rule, rule.machine.complement()
         self.length, self.num_classes, self.classes = rule.length, rule.num_classes, rule.classes
         possible = self.machine.best(torch.zeros(1, self.length, self.num_classes))[1]
@@ -185,7 +185,7 @@ class NotSwept(Swept):
 
 
 def negated(rule: Constraint) -> Constraint:
-    """The opposite of a rule, as far inside as it goes."""
+    """The opposite of a rule, with the negation moved into its parts."""
     if isinstance(rule, All):
         return Either([~part for part in rule.parts], rule.classes)
     if isinstance(rule, Predicate):

@@ -23,10 +23,10 @@ COMPILED = 256
 
 @dataclass(frozen=True, eq=False)
 class Machine:
-    """Transition tables over positions: Q states, and one more, number Q, that is dead and stays so.
+    """Transition tables over positions: Q states, and a dead state, number Q, that is never left.
 
-    Classes that always do the same are one effect: a sweep then costs as many steps as there are effects. Positions
-    that do the same are of one kind. Positions at which nothing happens are left out of every sweep.
+    Classes with equal transitions share an effect, which makes sweeps cheaper. Positions with equal tables share a
+    kind. Sweeps skip positions at which no class changes the state.
 
     Attributes:
         step: (P, Q, K) int64, the state after effect k in state q at a position of kind p.
@@ -63,7 +63,7 @@ class Machine:
                 sets |= after
         keep = (reach & useful)[:-1]
         keep[start] = True
-        # 2. Number them anew.
+        # 2. Renumber them.
         number = torch.full((states + 1,), int(keep.sum()))
         number[:-1][keep] = torch.arange(int(keep.sum()))
         tables = number[tables[:, keep]]
@@ -116,21 +116,21 @@ class Machine:
         if len(ours) * states * most > limit:
             return None
         # 2. A state of the product is a pair of states; it is dead where one of them is.
-        made = torch.full((len(ours), states, most), states)
+        steps = torch.full((len(ours), states, most), states)
         effect = torch.empty_like(effects)
         for at, (one, two) in enumerate(zip(ours.tolist(), theirs.tolist(), strict=True)):
             seen, effect[at] = effects[at].unique(return_inverse=True)
             a = self.step[one][:, seen // width][:, None]  # (Q1, 1, K)
             b = other.step[two][:, seen % width][None]  # (1, Q2, K)
             dead = (a == self.states) | (b == other.states)
-            made[at, :, : len(seen)] = torch.where(dead, states, a * other.states + b).flatten(0, 1)
+            steps[at, :, : len(seen)] = torch.where(dead, states, a * other.states + b).flatten(0, 1)
         accepting = (self.accepting[:, None] & other.accepting).flatten()
-        # 3. States that no accepted path visits go, and with them most of a product.
-        tables = made.gather(-1, effect[:, None].expand(-1, states, -1))
+        # 3. Drop states that no accepted path visits: most of a product.
+        tables = steps.gather(-1, effect[:, None].expand(-1, states, -1))
         return Machine.of(tables, kind, self.start * other.states + other.start, accepting)
 
     def complement(self) -> Machine:
-        """Accepts what this one does not: the dead state becomes one that accepts."""
+        """The machine that accepts all other answers: its dead state accepts."""
         tables = torch.nn.functional.pad(self.step, (0, 0, 0, 1), value=self.states)
         tables = tables.gather(-1, self.effect[:, None].expand(-1, self.states + 1, -1))
         return Machine.of(tables, self.kind, self.start, ~torch.nn.functional.pad(self.accepting, (0, 1)))
@@ -141,7 +141,7 @@ class Machine:
 
     @cached_property
     def compiled(self) -> Product | None:
-        """The same in compiled loops, where they are faster."""
+        """The same machine in compiled loops, where they are faster."""
         return Product(self, []) if self.device.type == "cpu" and self.states >= COMPILED else None
 
     @cached_property
@@ -158,7 +158,7 @@ class Machine:
         """(B, T) -> (B)."""
         table, effect, ends = self._table, self.effect, self._ends
         state = torch.full((len(classes),), self.start, device=self.device)
-        if self.device.type == "cpu":  # where a step costs more in torch than in numpy
+        if self.device.type == "cpu":  # a step is slower in torch than in numpy
             table, effect, ends, state, classes = (x.numpy() for x in (table, effect, ends, state, classes))
         kinds = self.kind.tolist()
         for at in self.active.tolist():
@@ -166,14 +166,14 @@ class Machine:
         return torch.as_tensor(ends[state])
 
     def shrink(self, candidates: BoolTensor) -> BoolTensor:
-        """(B, T, A) -> (B, T, A), what some accepted answer within the candidates holds: exact."""
+        """(B, T, A) -> (B, T, A), the classes that some accepted answer within the candidates holds: exact."""
         if self.compiled is not None:
             return self.compiled.shrink(candidates)
         at, rows, states = self.active, len(candidates), self.states
         kinds, effects = self.kind[at].tolist(), self.step.shape[-1]
-        own = self.effect[self.kind[at]]  # (N, A)
+        effect_of = self.effect[self.kind[at]]  # (N, A)
         # 1. The effects that the candidates of each position can have.
-        may = torch.einsum("bta,tak->btk", candidates[:, at].float(), one_hot(own, effects).float()) > 0
+        may = torch.einsum("bta,tak->btk", candidates[:, at].float(), one_hot(effect_of, effects).float()) > 0
         # 2. From behind: the states from which an accepted end can be reached.
         behind = [self._ends.expand(rows, -1)]
         for k in reversed(range(len(kinds))):
@@ -191,7 +191,7 @@ class Machine:
             entered = torch.zeros(rows, states + 1, device=candidates.device)
             reached = entered.index_add_(1, following, open_.to(entered.dtype)) > 0
         smaller = candidates.clone()
-        smaller[:, at] &= left.gather(-1, own.expand(rows, -1, -1))
+        smaller[:, at] &= left.gather(-1, effect_of.expand(rows, -1, -1))
         return without_dead_rows(smaller)
 
     def best(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
@@ -200,14 +200,14 @@ class Machine:
             return self.compiled.best_of_rows(log_probs)
         at, rows, states = self.active, len(log_probs), self.states
         kinds, effects = self.kind[at].tolist(), self.step.shape[-1]
-        # 1. Elsewhere each position takes its own best class.
+        # 1. Positions that are not swept take their best class.
         value, chosen = log_probs.max(-1)
         value[:, at] = 0
         elsewhere = value.isfinite().all(-1)
-        own = self.effect[self.kind[at]].expand(rows, -1, -1)
+        effect_of = self.effect[self.kind[at]].expand(rows, -1, -1)
         log_probs = log_probs[:, at]
         scores = log_probs.new_full((rows, len(kinds), effects), -torch.inf)
-        scores = scores.scatter_reduce(-1, own, log_probs, "amax")
+        scores = scores.scatter_reduce(-1, effect_of, log_probs, "amax")
         # 2. From behind: the best sum from each state to an accepted end.
         ends = torch.where(self._ends, 0.0, -torch.inf).to(log_probs.dtype)
         values = [ends.expand(rows, -1)]
@@ -217,11 +217,11 @@ class Machine:
         values.reverse()
         # 3. From the front: the effect that keeps the best sum, and its likeliest class, the first of equals.
         state = torch.full((rows,), self.start, device=log_probs.device)
-        found = values[0][:, self.start].isfinite() & elsewhere
+        exists = values[0][:, self.start].isfinite() & elsewhere
         table = self._table
         for k, kind in enumerate(kinds):
             following = table[kind, state]  # (B, K)
             effect = (values[k + 1].gather(1, following) + scores[:, k]).argmax(-1, keepdim=True)
-            chosen[:, at[k]] = log_probs[:, k].masked_fill(own[:, k] != effect, -torch.inf).argmax(-1)
+            chosen[:, at[k]] = log_probs[:, k].masked_fill(effect_of[:, k] != effect, -torch.inf).argmax(-1)
             state = following.gather(1, effect)[:, 0]
-        return chosen, found
+        return chosen, exists

@@ -18,12 +18,12 @@ from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 class On(Constraint):
     """What `Constraint.on` returns. Strength of `allowed` and `propagate`: those of the rule.
 
-    A token that the rule does not know, at one of its positions, breaks it. The rule itself never sees such a token:
-    the position counts as unknown to `allowed`, and other positions are blamed only if they are blamed both with the
-    first and with the last of the rule's tokens there.
+    A token that the rule does not have, at one of its positions, breaks it. The rule never sees such a token: `allowed`
+    treats the position as unknown, and other positions are blamed only if they are blamed both with the first and with
+    the last of the rule's tokens there.
 
     Args:
-        rule: over R positions and tokens of its own, which are classes here.
+        rule: over R positions; its tokens are classes here.
         positions: see `Constraint.on`.
         classes: see `Constraint.on`.
         length: T of the whole answer.
@@ -41,7 +41,7 @@ class On(Constraint):
         rule, positions, classes = self.rule, self.positions, self.classes
         check(
             rule.classes is None,
-            f"{type(rule).__name__} already speaks of classes of tokens",
+            f"{type(rule).__name__} already uses classes of tokens",
             "apply `on` to the rule of plain tokens, and join with & afterwards",
         )
         check(
@@ -76,7 +76,7 @@ class On(Constraint):
     @property
     def bound(self) -> BoolTensor:
         bound = torch.zeros(self.length, dtype=torch.bool, device=self.positions.device)
-        # A position the rule leaves open is bound all the same where the rule has no `other`.
+        # Without `other`, all positions of the rule are bound, even those it does not read.
         bound[self.positions] = self.rule.bound if self.rule.num_classes == self.num_classes else True
         return bound
 
@@ -88,60 +88,64 @@ class On(Constraint):
         return slot
 
     def _read(self, answer: IntTensor) -> tuple[IntTensor, BoolTensor]:
-        """(B, R) twice: the rule's tokens at its positions (0 for unknown tokens), and where those are."""
+        """(B, R) twice: the rule's tokens at its positions (0 for unknown tokens), and where the unknown ones are."""
         self.check_answer(answer)
-        own = self.class_of(answer[:, self.positions])
-        foreign = own >= self.rule.num_classes
-        return own.masked_fill(foreign, 0), foreign
+        tokens = self.class_of(answer[:, self.positions])
+        foreign = tokens >= self.rule.num_classes
+        return tokens.masked_fill(foreign, 0), foreign
 
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
-        own, foreign = self._read(answer)
-        return self.rule.is_satisfied(own) & ~foreign.any(-1)
+        tokens, foreign = self._read(answer)
+        return self.rule.is_satisfied(tokens) & ~foreign.any(-1)
 
     def violations(self, answer: IntTensor) -> BoolTensor:
-        own, foreign = self._read(answer)
-        blamed = self.rule.violations(own) & self.rule.violations(own.masked_fill(foreign, self.rule.num_classes - 1))
-        whole = torch.zeros_like(answer, dtype=torch.bool)
-        whole[:, self.positions] = foreign | blamed
-        return whole
+        tokens, foreign = self._read(answer)
+        blamed = self.rule.violations(tokens) & self.rule.violations(
+            tokens.masked_fill(foreign, self.rule.num_classes - 1)
+        )
+        blame = torch.zeros_like(answer, dtype=torch.bool)
+        blame[:, self.positions] = foreign | blamed
+        return blame
 
     def explain(self, answer: IntTensor) -> list[list[str]]:
-        own, foreign = self._read(answer)
+        tokens, foreign = self._read(answer)
         positions = self.positions.tolist()
         rule = self.rule.renamed(positions)
-        told = zip(rule.explain(own), rule.explain(own.masked_fill(foreign, rule.num_classes - 1)), strict=True)
-        sentences = [[sentence for sentence in one if sentence in other] for one, other in told]
+        pairs = zip(rule.explain(tokens), rule.explain(tokens.masked_fill(foreign, rule.num_classes - 1)), strict=True)
+        sentences = [[sentence for sentence in one if sentence in other] for one, other in pairs]
         for row, at in foreign.nonzero().tolist():
             token = int(answer[row, positions[at]])
             sentences[row].append(f"position {positions[at] + 1} holds token {token}, which the rule does not know")
         return sentences
 
     def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
-        own, foreign = self._read(answer)
+        tokens, foreign = self._read(answer)
         known = known[:, self.positions]
-        may = self.rule.allowed(own, known & ~foreign, slice(0, self.rule.length))
+        may = self.rule.allowed(tokens, known & ~foreign, slice(0, self.rule.length))
         may = self._with_other(may & ~(known & foreign)[..., None])
         elsewhere = may.new_ones(len(may), 1, self.num_classes)
         return torch.cat([may, elsewhere], 1)[:, self._slot[span]]
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         smaller = candidates.clone()
-        own = candidates[:, self.positions, : self.rule.num_classes]
-        smaller[:, self.positions] = self._with_other(self.rule.propagate(own))
+        sets = candidates[:, self.positions, : self.rule.num_classes]
+        smaller[:, self.positions] = self._with_other(self.rule.propagate(sets))
         return smaller
 
     def most_likely(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
         best, classes = log_probs.max(-1)
         best[:, self.positions] = 0
-        classes[:, self.positions], found = self.rule.most_likely(log_probs[:, self.positions, : self.rule.num_classes])
-        return classes, found & best.isfinite().all(-1)
+        classes[:, self.positions], exists = self.rule.most_likely(
+            log_probs[:, self.positions, : self.rule.num_classes]
+        )
+        return classes, exists & best.isfinite().all(-1)
 
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
-        at, own = self.positions, slice(0, self.rule.num_classes)
-        found, moves = self.rule.repair(
-            draft[at].clamp(max=self.rule.num_classes - 1), candidates[at, own], log_probs[at, own]
+        at, classes = self.positions, slice(0, self.rule.num_classes)
+        repaired, moves = self.rule.repair(
+            draft[at].clamp(max=self.rule.num_classes - 1), candidates[at, classes], log_probs[at, classes]
         )
-        return None if found is None else draft.index_copy(0, at, found), moves
+        return None if repaired is None else draft.index_copy(0, at, repaired), moves
 
     @property
     def has_most_likely(self) -> bool:
@@ -155,9 +159,9 @@ class On(Constraint):
     def reads_every_pass(self) -> bool:
         return self.rule.reads_every_pass
 
-    def _with_other(self, own: BoolTensor) -> BoolTensor:
+    def _with_other(self, sets: BoolTensor) -> BoolTensor:
         """(B, R, tokens of the rule) -> (B, R, A): never `other`, unless the rule has it."""
-        return torch.nn.functional.pad(own, (0, self.num_classes - self.rule.num_classes), value=False)
+        return torch.nn.functional.pad(sets, (0, self.num_classes - self.rule.num_classes), value=False)
 
     def renamed(self, positions: Sequence[int]) -> On:
         return replace(self, rule=self.rule.renamed([positions[at] for at in self.positions.tolist()]))

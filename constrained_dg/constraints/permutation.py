@@ -11,7 +11,7 @@ from constrained_dg.constraints.words import members_at
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, IntTensor
 
-#: Positions up to which `propagate` is domain consistent: its matching is plain Python.
+#: Positions up to which `propagate` is domain consistent: its matching is slow, plain Python.
 _MATCHED = 64
 
 
@@ -19,14 +19,14 @@ class Permutation(AllDifferent):
     """The positions hold each of the tokens exactly once.
 
     Strength of `propagate`: domain consistent up to 64 positions (Régin 1994: a matching and its strongly connected
-    components): every candidate left stands in some permutation of candidates. Beyond, naked and hidden singles.
+    components): every candidate left belongs to some permutation of candidates. Above 64, naked and hidden singles.
 
     Args:
         length: T.
         tokens: (low, high), the half-open range of tokens; as many as there are positions.
         num_classes: A.
-        positions: (n) int64, where the permutation stands; None means everywhere.
-        name: what sentences call it.
+        positions: (n) int64, the positions of the permutation; None means all.
+        name: its name in sentences.
         show: a token as people write it.
         where: (0, members) -> where they are, such as "positions 2 and 8".
 
@@ -34,7 +34,7 @@ class Permutation(AllDifferent):
         InputError: the tokens are not as many as the positions, or see `AllDifferent`.
     """
 
-    strength = "exact, where some permutation agrees with the known tokens: no token that stands elsewhere"
+    strength = "exact, where some permutation agrees with the known tokens: no token that another position holds"
 
     def __init__(
         self,
@@ -56,11 +56,11 @@ class Permutation(AllDifferent):
         super().__init__(positions[None], [name], tokens, length, num_classes, show, where)
 
     def explain(self, answer: IntTensor) -> list[list[str]]:
-        told = super().explain(answer)
-        for sentences, row in zip(told, answer[:, self.groups[0]].tolist(), strict=True):
+        explained = super().explain(answer)
+        for sentences, row in zip(explained, answer[:, self.groups[0]].tolist(), strict=True):
             missing = sorted(set(range(*self.tokens)) - set(row))
             sentences += [f"{self.names[0]} holds {self.show(token)} nowhere" for token in missing]
-        return told
+        return explained
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         if self.groups.shape[1] > _MATCHED:
@@ -75,12 +75,12 @@ class Permutation(AllDifferent):
 def _in_a_matching(sets: BoolTensor) -> BoolTensor:
     """(B, n, n) -> (B, n, n), True where a position holds a token in some perfect matching.
 
-    Given one matching, that is where the position can reach the one that holds the token now, and be reached from it,
-    by steps from a position to the holder of one of its candidates.
+    Given one matching, these are the edges within a strongly connected component of the graph that leads from each
+    position to the holders of its candidates.
     """
     n = sets.shape[-1]
     matchings = [_matching(row) for row in sets.tolist()]
-    found = torch.tensor([matching is not None for matching in matchings], device=sets.device)
+    exists = torch.tensor([matching is not None for matching in matchings], device=sets.device)
     holder = torch.tensor([matching or list(range(n)) for matching in matchings], device=sets.device)
     holder = holder[:, None].expand_as(sets)
     steps = torch.zeros_like(sets).scatter_(2, holder, sets)
@@ -88,7 +88,7 @@ def _in_a_matching(sets: BoolTensor) -> BoolTensor:
     for _ in range((n - 1).bit_length()):  # paths of up to 1, 2, 4, ... steps
         reach = (reach @ reach).clamp_(max=1)
     both = (reach > 0) & (reach > 0).mT
-    return both.gather(2, holder) & found[:, None, None]
+    return both.gather(2, holder) & exists[:, None, None]
 
 
 def _matching(sets: list[list[bool]]) -> list[int] | None:

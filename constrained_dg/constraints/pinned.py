@@ -90,11 +90,11 @@ class Pinned(Constraint):
 
     def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         self.check_answer(answer)
-        own = candidates_of(self.class_of(answer[:, span]), known[:, span], self.num_classes)
-        return own & self._candidates(span)
+        sets = candidates_of(self.class_of(answer[:, span]), known[:, span], self.num_classes)
+        return sets & self._candidates(span)
 
     def _candidates(self, span: slice = slice(None)) -> BoolTensor:
-        """(B, C, A). Tokens off the mask may be anything, also none of the vocabulary."""
+        """(B, C, A). Positions off the mask may hold anything, even tokens outside the vocabulary."""
         mask = self.mask[:, span]
         return candidates_of(self.class_of(self.tokens[:, span].where(mask, 0)), mask, self.num_classes)
 

@@ -19,17 +19,17 @@ strict: ContextVar[bool] = ContextVar("strict", default=False)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Predicate(Constraint):
-    """What a function of one answer says, a list of T tokens -> bool.
+    """A rule that a function decides: a list of T tokens -> bool.
 
-    A function that raises, or returns no bool, breaks the answer, and `explain` says so: a run never ends by it.
-    Samplers try it on one answer first and refuse it then.
+    A function that raises, or does not return a bool, counts as a broken answer, and `explain` says so; it never
+    ends a run. Samplers try it on one answer first and refuse it there.
 
     Args:
         function: the judge. The same answer must always get the same verdict.
         length: T.
         num_classes: A.
         words: the sentence about a broken answer; None means the function's name and documentation.
-        name: what sentences call it; the function's name by default.
+        name: its name in sentences; the function's name by default.
     """
 
     function: Callable[[list[int]], object]
@@ -37,14 +37,14 @@ class Predicate(Constraint):
     num_classes: int
     words: str | None = None
     name: str = ""
-    #: Samplers wait for the device in every pass all the same, so that they may as well read when to stop.
+    #: Samplers wait for the device in every pass anyway, so they can also read when to stop.
     reads_every_pass = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or getattr(self.function, "__name__", type(self.function).__name__))
 
     def opposite(self) -> Predicate:
-        """Says the opposite; a function that fails breaks the answer here too."""
+        """The negation; a function that fails breaks the answer here too."""
         function = self.function
 
         def opposite(answer: list[int]) -> object:
@@ -66,7 +66,7 @@ class Predicate(Constraint):
             if isinstance(said, bool):
                 lines = (getattr(self.function, "__doc__", None) or "").strip().splitlines()
                 return said, self.words or f"the rule {self.name} is broken" + (f": {lines[0]}" if lines else "")
-            fault, cause = f"the rule {self.name} returned {said!r}, which is no bool", None
+            fault, cause = f"the rule {self.name} returned {said!r}, which is not a bool", None
         if strict.get():
             raise InputError(f"{fault}, on the answer {answer}", "return True or False for every answer") from cause
         report_fault(fault)

@@ -1,9 +1,8 @@
-"""An answer for an automaton and sums that are too many or too fine to be swept together: prices, then small moves.
+"""Heuristic answers where an automaton and its sums are too large to be swept together: prices, then small moves.
 
 Every sum outside the sweep gets a price on its weights (a Lagrange multiplier), raised while the best answer has too
-much of it and lowered while it has too little. Prices alone can jump over a narrow window; the last steps are made by
-changing one or two tokens at a time. Nothing here proves anything: an answer is found or not, and the judge has the
-last word.
+much of it and lowered while it has too little. Prices alone can jump over a narrow window; the last steps
+change one or two tokens at a time. This proves nothing: it finds an answer or not, and the judge checks it.
 """
 
 from __future__ import annotations
@@ -15,10 +14,11 @@ import numpy as np
 
 from constrained_dg.constraints.counter import Counter
 from constrained_dg.constraints.product import Product
+from constrained_dg.constraints.running import check_time
 
-#: Best answers sought, and rounds of small moves with their proposals.
+#: Sweeps for a best answer; rounds of small moves, proposals in each, and proposals judged.
 _SWEEPS, _ROUNDS, _PROPOSALS, _JUDGED = 24, 400, 512, 16
-#: Each with other noise.
+#: Each with different noise.
 _ATTEMPTS = 3
 
 
@@ -33,7 +33,7 @@ def priced(
 
     Args:
         product: sweeps the automaton, and some of the sums or none.
-        counters: all sums that must hold, those that `product` sweeps too.
+        counters: all sums that must hold, including those of `product`.
         log_probs: (T, A), -inf where a class may not stand.
         judge: (N, T) -> (N) whether all rules hold.
         other: (N, T) -> (N) whether all rules but the sums hold.
@@ -42,15 +42,15 @@ def priced(
     for attempt in range(_ATTEMPTS):
         scores = log_probs
         # With equal scores the best answer repeats one token, at the end of every sum; Gumbel noise makes it a random
-        # draw. So it does where the likeliest way has failed.
+        # draw. Later attempts add it too.
         if attempt or np.ptp(finite) == 0:
             noise = np.random.default_rng(attempt).gumbel(size=log_probs.shape)
             scores = log_probs + noise.astype(log_probs.dtype)
-        found, more = _attempted(product, counters, scores, judge, other)
+        answer, more = _attempted(product, counters, scores, judge, other)
         moves += more
-        if found is not None:
+        if answer is not None:
             break
-    return found, moves
+    return answer, moves
 
 
 def _attempted(
@@ -83,15 +83,16 @@ def _attempted(
     price, under, over = np.zeros(len(counters)), np.full(len(counters), -np.inf), np.full(len(counters), np.inf)
     nearest, least = np.zeros(len(at), np.int64), np.inf
     for sweep in range(1, _SWEEPS + 1):
+        check_time()
         # 2. The best answer at these prices, in the sweep's windows or wider.
         scores = log_probs - np.tensordot(price / unit, weights, 1)
         windows = [each.interval(round(rest), round(rest)) for each, rest in zip(product.sums, gap, strict=True)]
-        classes, found = product.best(scores, windows)
-        if not found:
-            classes, found = product.best(scores, [each.widened for each in product.sums])
-        if not found:
+        classes, exists = product.best(scores, windows)
+        if not exists:
+            classes, exists = product.best(scores, [each.widened for each in product.sums])
+        if not exists:
             return None, sweep
-        # 3. What the sums miss; the nearest answer is kept.
+        # 3. How far the sums are off; keep the nearest answer.
         totals = total(classes)
         short = missing(totals[:, None])[:, 0]
         if short.sum() < least:
@@ -110,7 +111,7 @@ def _attempted(
             else:
                 continue
             if isfinite(under[j]) and isfinite(over[j]):
-                if over[j] - under[j] < 1e-4:  # what the other prices are has changed since: look around again
+                if over[j] - under[j] < 1e-4:  # the other prices have changed: widen the bracket
                     under[j], over[j] = under[j] - 0.1, over[j] + 0.1
                 price[j] = (under[j] + over[j]) / 2
             else:
@@ -135,7 +136,7 @@ def _moved(
     other: Callable[[np.ndarray], np.ndarray],
     moves: int,
 ) -> tuple[np.ndarray | None, int]:
-    """Change one or two tokens at a time, towards what is missing; of equally good ways the likelier."""
+    """Change one or two tokens at a time, towards what is missing; of equally good changes the likelier."""
     draws = np.random.default_rng(0)
     open_ = np.flatnonzero(np.isfinite(log_probs).sum(1) > 1)
     if len(open_) == 0:
@@ -148,6 +149,7 @@ def _moved(
     totals = weights[:, at, current].sum(-1)
     short = missing(totals[:, None]).sum()
     for _ in range(_ROUNDS):
+        check_time()
         if short == 0 and judge(current[None])[0]:
             return current, moves
         # 1. Proposals: one or two positions, and what to write there.
@@ -157,7 +159,7 @@ def _moved(
         fresh[:, 1] = np.where(positions[:, 0] == positions[:, 1], fresh[:, 0], fresh[:, 1])
         changed = np.repeat(current[None], _PROPOSALS, 0)
         np.put_along_axis(changed, positions, fresh, 1)
-        # 2. Of those that miss less the best few, the likelier first, are shown to the other rules.
+        # 2. The other rules check the best few of those that are nearer, the likelier first.
         new = weights[:, at, changed].sum(-1)  # (J, N)
         left = missing(new).sum(0)
         gained = log_probs[at, changed].sum(1)

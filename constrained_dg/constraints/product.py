@@ -1,8 +1,8 @@
 """One automaton and several sums, swept together: the states of the automaton times boxes of partial sums.
 
 A dense product of transition tables (`machine.Machine.with_`) holds every state of every factor at every position. Sums
-need no table: a token moves a partial sum by its weight, and at each position only those partial sums matter that can
-be reached and from which the bounds can still be met. What is left is swept with compiled loops (`kernels`).
+need no table: a token moves a partial sum by its weight, and only partial sums matter that can be reached and from
+which the bounds can still be met. Compiled loops sweep these (`kernels`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ENTRIES = 2**27
 #: The same for products with sums on a grid, which are swept several times; sums without an automaton can afford a
 #: finer grid.
 GRID_ENTRIES, GRID_ENTRIES_ALONE = 2**21, 2**24
-#: Sums beside one automaton.
+#: Sums swept with one automaton.
 SUMS_AT_ONCE = 3
 _NEVER = float("-inf")
 
@@ -33,7 +33,7 @@ Layout = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Tables(Protocol):
-    """What a product needs of a `machine.Machine`."""
+    """The members of `machine.Machine` that a product reads."""
 
     @property
     def step(self) -> IntTensor: ...
@@ -75,7 +75,7 @@ class Product:
         self.at = _active(machine, sums)
         self.active, self.length = torch.from_numpy(self.at), len(self.at)
         steps = [each.steps[self.at] for each in sums]
-        # 1. Positions that do the same are of one kind.
+        # 1. Positions with equal tables and weights share a kind.
         rows = np.concatenate([machine.kind.numpy()[self.at, None], *steps], 1)
         _, which, self.kinds = np.unique(rows, axis=0, return_index=True, return_inverse=True)
         self.kinds = self.kinds.reshape(-1)
@@ -84,7 +84,7 @@ class Product:
         edges: list[np.ndarray] = []
         for at in which.tolist():
             kind = machine.kind[self.at[at]]
-            # 2. Classes that do the same in the automaton and in every sum are one effect.
+            # 2. Classes that act alike in the automaton and in every sum share an effect.
             moves = np.stack([machine.effect[kind].numpy(), *(each[at] for each in steps)], 1)
             distinct, effect = np.unique(moves, axis=0, return_inverse=True)
             # 3. An edge: from a state to a state, and what it adds to the sums. Effects that agree share it.
@@ -94,7 +94,7 @@ class Product:
             shift[..., 3 - len(sums) :] = distinct[:, 1:]
             flat = np.concatenate([state[..., None], to[..., None], shift], -1).reshape(-1, 5)
             edge, number = np.unique(flat, axis=0, return_inverse=True)
-            # 4. Edges into the dead state go.
+            # 4. Drop edges into the dead state.
             live = edge[:, 1] < machine.states
             renumbered = np.where(live, live.cumsum() - 1, -1)
             edges.append(renumbered[number.reshape(-1)].reshape(to.shape))
@@ -110,7 +110,7 @@ class Product:
 
     @classmethod
     def fitting(cls, machine: Tables, counters: Sequence[Counter]) -> tuple[Product | None, list[int]]:
-        """The product with as many of the sums as can be swept, and which (as indices).
+        """The product with as many of the sums as fit, and their indices.
 
         Sums of whole numbers come first, small ones before large ones, exactly where that fits; others on the finest
         grid that fits and still rules something out.
@@ -120,19 +120,19 @@ class Product:
         grid = GRID_ENTRIES_ALONE if machine.states == 1 else GRID_ENTRIES
         order = sorted(range(len(counters)), key=lambda at: (not counters[at].is_whole, counters[at].reach))
         for at in order:
-            made = None
+            fitted = None
             if len(chosen) < SUMS_AT_ONCE:
                 for gridded in counters[at].grids():
                     exact = gridded.exact and all(each.exact for each in chosen)
                     if entries(machine, [*chosen, gridded]) <= (ENTRIES if exact else grid):
-                        made = gridded
+                        fitted = gridded
                         break
-            left += [] if made else [at]
-            chosen += [made] if made else []
+            left += [] if fitted else [at]
+            chosen += [fitted] if fitted else []
         if not chosen:
             return None, []
         taken = [at for at in order if at not in left]
-        # The widest last: that is the inner loop.
+        # The widest last: it is the inner loop.
         wide = sorted(range(len(chosen)), key=lambda k: int(boxes(chosen[k].steps, *chosen[k].widened)[1].max()))
         return cls(machine, [chosen[k] for k in wide]), sorted(taken)
 
@@ -197,7 +197,7 @@ class Product:
             reached[0, begin] = 1
         used = np.zeros((self.length, self.most_edges), np.uint8)
         kernels.open_ahead(*self._graph(), may, first, size, offset, alive, reached, used)
-        # 4. The classes that go along these. One candidate of an edge is as good as another.
+        # 4. The classes that go along these. Candidates of one edge are equivalent.
         left = np.zeros_like(candidates)
         for kind, (effect, edge) in enumerate(zip(self.effects, self.edges, strict=True)):
             at = np.flatnonzero(self.kinds == kind)
@@ -221,7 +221,7 @@ class Product:
         """(T, A) float32 -> the classes of the highest sum (T) among answers whose grid sums lie in the windows (those
         of exact grids by default), and whether there is one."""
         layout = self._layout([each.narrowed for each in self.sums] if windows is None else windows)
-        # 1. Elsewhere each position takes its own best class.
+        # 1. Positions that are not swept take their best class.
         chosen = log_probs.argmax(1)
         elsewhere = log_probs.max(1)
         elsewhere[self.at] = 0

@@ -18,15 +18,15 @@ _ENTRIES = 2**27
 
 
 class Regex(Automaton):
-    r"""What is written matches a regular expression as a whole, as Python's `re.fullmatch` says.
+    r"""The text of the answer matches a regular expression, as in Python's `re.fullmatch`.
 
     `\w`, `\d` and `\s` are Unicode, `.` is anything but a newline. `^` and `$` may stand at the ends; backreferences,
-    lookaround, `\b`, atomic groups, possessive repeats and flags are refused. A counted repeat is written out as far as
-    the length of the answer goes; a pattern that needs more than 16,384 states then is refused.
+    lookaround, `\b`, atomic groups, possessive repeats and flags are refused. A counted repeat is expanded up to the
+    length of the answer; a pattern that then needs more than 16,384 states is refused.
 
     Args:
         pattern: the regular expression.
-        symbols: what each token writes, one character each; None for a token that writes nothing and may stand nowhere
+        symbols: the character that each token writes; None for a token that writes nothing and is not permitted
             before the end.
         length: T.
         end: see `Automaton`.
@@ -40,22 +40,22 @@ class Regex(Automaton):
         odd = [symbol for symbol in symbols if symbol is not None and len(symbol) != 1]
         check(not odd, f"symbols {odd[:5]} are not single characters", "use Regex.over_text for longer ones")
         check(length > 0, f"length is {length}", "give 1 or more")
-        made = CharacterAutomaton.of(pattern, (symbol for symbol in symbols if symbol is not None), length)
-        dead = np.full((len(made.table), 1), -1)  # the last column, of tokens that write nothing
-        columns = [-1 if symbol is None else made.group[symbol] for symbol in symbols]
-        table = torch.from_numpy(np.concatenate([made.table, dead], 1)[:, columns])
+        automaton = CharacterAutomaton.of(pattern, (symbol for symbol in symbols if symbol is not None), length)
+        dead = np.full((len(automaton.table), 1), -1)  # the last column, of tokens that write nothing
+        columns = [-1 if symbol is None else automaton.group[symbol] for symbol in symbols]
+        table = torch.from_numpy(np.concatenate([automaton.table, dead], 1)[:, columns])
         what = f"the pattern {pattern!r}"
-        super().__init__(table, made.start, made.accepting, length, end, partial(_shown, symbols), what=what)
+        super().__init__(table, automaton.start, automaton.accepting, length, end, partial(_shown, symbols), what=what)
         self.pattern = pattern
 
     @classmethod
     def over_text(cls, pattern: str, texts: Sequence[str | None], length: int, end: End | None = None) -> Automaton:
-        """The same where tokens write several characters, as those of a language model do.
+        """The same for tokens of several characters, such as those of a language model.
 
         Tokens that lead from every state to the same state are one class, so that A stays small whatever V.
 
         Args:
-            texts: what each of the V tokens writes; None for special tokens, which may stand nowhere before the end.
+            texts: what each of the V tokens writes; None for special tokens, which are not permitted before the end.
 
         Raises:
             InputError: as above, or states times distinct texts exceed 2**27.
@@ -63,20 +63,20 @@ class Regex(Automaton):
         check(length > 0, f"length is {length}", "give 1 or more")
         written = [text for text in texts if text]
         longest = length * max(map(len, written), default=0)
-        made = CharacterAutomaton.of(pattern, set("".join(written)), longest)
-        # 1. Texts whose characters do the same are one.
-        groups = str.maketrans({character: chr(group) for character, group in made.group.items()})
+        automaton = CharacterAutomaton.of(pattern, set("".join(written)), longest)
+        # 1. Texts whose characters are equivalent are one.
+        groups = str.maketrans({character: chr(group) for character, group in automaton.group.items()})
         number: dict[str | None, int] = {}
         which = np.array([number.setdefault(text and text.translate(groups), len(number)) for text in texts])
-        dead = len(made.table)
+        dead = len(automaton.table)
         check(
             (dead + 1) * len(number) <= _ENTRIES,
             f"the pattern {pattern!r} needs {dead} states over {len(number)} distinct texts of tokens",
             f"write a pattern of fewer states: at most {_ENTRIES // len(number)}",
         )
-        # 2. Where each leads from each state: all at once, one character after the other. Those that are over stay.
-        following = np.full((dead + 1, made.table.shape[1] + 1), dead, dtype=np.int32)
-        following[:dead, :-1] = np.where(made.table < 0, dead, made.table)
+        # 2. Where each text leads from each state, one character of all texts at a time.
+        following = np.full((dead + 1, automaton.table.shape[1] + 1), dead, dtype=np.int32)
+        following[:dead, :-1] = np.where(automaton.table < 0, dead, automaton.table)
         columns = np.tile(np.arange(dead + 1, dtype=np.int32), (len(number), 1))
         coded = list(number)
         columns[[at for at, text in enumerate(coded) if text is None]] = dead
@@ -87,7 +87,7 @@ class Regex(Automaton):
             columns[active] = following[columns[active], symbols[:, None]]
             place += 1
             active = np.array([at for at in active if len(coded[at]) > place], dtype=np.int64)
-        # 3. Equal columns are one class, but for the tokens of an end, each of which is its own.
+        # 3. Equal columns are one class; each token of an end is a separate class.
         _, first, column = np.unique(columns, axis=0, return_index=True, return_inverse=True)
         special = np.full(len(texts), -1)
         if end is not None:
@@ -99,7 +99,9 @@ class Regex(Automaton):
         table = torch.from_numpy(columns[first[kinds[:, 0]], :dead].astype(np.int64)).T
         table = torch.where(table == dead, -1, table).contiguous()
         what = f"the pattern {pattern!r}"
-        return Automaton(table, made.start, made.accepting, length, end, partial(_shown, texts), classes, what)
+        return Automaton(
+            table, automaton.start, automaton.accepting, length, end, partial(_shown, texts), classes, what
+        )
 
 
 def _shown(texts: Sequence[str | None], token: int) -> str:

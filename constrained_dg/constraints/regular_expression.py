@@ -1,9 +1,9 @@
 """Regular expressions as automata over the characters that can be written: parser, positions, states.
 
 The syntax and its meaning are those of Python's `re.fullmatch` on text, so that `\\w`, `\\d` and `\\s` are Unicode and
-`.` is any character but a newline. What no automaton can do is refused by name: backreferences, lookaround, word
-boundaries, atomic groups, possessive repeats and flags. `^` and `$` may only stand at the ends, where they say what
-holds anyway.
+`.` is any character but a newline. Refused, since no automaton can do it: backreferences, lookaround, word
+boundaries, atomic groups, possessive repeats and flags. `^` and `$` may only stand at the ends, where they
+have no effect.
 
 The pattern is read by Python's own parser. Its characters become positions, each with those that may follow it
 (Glushkov 1961), and sets of positions become states. Repeats are cut to the length of the answer.
@@ -46,13 +46,13 @@ _CATEGORIES = {
 
 @dataclass(frozen=True)
 class CharacterAutomaton:
-    """The automaton of a pattern, with as few states as can be; states from which nothing is accepted are left out.
+    """The automaton of a pattern, minimal; without states from which nothing is accepted.
 
     Attributes:
         table: (Q, G) int64, the state after a character of group g; -1 where none may follow.
         start: state.
         accepting: states in which a text may end.
-        group: of each character. Characters of one group do the same everywhere.
+        group: of each character. Characters of one group are equivalent.
     """
 
     table: np.ndarray
@@ -65,7 +65,7 @@ class CharacterAutomaton:
         """Read a pattern.
 
         Args:
-            characters: all that texts are made of.
+            characters: the characters of all texts.
             longest: characters of the longest text.
 
         Raises:
@@ -74,21 +74,21 @@ class CharacterAutomaton:
         reader = _Reader(pattern, sorted(set(characters)), longest)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of Python about sets that may change their meaning one day
+                warnings.simplefilter("ignore")  # Python warns of sets whose meaning may change
                 tree = _parser.parse(pattern)
             flags = re.RegexFlag(tree.state.flags) & ~re.UNICODE
             check(not flags, f"{pattern!r} sets {flags!r}", "write the pattern without flags")
-            whole = reader.sequence(tree, True, True)
+            joined = reader.sequence(tree, True, True)
         except (re.error, OverflowError, RecursionError) as error:
             raise InputError(
                 f"{pattern!r} is not a valid regular expression ({str(error) or type(error).__name__})",
                 "write it in the syntax of Python's re",
             ) from None
-        return reader.automaton(whole)
+        return reader.automaton(joined)
 
 
 class _Piece(NamedTuple):
-    """A piece of a pattern: whether it matches nothing written, the positions (bits) at which it may begin and end, and
+    """A piece of a pattern: whether it matches the empty text, the positions (bits) at which it may begin and end, and
     the fewest characters it matches."""
 
     nullable: bool
@@ -128,10 +128,10 @@ class _Reader:
             self.item(kind, value, is_first and all(anchors[:k]), is_last and all(anchors[k + 1 :]))
             for k, (kind, value) in enumerate(items)
         ]
-        whole = _EMPTY
+        joined = _EMPTY
         for piece in reversed(pieces):
-            whole = self.then(piece, whole)
-        return whole
+            joined = self.then(piece, joined)
+        return joined
 
     def item(self, kind: Any, value: Any, is_first: bool, is_last: bool) -> _Piece:
         if kind in _REFUSED:
@@ -144,7 +144,7 @@ class _Reader:
             check(
                 right,
                 f"{self.pattern!r} has {'^' if value in begins else '$'} in its middle",
-                "a match is always of the whole: leave it out, or write \\^ or \\$ for the character",
+                "a match always covers the full text: leave it out, or write \\^ or \\$ for the character",
             )
             return _EMPTY
         if kind is op.SUBPATTERN:
@@ -170,11 +170,11 @@ class _Reader:
         )
 
     def repeat(self, low: int, high: Any, inner: Any) -> _Piece:
-        """`low` to `high` times, as far as the longest text goes: a repeat that exceeds it is one without end."""
+        """`low` to `high` times, cut to the longest text: a repeat beyond it is endless."""
         if high == 0:
             return _EMPTY
         piece = self.sequence(inner, False, False)
-        if not piece.first:  # nothing but the empty text
+        if not piece.first:  # only the empty text
             return piece
         low = 0 if piece.nullable else low
         most = self.longest // max(piece.least, 1)
@@ -184,16 +184,16 @@ class _Reader:
         if endless:  # the last of `low` copies repeats
             for position in _bits(piece.last):
                 self.follow[position] |= piece.first
-            whole = piece if low else piece._replace(nullable=True, least=0)
+            joined = piece if low else piece._replace(nullable=True, least=0)
             for _ in range(low - 1):
-                whole = self.then(self.sequence(inner, False, False), whole)
-            return whole
-        whole = _EMPTY
-        for k in range(high):  # from the last to the first, of which `low` must stand
-            whole = self.then(self.sequence(inner, False, False) if k else piece, whole)
+                joined = self.then(self.sequence(inner, False, False), joined)
+            return joined
+        joined = _EMPTY
+        for k in range(high):  # from the last to the first; `low` of them are required
+            joined = self.then(self.sequence(inner, False, False) if k else piece, joined)
             if k < high - low:
-                whole = whole._replace(nullable=True, least=0)
-        return whole
+                joined = joined._replace(nullable=True, least=0)
+        return joined
 
     def nothing(self) -> _Piece:
         return self.position(frozenset())
@@ -216,7 +216,7 @@ class _Reader:
 
     # -- from positions to states -------------------------------------------------------------------------------------
 
-    def automaton(self, whole: _Piece) -> CharacterAutomaton:
+    def automaton(self, pattern: _Piece) -> CharacterAutomaton:
         # 1. Characters that the same positions accept are one group.
         members = list(self.sets)
         numbers: dict[tuple[bool, ...], int] = {}
@@ -226,8 +226,8 @@ class _Reader:
         accepts = [
             _union(1 << p for p, number in enumerate(self.set_at) if p and signature[number]) for signature in numbers
         ]
-        self.follow[0] = whole.first
-        ends = whole.last | (1 if whole.nullable else 0)
+        self.follow[0] = pattern.first
+        ends = pattern.last | (1 if pattern.nullable else 0)
         # 2. A state is a set of positions; those beyond the longest text need no followers.
         number = {1: 0}
         table: list[list[int]] = []
@@ -250,13 +250,13 @@ class _Reader:
                     raise self.too_large(f"{MOST_STATES:,} states")
             table.append(row)
         good = np.array([bool(state & ends) for state in order])
-        made = np.array(table, dtype=np.int64).reshape(len(order), len(accepts))
-        return CharacterAutomaton(*_smallest(made, good), group)
+        transitions = np.array(table, dtype=np.int64).reshape(len(order), len(accepts))
+        return CharacterAutomaton(*_smallest(transitions, good), group)
 
 
 def _smallest(table: np.ndarray, accepting: np.ndarray) -> tuple[np.ndarray, int, list[int]]:
-    """The same language, from state 0, without states that lead nowhere, equal ones joined (Moore 1956)."""
-    # 1. Which states lead to an accepting one: backward, as far as anything changes.
+    """The same language from state 0, minimal: no dead states, equal states joined (Moore 1956)."""
+    # 1. Which states lead to an accepting one: backward, until nothing changes.
     dead = len(table)
     useful = np.append(accepting, False)
     while True:
@@ -279,7 +279,7 @@ def _smallest(table: np.ndarray, accepting: np.ndarray) -> tuple[np.ndarray, int
         for column in table.T:
             new = np.unique(new * (dead + 2) + labels[column], return_inverse=True)[1]
         labels = np.append(new, new.max() + 1)
-    # 3. One state of each label, those that lead nowhere left out.
+    # 3. Keep one state of each label, without those that lead nowhere.
     kept = np.flatnonzero(useful[:-1])
     _, first = np.unique(labels[kept], return_index=True)
     states = np.sort(kept[first])
@@ -313,7 +313,7 @@ def _bits(number: int) -> Iterable[int]:
 
 
 def _union(sets: Iterable[int]) -> int:
-    whole = 0
+    union = 0
     for each in sets:
-        whole |= each
-    return whole
+        union |= each
+    return union

@@ -1,7 +1,7 @@
-"""What a search and the rules under it tell each other: until when there is time, and which judge failed.
+"""The deadline of a search, and reports of judges that failed.
 
-Both go by context variables, because rules are nested (`All`, `On`, `Predicate`) and none of their methods should need
-a further argument for it.
+Both are context variables, because rules are nested (`All`, `On`, `Predicate`) and no method should need one more
+argument for them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 
 
 def check_time() -> None:
-    """For loops that may take seconds, between two steps of them.
+    """Call this between the steps of loops that may take seconds.
 
     Raises:
         TimeIsUpError: the time limit of the search has run out.
@@ -54,7 +54,7 @@ def listening() -> Iterator[list[str]]:
 
 
 def report_fault(message: str) -> None:
-    """Say that a judge failed, so that its verdict "not satisfied" proves nothing."""
+    """Report that a judge failed, so that its verdict "not satisfied" proves nothing."""
     heard = _faults.get()
     if heard is not None:
         heard.append(message)

@@ -1,4 +1,4 @@
-"""The completer: a bounded depth-first search that ends with an answer, a proof that there is none, or neither."""
+"""The completer: a bounded depth-first search that returns an answer, a proof that none exists, or neither."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Completion:
 
     Attributes:
         answer: (T) int64, the tokens that the judge accepts, or None.
-        exhausted: the whole space was searched without an answer: a proof that none exists. Never where a judge raised
-            on the way: what it would have said is unknown.
-        nodes: branches opened, and moves of a rule's own `repair`; what propagation alone decides costs none.
+        exhausted: the whole space was searched without an answer: a proof that none exists. Never if a judge raised
+            during the search, since its verdict is unknown.
+        nodes: branches opened, and moves of `repair`; propagation alone costs none.
     """
 
     answer: IntTensor | None
@@ -46,24 +46,23 @@ def complete(
 ) -> Completion:
     """Find a satisfying answer that keeps the known tokens.
 
-    Positions that the rule does not bind keep their tokens too. The search is among classes; where the class found is
-    that of the token already there, the token stays.
+    Positions that the rule does not bind keep their tokens too. The search uses classes; a token whose class does not
+    change stays.
 
-    A rule that has an exact `most_likely` needs no branch: its best answer is taken, or there is none. For others
-    its own `repair` of the draft is tried once, where it has one. Then the position with the fewest candidates is
-    branched on, the surest by the model first among equals, its tokens in the order of the model's log-probabilities;
-    `propagate` prunes every branch and the judge has the last word.
+    A rule with an exact `most_likely` needs no branch. For others `repair` is tried once on the draft. Then the search
+    branches on the position with the fewest candidates (of equals, where the model is most certain), on its tokens in
+    the order of the model's log-probabilities; `propagate` prunes every branch and the judge checks each answer.
 
     Args:
         constraint: of one row. Use one on the CPU: nodes are many and small.
         answer: (T) int64, the draft: all of it must be tokens of the vocabulary.
         known: (T) bool, positions to keep.
-        log_probs: (T, A) of the model; None means that all classes are equal.
-        tokens: (T, A) int64, the token to write for each class; None means the first. `Constraint.likeliest` makes
+        log_probs: (T, A) of the model; None means all equal.
+        tokens: (T, A) int64, the token to write for each class; None means the first. `Constraint.likeliest` computes
             both from the model's (T, V).
-        node_budget: branches that may be opened; a `repair` has bounds of its own.
-        time_limit: seconds, or None. With a limit the outcome depends on the machine. It is looked at between branches,
-            and inside rules wherever they call `running.check_time`; one step of a rule is not interrupted.
+        node_budget: branches that may be opened; `repair` has separate bounds.
+        time_limit: seconds, or None. With a limit the outcome depends on the machine. It is checked between branches
+            and wherever rules call `running.check_time`.
 
     Raises:
         InputError: shapes do not fit, or a negative budget.
@@ -78,11 +77,11 @@ def complete(
     for name, values in (("log_probs", log_probs), ("tokens", tokens)):
         got = tuple(values.shape)
         check(got == (length, num_classes), f"{name} have shape {got}", f"give ({length}, {num_classes})")
-    # What the model rules out comes last but stays possible: only the rules can prove that nothing is left.
+    # What the model rules out comes last but stays possible: only rules can prove that no answer exists.
     log_probs = log_probs.float().clamp(min=-1e6)
 
     def written(classes: IntTensor) -> IntTensor:
-        """(T) tokens of (T) classes; the token that stands there already stays where its class is the same."""
+        """(T) tokens of (T) classes; a token of the draft stays if its class is the same."""
         return torch.where(classes == draft, answer, tokens.gather(-1, classes[:, None])[:, 0])
 
     draft = constraint.class_of(answer)
@@ -101,7 +100,7 @@ def complete(
                     scores = log_probs[None].masked_fill(~candidates, -torch.inf)
                     best = _tried(constraint, "most_likely", scores)
                     swept = best is not None
-                    if swept:
+                    if best is not None:
                         candidates = one_hot(best[0], num_classes) & best[1][:, None, None]
                 sizes = candidates[0].sum(-1)
                 smallest, largest = torch.aminmax(sizes)
@@ -109,17 +108,17 @@ def complete(
                 if smallest == 0:
                     continue
                 if largest == 1:
-                    whole = written(candidates[0].to(torch.uint8).argmax(-1))
-                    if judged(constraint, whole[None]):
-                        return Completion(whole, exhausted=False, nodes=nodes + moves)
+                    completed = written(candidates[0].to(torch.uint8).argmax(-1))
+                    if judged(constraint, completed[None]):
+                        return Completion(completed, exhausted=False, nodes=nodes + moves)
                     continue
-                # 3. At the root, what the rule itself makes of the draft.
+                # 3. At the root, try the rule's repair of the draft.
                 if nodes == 0:
-                    found, moves = _tried(constraint, "repair", draft, candidates[0], log_probs) or (None, 0)
-                    if found is not None and bool(candidates[0].gather(-1, found[:, None]).all()):
-                        whole = written(found)
-                        if judged(constraint, whole[None]):
-                            return Completion(whole, exhausted=False, nodes=moves)
+                    classes, moves = _tried(constraint, "repair", draft, candidates[0], log_probs) or (None, 0)
+                    if classes is not None and bool(candidates[0].gather(-1, classes[:, None]).all()):
+                        completed = written(classes)
+                        if judged(constraint, completed[None]):
+                            return Completion(completed, exhausted=False, nodes=moves)
                 # 4. Branch.
                 branches += _branch(candidates, sizes, log_probs)
         except TimeIsUpError:

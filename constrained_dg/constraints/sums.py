@@ -1,4 +1,4 @@
-"""How many of some tokens, and sums of weights, whole or real."""
+"""Counts of tokens, and sums of integer or real weights."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 #: Partial sums up to which `Sum` is exact, and up to which gaps between sums are found.
 SUMS = 2**14
-#: By how much a sum of real weights may leave its bounds: rounding in the last places, not a difference.
+#: By how much a sum of real weights may exceed its bounds through rounding.
 TOLERANCE = 1e-9
 
 
 def _positions(positions: Sequence[int] | None, length: int) -> IntTensor:
-    """(T) bool of the positions that are meant; None means all."""
+    """(T) bool, True at these positions; None means all."""
     check(is_count(length, 1), f"length is {length!r}", "give an integer of at least 1")
     chosen = list(range(length)) if positions is None else [int(at) for at in positions]
     outside = [at for at in chosen if not 0 <= at < length]
@@ -46,7 +46,7 @@ class Count(Swept):
         num_classes: A.
         positions: where it counts; None means the whole answer.
         show: a token as people write it.
-        name: what sentences call it, such as "column 3".
+        name: its name in sentences, such as "column 3".
 
     Raises:
         InputError: bounds that no answer meets, positions or tokens that do not fit.
@@ -82,7 +82,7 @@ class Count(Swept):
         )
         self.tokens, self.low, self.high = torch.tensor(chosen), low, high
         self.length, self.num_classes, self.show, self.name = length, num_classes, show, name
-        # Counts beyond low are alike where nothing bounds them above.
+        # Without an upper bound, counts above low are one state.
         states = (low if high >= size else high) + 1
         count = torch.arange(states)
         more = torch.where(count + 1 < states, count + 1, count if high >= size else -1)
@@ -95,7 +95,7 @@ class Count(Swept):
         return torch.isin(answer, self.tokens) & self.mask
 
     def violations(self, answer: IntTensor) -> BoolTensor:
-        """Too many: those that count. Too few: the others of the positions."""
+        """Too many: the positions that count. Too few: the others."""
         counted = self._counted(answer)
         count = counted.sum(-1, keepdim=True)
         return (counted & (count > self.high)) | (~counted & self.mask & (count < self.low))
@@ -122,13 +122,12 @@ class Count(Swept):
 class RealSum(Constraint):
     """The weights of the tokens, real numbers, add up to a number between `low` and `high`.
 
-    Weights are rounded once to whole steps, so small that all of them together are 2**61 steps; from then on judge,
-    `allowed` and proofs count whole steps, and agree in every order and batch. A sum may leave the bounds by 1e-9, or,
-    where that is more, by what adding T numbers of this size in float64 can round off: (T + 1) 2**-53 of the largest
-    absolute sum.
+    Weights are rounded once to integer steps, so small that the largest absolute sum is 2**61 steps. Judge, `allowed`
+    and proofs count these steps, and agree in every order and batch. A sum may exceed the bounds by 1e-9 or by the
+    rounding error of float64, (T + 1) 2**-53 of the largest absolute sum, whichever is larger.
 
-    `allowed` and `propagate` bound the rest of the sum by its smallest and largest value: sound. Beside automata sums
-    are swept on a grid, see `product`.
+    `allowed` and `propagate` bound the rest of the sum by its smallest and largest value: sound. Together with
+    automata, sums are swept on a grid, see `product`.
 
     Args:
         weights: (A) or (T, A) float64.
@@ -136,7 +135,7 @@ class RealSum(Constraint):
         length: T.
         positions: where it adds up; None means the whole answer.
         show: a token as people write it.
-        name: what sentences call the sum, such as "the mass".
+        name: the sum's name in sentences, such as "the mass".
 
     Attributes:
         weights: (T, A), 0 at positions that do not add up.
@@ -180,7 +179,7 @@ class RealSum(Constraint):
         fine: bool,
         wanted: str,
     ) -> None:
-        """Check and keep what it is made of."""
+        """Check and store the arguments."""
         self.mask = _positions(positions, length)
         check(
             fine and (weights.dim() == 1 or (weights.dim() == 2 and len(weights) == length)) and weights.numel() > 0,
@@ -199,7 +198,7 @@ class RealSum(Constraint):
         return (weights * 2.0**self.shift).round().long()
 
     def _count_in_steps(self, steps: IntTensor, slack: Fraction | int) -> None:
-        """Take over the steps (T, A) and what a sum may leave the bounds by; refuse bounds that no answer meets."""
+        """Store the steps (T, A) and the bounds, widened by the slack; refuse bounds that no answer meets."""
         unit = Fraction(2) ** self.shift
         self.steps = steps
         self.low_step = -NO_BOUND if isinf(self.low) else ceil((Fraction(self.low) - slack) * unit)
@@ -223,7 +222,7 @@ class RealSum(Constraint):
 
     @property
     def _window(self) -> tuple[int, int]:
-        """The steps that a satisfying answer has by its weights."""
+        """Bounds on the sum of the weights of a satisfying answer, in steps."""
         return max(self.low_step - self.reach_steps, -NO_BOUND), min(self.high_step + self.reach_steps, NO_BOUND)
 
     def _value(self, steps: int) -> float:
@@ -238,7 +237,7 @@ class RealSum(Constraint):
         return (self.steps != self.steps[:, :1]).any(-1)
 
     def totals(self, answer: IntTensor) -> IntTensor:
-        """(B, T) -> (B) what is judged, in steps."""
+        """(B, T) -> (B) the judged sum, in steps."""
         self.check_answer(answer)
         return self.steps.gather(-1, answer.T).sum(0)
 
@@ -252,7 +251,7 @@ class RealSum(Constraint):
         return (totals >= self.low_step) & (totals <= self.high_step)
 
     def violations(self, answer: IntTensor) -> BoolTensor:
-        """Every position that could bring the sum nearer; all that the rule is about where none can."""
+        """Every position that could bring the sum nearer; all bound positions if none can."""
         totals = self.totals(answer)[:, None]
         steps = self.steps.gather(-1, answer.T).T
         over, under = totals > self.high_step, totals < self.low_step
@@ -280,7 +279,7 @@ class RealSum(Constraint):
             candidates = smaller
 
     def _bounded(self, candidates: BoolTensor) -> BoolTensor:
-        """(B, T, A): a token goes whose weight the others, at their smallest or largest, cannot make up for."""
+        """(B, T, A): drops tokens with which even the smallest or largest rest misses the bounds."""
         candidates = without_dead_rows(candidates)
         least = self.steps.where(candidates, NO_BOUND).amin(-1)
         most = self.steps.where(candidates, -NO_BOUND).amax(-1)
@@ -298,13 +297,13 @@ class RealSum(Constraint):
 
 
 def _number(value: float) -> str:
-    """As many digits as tell it from its neighbors, at least 8."""
+    """Enough digits to distinguish it from its neighbors, at least 8."""
     return f"{value:.8g}" if abs(value) < 1e7 else f"{value:.17g}"
 
 
 def _some_sum_lies_between(steps: IntTensor, low: int, high: int) -> bool:
     """False where provably no answer has a sum in [low, high]; True where one has, or where there are over 2**14
-    partial sums to look at."""
+    partial sums."""
     steps = steps.cpu()
     least, most = steps.amin(-1).sum(), steps.amax(-1).sum()
     partial = torch.zeros(1, dtype=torch.int64)
@@ -320,21 +319,21 @@ def _some_sum_lies_between(steps: IntTensor, low: int, high: int) -> bool:
 
 
 class Sum(RealSum, Swept):
-    """The weights of the tokens, whole numbers, add up to a number between `low` and `high`.
+    """The integer weights of the tokens add up to a number between `low` and `high`.
 
     Exact where at most 2**14 partial sums matter. Beyond, `allowed` and `propagate` bound the rest of the sum by its
     smallest and largest value: sound. Weights whose absolute sum can exceed 2**61 are refused.
 
     Args:
-        weights: (A) or (T, A) int64; see `RealSum` for numbers that are not whole.
+        weights: (A) or (T, A) int64; see `RealSum` for real numbers.
         low, high: bounds, both inclusive.
         length: T.
         positions: where it adds up; None means the whole answer.
         show: a token as people write it.
-        name: what sentences call the sum, such as "cage 3".
+        name: the sum's name in sentences, such as "cage 3".
 
     Raises:
-        InputError: weights that are not whole or too large or of another shape, or bounds that no answer meets.
+        InputError: weights that are not int64, too large or of another shape, or bounds that no answer meets.
     """
 
     shift = 0
@@ -349,8 +348,8 @@ class Sum(RealSum, Swept):
         show: Callable[[int], str] = str,
         name: str = "the sum",
     ) -> None:
-        whole = weights.dtype == torch.int64
-        self._take(weights, low, high, length, positions, whole, "torch.int64; see RealSum for real numbers")
+        integers = weights.dtype == torch.int64
+        self._take(weights, low, high, length, positions, integers, "torch.int64; see RealSum for real numbers")
         self.show, self.name = show, name
         size = sum(max(abs(int(row.min())), abs(int(row.max()))) for row in self.weights)
         check(
@@ -360,7 +359,7 @@ class Sum(RealSum, Swept):
         )
         self._count_in_steps(self.weights, 0)
         kinds, kind = self.weights.unique(dim=0, return_inverse=True)
-        # Before any position the sum is 0; every partial sum lies between the sums of what is negative and positive.
+        # Partial sums lie between the sums of the negative and of the positive weights.
         lowest = int(self.weights.amin(-1).clamp(max=0).sum())
         highest = int(self.weights.amax(-1).clamp(min=0).sum())
         states = highest - lowest + 1

@@ -17,15 +17,15 @@ from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 class Swept(Constraint):
     """A rule that a `Machine` decides. `allowed`, `propagate` and `most_likely` are exact.
 
-    Blame: the positions that a nearest satisfying answer (the fewest tokens changed) changes. Subclasses give a
-    `machine`, and blame and words of their own where a reader would expect others.
+    Blame: the positions that a nearest satisfying answer (the fewest tokens changed) changes. Subclasses define
+    `machine`, and may override blame and sentences.
 
     Attributes:
-        machine: decides, over classes.
+        machine: decides the rule, over classes.
         show: a token as people write it.
     """
 
-    machine: Machine  # type: ignore[assignment]  # `Sum` alone may have none, and asks then
+    machine: Machine  # type: ignore[assignment]  # only `Sum` may have none, and checks this
     show: Callable[[int], str] = str
     strength = "exact"
 
@@ -74,7 +74,7 @@ class Swept(Constraint):
 
     @classmethod
     def stack(cls, constraints: Sequence[Constraint]) -> Constraint:
-        """A rule for each row; the same rule over and over stays one row."""
+        """A rule for each row; equal rules stay one row."""
         first = constraints[0]
         return first if all(each is first for each in constraints) else ByRow.stack(constraints)
 

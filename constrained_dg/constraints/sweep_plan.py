@@ -1,8 +1,8 @@
 """Which of several rules are swept together: automata, counts and sums of an `All`.
 
-A product of two rules knows more than the two apart, but only where they share positions; and it costs the product of
-their states at every position. So rules over the same positions (each shares at least half of the smaller one's with
-every other) are joined as far as there is room; rules that share less only where that costs next to nothing. The plan
+A product of two rules rules out more than the two separately, but only where they share positions; and it costs the
+product of their states at every position. So rules over the same positions (each pair shares at least half of the
+smaller set) are joined as far as tables fit; rules that share less only where the product is tiny. The plan
 depends on the rules alone, never on the rows of a batch.
 """
 
@@ -17,7 +17,7 @@ from constrained_dg.constraints.machine import TABLE, Machine
 from constrained_dg.constraints.product import Product
 from constrained_dg.shapes import IntTensor
 
-#: Table entries up to which a sum joins an automaton's table; beyond it is swept beside the table.
+#: Table entries up to which a sum joins an automaton's table; larger sums are swept together with the table.
 DENSE = 2**16
 #: Table entries up to which rules are joined that share few positions.
 LITTLE = 2**12
@@ -30,8 +30,8 @@ class SweepPlan:
     """How the parts of an `All` are swept, over its classes.
 
     Attributes:
-        products: each exact, but for a `Product` with sums on a grid, which is sound.
-        rest: the parts that are not swept, with the map from these classes to their own (None: the same).
+        products: exact, except a `Product` with sums on a grid, which is sound.
+        rest: the parts that are not swept, with the map from these classes to theirs (None: the same).
         counters: sums not covered by an exact product.
         others: the parts whose sums are not among `counters`.
     """
@@ -43,7 +43,7 @@ class SweepPlan:
 
     @classmethod
     def of(cls, parts: Sequence[tuple[Constraint, IntTensor | None]], length: int, num_classes: int) -> SweepPlan:
-        """The plan of rules, each with the map from these classes to its own (None: the same)."""
+        """The plan of rules, each with the map from these classes to those of the rule (None: the same)."""
         products: list[_Joined] = []
         sums: list[_Sum] = []
         rest, covered = [], []
@@ -57,32 +57,32 @@ class SweepPlan:
                 rest.append((part, coarser))
             else:
                 _join(products, machine, TABLE)
-        # 2. Small sums join a table, or are one where no automaton shares their positions.
+        # 2. Small sums join a table, or become one where no automaton shares their positions.
         left = [each for each in sums if each.machine is None or not _join(products, each.machine, DENSE, alone=False)]
         counters = []
         for group in _groups(left):
-            # 3. Larger ones are swept beside a table, up to three at a time.
-            beside = [at for at, product in enumerate(products) if product.shares_with(group)]
+            # 3. Larger sums are swept together with a table, up to three at a time.
+            partners = [at for at, product in enumerate(products) if product.shares_with(group)]
             still, uncovered = group, group
-            if len(beside) < 2:
-                base = products[beside[0]].table if beside else None
+            if len(partners) < 2:
+                base = products[partners[0]].table if partners else None
                 base = base if isinstance(base, Machine) else Machine.anything(length, num_classes)
-                made, taken = Product.fitting(base, [each.counter for each in group])
-                if made is not None:
-                    joined = _Joined(made, [each.positions for each in group])
-                    if beside:
-                        products[beside[0]] = joined
+                fitted, taken = Product.fitting(base, [each.counter for each in group])
+                if fitted is not None:
+                    joined = _Joined(fitted, [each.positions for each in group])
+                    if partners:
+                        products[partners[0]] = joined
                     else:
                         products.append(joined)
                     still = [each for at, each in enumerate(group) if at not in taken]
-                    uncovered = group if still or not made.exact else []
-            # 4. Beside the table there is no room for all, or for a coarse grid only: here is a fine one.
+                    uncovered = group if still or not fitted.exact else []
+            # 4. If that leaves sums out or has a coarse grid, sweep them also without the table, on a finer grid.
             alike = [each for each in sums if all(_alike(each.positions, other.positions) for other in group)]
             if len(alike) > 1 and uncovered:
-                made, _ = Product.fitting(Machine.anything(length, num_classes), [each.counter for each in alike])
-                if made is not None:
-                    products.append(_Joined(made, [each.positions for each in alike]))
-            # 5. What found no room is swept apart.
+                fitted, _ = Product.fitting(Machine.anything(length, num_classes), [each.counter for each in alike])
+                if fitted is not None:
+                    products.append(_Joined(fitted, [each.positions for each in alike]))
+            # 5. The remaining sums are swept separately.
             for each in still:
                 if each.machine is None:
                     rest.append((each.part, each.coarser))
@@ -168,7 +168,7 @@ def _join(products: list[_Joined], machine: Machine, limit: int, alone: bool = T
 
 
 def _merge(products: list[_Joined], at: int) -> None:
-    """Join a product that has grown with others that share positions, where that costs next to nothing."""
+    """Join a product that has grown with others that share positions, where the product is tiny."""
     grown = products[at]
     for other in [product for product in products if product is not grown]:
         if not isinstance(other.table, Machine) or not isinstance(grown.table, Machine):

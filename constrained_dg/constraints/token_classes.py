@@ -1,4 +1,4 @@
-"""Classes of tokens: what rules speak about where several tokens mean the same, as "5" and " 5" do."""
+"""Classes of tokens: rules use them where several tokens mean the same, such as "5" and " 5"."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import torch
 from constrained_dg.errors import check
 from constrained_dg.shapes import FloatTensor, IntTensor
 
-#: Log-probabilities that `TokenClasses.likeliest` works on at a time: scratch stays at a few times 16 MiB.
+#: Log-probabilities that `TokenClasses.likeliest` works on at a time: temporary tensors take a few times 16 MiB.
 _AT_ONCE = 2**22
 
 
 @dataclass(frozen=True, eq=False)
 class TokenClasses:
-    """A map from the tokens of a vocabulary to classes, none of them empty. Equal maps are equal.
+    """A map from the tokens of a vocabulary to classes, none of them empty. Compared by value.
 
     Args:
         table: (V) int64, the class of each token.
-        named: classes that were given tokens. Where `size` is larger, the last class, `other`, holds all other tokens.
+        named: number of classes with listed tokens. If `size` is larger, the last class, `other`, holds all other
+            tokens.
     """
 
     table: IntTensor
@@ -32,7 +33,7 @@ class TokenClasses:
         """Class k holds the tokens classes[k]; tokens in no class form one more class, `other`.
 
         Raises:
-            InputError: a class is empty, or a token stands in two classes or outside [0, vocab_size).
+            InputError: a class is empty, or a token is in two classes or outside [0, vocab_size).
         """
         empty = [k for k, tokens in enumerate(classes) if len(tokens) == 0]
         check(len(classes) > 0 and not empty, f"classes {empty} of {len(classes)} are empty", "give each a token")
@@ -69,7 +70,7 @@ class TokenClasses:
 
     @cached_property
     def size(self) -> int:
-        """A, the classes, `other` included where it has tokens."""
+        """A, the number of classes, `other` included where it has tokens."""
         return int(self.table.max()) + 1
 
     @cached_property
@@ -81,14 +82,14 @@ class TokenClasses:
     def likeliest(self, log_probs: FloatTensor) -> tuple[FloatTensor, IntTensor]:
         """(..., V) -> (..., A) twice: each class's highest log-probability, and the first token that has it."""
         vocab, ids = self.vocab_size, torch.arange(self.vocab_size, device=self.table.device)
-        found = []
+        blocks = []
         for part in log_probs.reshape(-1, vocab).split(max(1, _AT_ONCE // vocab)):
             table = self.table.expand_as(part)
             best = part.new_full((len(part), self.size), -torch.inf).scatter_reduce(-1, table, part, "amax")
             winners = torch.where(part == best.gather(-1, table), ids, vocab)
             token = winners.new_full(best.shape, vocab).scatter_reduce(-1, table, winners, "amin")
-            found.append((best, torch.where(token == vocab, self.first, token)))
-        best, token = (torch.cat(parts).view(*log_probs.shape[:-1], self.size) for parts in zip(*found, strict=True))
+            blocks.append((best, torch.where(token == vocab, self.first, token)))
+        best, token = (torch.cat(parts).view(*log_probs.shape[:-1], self.size) for parts in zip(*blocks, strict=True))
         return best, token
 
     @property

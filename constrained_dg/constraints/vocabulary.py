@@ -20,16 +20,16 @@ _NAMED = 12
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Vocabulary(Constraint):
-    """Each position holds one of the tokens it may hold. `allowed`, `propagate` and `most_likely` are exact.
+    """Each position holds one of its permitted tokens. `allowed`, `propagate` and `most_likely` are exact.
 
     Args:
-        may: (1 or B, T, A) bool, True where a token may stand.
+        may: (1 or B, T, A) bool, True where a token is permitted.
         show: a token as people write it.
         where: the name of a position.
-        classes: None, or the classes of tokens that `may` speaks of.
+        classes: None, or the classes of tokens in the last dimension of `may`.
 
     Raises:
-        InputError: wrong shape or type, a position that may hold nothing, or A is not that of the classes.
+        InputError: wrong shape or type, a position without a permitted token, or A is not that of the classes.
     """
 
     may: BoolTensor
@@ -49,7 +49,7 @@ class Vocabulary(Constraint):
         empty = (~may.any(-1)).nonzero().tolist()
         check(not empty, f"no token is permitted at (row, position) {empty[:5]}", "permit one at each position")
         size = self.num_classes if self.classes is None else self.classes.size
-        check(self.num_classes == size, f"may speaks of {self.num_classes} classes, there are {size}", f"give {size}")
+        check(self.num_classes == size, f"may has {self.num_classes} classes instead of {size}", f"give {size}")
 
     @property
     def length(self) -> int:
@@ -72,8 +72,8 @@ class Vocabulary(Constraint):
 
     def violations(self, answer: IntTensor) -> BoolTensor:
         self.check_answer(answer)
-        own = self.class_of(answer)[..., None]
-        return ~self.may.expand(len(answer), -1, -1).gather(-1, own)[..., 0]
+        classes = self.class_of(answer)[..., None]
+        return ~self.may.expand(len(answer), -1, -1).gather(-1, classes)[..., 0]
 
     def explain(self, answer: IntTensor) -> list[list[str]]:
         return [
@@ -94,8 +94,8 @@ class Vocabulary(Constraint):
 
     def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         self.check_answer(answer)
-        own = candidates_of(self.class_of(answer[:, span]), known[:, span], self.num_classes)
-        return own & self.may[:, span]
+        sets = candidates_of(self.class_of(answer[:, span]), known[:, span], self.num_classes)
+        return sets & self.may[:, span]
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         return candidates & self.may
@@ -108,7 +108,7 @@ class Vocabulary(Constraint):
         return True
 
     def partition(self) -> IntTensor:
-        """Tokens share a label where they may stand at the same positions."""
+        """Tokens share a label if they are permitted at the same positions."""
         return self.of_tokens(self.may.flatten(0, 1).unique(dim=1, return_inverse=True)[1])
 
     def in_classes(self, classes: TokenClasses) -> Vocabulary:

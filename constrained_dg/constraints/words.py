@@ -1,4 +1,4 @@
-"""Words of the sentences that rules say: where something stands, and lists of names."""
+"""Words for the sentences of rules: positions and lists of names."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def position(at: int) -> str:
 
 
 def places(positions: Sequence[int]) -> str:
-    """The names of several: "position 2", "positions 2 and 8"."""
+    """The names of several positions: "position 2", "positions 2 and 8"."""
     return listing("position", [at + 1 for at in positions])
 
 
 def members_at(group: int, members: list[int]) -> str:
-    """How `AllDifferent` names members of a group, unless it is given other words: by their place in the group."""
+    """How `AllDifferent` names members of a group, by default: by their place in the group."""
     return places(members)

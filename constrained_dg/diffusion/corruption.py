@@ -13,11 +13,7 @@ def sample_noise_levels(rows: int, generator: torch.Generator, margin: float = 1
 
 
 def corrupt(
-    canvas: IntTensor,
-    pinned: BoolTensor,
-    noise_level: FloatTensor,
-    noise: tuple[int, int],
-    generator: torch.Generator,
+    canvas: IntTensor, pinned: BoolTensor, noise_level: FloatTensor, noise: tuple[int, int], generator: torch.Generator
 ) -> IntTensor:
     """Replace each free token with probability t by a uniform draw, which may redraw the true token.
 

@@ -95,9 +95,9 @@ class Wrapped:
     def denoise(
         self, canvas: IntTensor, cache: WrappedCache, signal: Signal | None = None, relations: BoolTensor | None = None
     ) -> FloatTensor:
-        """Bidirectional pass over the canvas (B, C) -> fp32 logits (B, C, V); the cache stays as it is."""
+        """Bidirectional pass over the canvas (B, C) -> fp32 logits (B, C, V); the cache does not change."""
         _refuse(relations)
-        # Without this mask the canvas would see the padding, whatever mask the prompt was read with.
+        # Without this mask the canvas would attend to the padding of the prompt.
         mask = None if cache.mask is None else torch.cat([cache.mask, torch.ones_like(canvas, dtype=torch.bool)], 1)
         logits, rows = (None, None) if signal is None else signal
         return self.model(

@@ -49,7 +49,7 @@ class Backbone(nn.Module):
         vocab_size: V.
         canvas_length: longest canvas, in tokens.
         max_context: most tokens of prompt and answer together.
-        eos_token_ids, pad_token_id, image_token_ids: tokens that end an answer, follow its end, and stand for images;
+        eos_token_ids, pad_token_id, image_token_ids: tokens that end an answer, follow its end, and mark images;
             `load_pretrained` sets them.
         origin: the released checkpoint it was loaded from, or None.
         routing: filled by every pass while it is set; training sets it for one step.
@@ -144,11 +144,7 @@ class Backbone(nn.Module):
         return self.head(self._causal_pass(tokens, cache, None, relations, wanted=1)[:, -1])
 
     def causal_logits(
-        self,
-        tokens: IntTensor,
-        cache: Cache,
-        relations: BoolTensor | None = None,
-        mask: BoolTensor | None = None,
+        self, tokens: IntTensor, cache: Cache, relations: BoolTensor | None = None, mask: BoolTensor | None = None
     ) -> FloatTensor:
         """Like `next_token`, at every position: fp32 (B, N, V).
 
@@ -158,11 +154,7 @@ class Backbone(nn.Module):
         return self.head(self._causal_pass(tokens, cache, mask, relations, wanted=tokens.shape[1]))
 
     def denoise(
-        self,
-        canvas: IntTensor,
-        cache: Cache,
-        signal: FloatTensor | None = None,
-        relations: BoolTensor | None = None,
+        self, canvas: IntTensor, cache: Cache, signal: FloatTensor | None = None, relations: BoolTensor | None = None
     ) -> FloatTensor:
         """Bidirectional pass over the canvas (B, C) -> fp32 logits (B, C, V). Committed entries never change.
 
@@ -222,7 +214,7 @@ class Backbone(nn.Module):
         """From now on compile the canvas pass (torch.compile) wherever no gradient is needed; returns the model.
 
         Rows and context are dynamic: a generation compiles a handful of graphs (below and beyond the window, one row
-        and several), whatever its length. The canvas length is not; each one compiles its own. The stack gets `mode`.
+        and several), for any length. Each canvas length is compiled separately. The stack gets `mode`.
         The head is always compiled without CUDA graphs, so that its logits are fresh tensors, which the caller may
         keep while the next pass runs.
         """
@@ -259,12 +251,7 @@ class Backbone(nn.Module):
         check(tokens <= limit, f"{tokens} tokens of context", f"this model takes up to {limit}")
 
     def _causal_pass(
-        self,
-        tokens: IntTensor,
-        cache: Cache,
-        mask: BoolTensor | None,
-        relations: BoolTensor | None,
-        wanted: int = 0,
+        self, tokens: IntTensor, cache: Cache, mask: BoolTensor | None, relations: BoolTensor | None, wanted: int = 0
     ) -> FloatTensor:
         """Commit tokens (B, N) to the cache -> hidden states (B, wanted, D) of the last ones, before the final norm."""
         new = tokens.shape[1]
@@ -285,12 +272,7 @@ class Backbone(nn.Module):
         return torch.cat(states, dim=1) if len(states) > 1 else states[0]
 
     def _causal_chunk(
-        self,
-        tokens: IntTensor,
-        cache: Cache,
-        mask: BoolTensor | None,
-        relations: BoolTensor | None,
-        keys_only: bool,
+        self, tokens: IntTensor, cache: Cache, mask: BoolTensor | None, relations: BoolTensor | None, keys_only: bool
     ) -> FloatTensor | None:
         """One chunk of `_causal_pass` -> hidden states (B, N, D), or None with `keys_only`."""
         new, start = tokens.shape[1], cache.length

@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 class Cache:
     """Keys (after norm and rotation) and values (after norm) of each causal loop and layer.
 
-    Without gradients every entry is one preallocated buffer (B, slots, G, K). Committed tokens stand in front; the
+    Without gradients every entry is one preallocated buffer (B, slots, G, K). Committed tokens come first; the
     slots behind them are scratch that a canvas pass overwrites with its own keys and values, so that a pass reads one
     contiguous view and copies nothing:
 
@@ -101,21 +101,21 @@ class Cache:
     def reserve(self, new: int) -> None:
         """Make room for `new` tokens behind the committed ones.
 
-        Sliding entries drop what no window reaches when they must; more new tokens than the scratch holds stay out of
-        them (`view` says so).
+        Sliding entries drop tokens outside every window if needed; more new tokens than fit into the scratch are not
+        stored there (see `view`).
         """
         if not self.buffered:
             return
-        held, needed = self.length - self.slid, self.length + new
-        kept = held
+        stored, needed = self.length - self.slid, self.length + new
+        kept = stored
         slots = [keys.shape[1] for keys, entry in zip(self.keys, self.entries, strict=True) if entry.window is not None]
-        if slots and held + new > slots[0]:
-            kept = min(held, self.reach)
+        if slots and stored + new > slots[0]:
+            kept = min(stored, self.reach)
         for index, entry in enumerate(self.entries):
             if entry.window is None:
                 start, used, want, most = 0, self.length, needed, needed + self.scratch
             else:
-                start, used, most = held - kept, kept, self.reach + self.scratch
+                start, used, most = stored - kept, kept, self.reach + self.scratch
                 want = min(kept + new, most)
             for store in (self.keys, self.values):
                 old = store[index]
@@ -124,7 +124,7 @@ class Cache:
                     store[index][:, :used] = old[:, start : start + used]
                 elif start:
                     old[:, :used] = old[:, start : start + used].clone()  # the two regions may overlap
-        self.slid += held - kept
+        self.slid += stored - kept
 
     def append(self, entry: int, keys: FloatTensor, values: FloatTensor, in_place: bool) -> None:
         """Commit new keys and values (B, N, G, K) of one entry; scratch that a pass filled `in_place` holds them."""

@@ -5,21 +5,31 @@ Functions, not methods: a compiled method would keep hold of the model that it w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 
 from constrained_dg.model.cache import KeysValues
-from constrained_dg.shapes import FloatTensor
-
-if TYPE_CHECKING:
-    from constrained_dg.model.backbone import Backbone
+from constrained_dg.model.config import ModelConfig
+from constrained_dg.model.layers import RMSNorm, ScaledEmbedding
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 #: For each layer of a canvas pass: rotation, cache view and biases.
 Steps = list[tuple[KeysValues, KeysValues, list[FloatTensor] | None]]
 
 
-def canvas_loop(model: Backbone, x: FloatTensor, steps: Steps, in_place: bool) -> FloatTensor:
+class Stack(Protocol):
+    """What these functions read of a `Backbone`."""
+
+    config: ModelConfig
+    embed_tokens: ScaledEmbedding
+    layers: torch.nn.ModuleList
+    norm: RMSNorm
+
+    def record(self, probabilities: FloatTensor, chosen: IntTensor, mask: BoolTensor | None = None) -> None: ...
+
+
+def canvas_loop(model: Stack, x: FloatTensor, steps: Steps, in_place: bool) -> FloatTensor:
     """The canvas (B, C, D) once through the stack."""
     for layer, (rotation, past, biases) in zip(model.layers, steps, strict=True):
         x, _, _, *routing = layer(x, rotation, past, biases, in_place, False)
@@ -27,7 +37,7 @@ def canvas_loop(model: Backbone, x: FloatTensor, steps: Steps, in_place: bool) -
     return x
 
 
-def soft_capped(model: Backbone, x: FloatTensor) -> FloatTensor:
+def soft_capped(model: Stack, x: FloatTensor) -> FloatTensor:
     """Tied, soft-capped head: (..., D) -> fp32 logits (..., V)."""
     cap = model.config.final_logit_softcapping
     logits = torch.nn.functional.linear(model.norm(x), model.embed_tokens.weight).float().div_(cap).tanh_()

@@ -37,7 +37,7 @@ class ModelConfig:
     sliding layers and one full layer; the last layer is always full.
 
     Attributes:
-        intermediate_size: width of the dense MLP that runs beside the experts, and of the self-conditioning MLP.
+        intermediate_size: width of the dense MLP (added to the experts' output) and of the self-conditioning MLP.
         moe_intermediate_size: width of one expert.
         sliding_window: tokens a sliding layer sees in the causal passes, itself included; a canvas sees the last
             `sliding_window - 1` committed tokens there. 1 means the canvas alone.

@@ -13,7 +13,7 @@ PREFILL_CHUNK = 2048
 def generation_bytes(config: ModelConfig, slots: int, size: int, rows: int, committed: int, canvas: int) -> int:
     """Bytes beyond the weights that generating takes at its peak, estimated without allocating anything.
 
-    A sampler's own tensors come on top.
+    The tensors of a sampler are not included.
 
     Args:
         slots: numbers that the cache of one row holds.

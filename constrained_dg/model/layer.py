@@ -54,7 +54,7 @@ class Layer(nn.Module):
     ) -> tuple[FloatTensor | None, FloatTensor, FloatTensor, FloatTensor | None, IntTensor | None]:
         """(B, N, D) -> (B, N, D), new keys and values (B, N, G, K), router probabilities and choices.
 
-        With `keys_only` nothing but the keys and values is made; the rest is None.
+        With `keys_only` only the keys and values are computed; the rest is None.
         """
         normed = self.input_layernorm(x)
         if keys_only:

@@ -34,13 +34,13 @@ class Router(nn.Module):
 class Experts(nn.Module):
     """E gated MLPs; token n gets sum_k weights[n, k] * expert[chosen[n, k]](z[n]).
 
-    `grouped_forward` sorts the assignments by expert and multiplies each stretch with its own expert, in one grouped
+    `grouped_forward` sorts the assignments by expert and multiplies each group with its expert, in one grouped
     matrix product; nothing waits for the device, and no sum depends on the order of threads. On CUDA that is one kernel
     for bf16 (compute capability 8.0 and up); for fp32 torch multiplies expert by expert there and waits for the device.
 
     `dense_forward`, its twin, sends every token through every expert and weighs the rest with zero: E / k times the
-    arithmetic. It is left for what grouped_mm refuses (float64, no tokens at all, rows of no multiple of 16 bytes), and
-    for narrow experts while no gradient is needed, see `DENSE_WIDTH`.
+    arithmetic. It serves inputs that grouped_mm refuses (float64, no tokens, rows not a multiple of 16 bytes), and
+    narrow experts while no gradient is needed, see `DENSE_WIDTH`.
     """
 
     #: Up to this width of all experts together, sampling takes the dense path. There it costs little (one CPU thread,

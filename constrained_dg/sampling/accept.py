@@ -15,7 +15,7 @@ from constrained_dg.shapes import BoolTensor, IntTensor
 
 
 class Acceptor(ABC):
-    """Chooses the positions that keep their sample. Subclass it for a choice of your own.
+    """Chooses the positions that keep their sample. Subclass it for another choice.
 
     Attributes:
         keeps: a position that was accepted in one pass keeps its token in all later ones of the canvas.
@@ -25,7 +25,7 @@ class Acceptor(ABC):
 
     @abstractmethod
     def __call__(self, settled: Distribution, free: BoolTensor, done: float = 0.0) -> BoolTensor:
-        """(B, C) free -> (B, C) accepted. Positions that are not free take no part and are not accepted.
+        """(B, C) free -> (B, C) accepted. Positions that are not free are ignored and not accepted.
 
         `done` is the share of the passes that will be over with this one.
         """
@@ -33,10 +33,10 @@ class Acceptor(ABC):
 
 @dataclass(frozen=True)
 class EntropyBound(Acceptor):
-    """The most certain positions whose entropies add up to at most `bound`, not counting their own.
+    """The most certain positions whose entropies add up to at most `bound`, the largest not counted.
 
     With entropies in ascending order, the j-th is accepted when sum_{i<j} H_(i) <= bound. The first always is. The sum
-    without the largest bounds what sampling in parallel ignores (Ben-Hamu et al., arXiv 2505.24857, 2025).
+    without the largest bounds the error of sampling in parallel (Ben-Hamu et al., arXiv 2505.24857, 2025).
 
     Args:
         bound: in nats.
@@ -57,13 +57,13 @@ class EntropyBound(Acceptor):
 
 @dataclass(frozen=True)
 class Schedule(Acceptor):
-    """A share of the free positions that grows evenly to all in the last pass, always the same first.
+    """A share of the free positions that grows linearly to all in the last pass, in a fixed order.
 
-    After pass n of N the canvas holds samples at a share n / N and noise elsewhere, which is what training corrupts it
-    to: the reverse process itself (Austin et al., 2107.03006, 2021). For texts that are uncertain everywhere, where
-    bounds on entropy would accept next to nothing. What was accepted keeps its token: drawn anew in every pass, it
-    would drift to what is likeliest everywhere. The order is scattered and the same for all rows (van der Corput), so
-    that what is near comes at different times.
+    After pass n of N the canvas holds samples at a share n / N and noise elsewhere, as training
+    corrupts it: the reverse process (Austin et al., 2107.03006, 2021). For texts with high entropy everywhere, where
+    a bound on entropy accepts almost nothing. Accepted tokens are kept; drawn again in every pass they would drift to
+    the most likely ones. The order is scattered (van der Corput) and the same for all rows, so that neighbors are
+    accepted in different passes.
     """
 
     keeps: ClassVar[bool] = True
@@ -78,5 +78,5 @@ class Schedule(Acceptor):
 
 @lru_cache(maxsize=64)
 def _scattered(length: int, device: torch.device) -> IntTensor:
-    """(C) int64 the bits of each position in reverse: sorted by it, positions that are near lie apart."""
+    """(C) int64 the bits of each position in reverse; sorting by it separates neighbors."""
     return torch.tensor([int(f"{at:030b}"[::-1], 2) for at in range(length)], device=device)

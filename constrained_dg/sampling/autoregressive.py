@@ -25,7 +25,7 @@ class Autoregressive(Sampler):
     """Emits the likeliest token, one after the other, from the causal logits; pinned cells are forced. It reads no
     other rule.
 
-    A pass is one `next_token` call, so an answer of T tokens takes T passes whatever `max_passes` says. There is no
+    A pass is one `next_token` call, so an answer of T tokens takes T passes, for any `max_passes`. There is no
     canvas, so nothing is recorded and options of canvases are ignored.
 
     Args:
@@ -37,12 +37,7 @@ class Autoregressive(Sampler):
 
     @torch.no_grad()
     def answer(
-        self,
-        model: Denoiser,
-        batch: Batch,
-        constraint: Constraint | None,
-        seeds: IntTensor | int,
-        options: Options,
+        self, model: Denoiser, batch: Batch, constraint: Constraint | None, seeds: IntTensor | int, options: Options
     ) -> Generation:
         """See `Sampler.run`.
 

@@ -22,23 +22,23 @@ class Cache(Protocol):
         """Each row `copies` times, neighbours together, without a second prefill."""
 
     def reserve(self, tokens: int) -> None:
-        """Make room for so many more tokens at once; a cache that grows as it goes does nothing."""
+        """Make room for this many more tokens; a cache that grows on demand does nothing."""
 
 
 @runtime_checkable
 class Denoiser(Protocol):
     """A block-diffusion language model, as the sampling loop sees it.
 
-    Subclass it, and what has a default here need not be written.
+    Subclass it to inherit the defaults below.
     `relations` is (B or 1, R, S + C, S + C) bool over absolute positions, or None.
 
     Attributes:
         vocab_size: V.
-        canvas_length: the longest canvas it was trained for, in tokens; None where there is no bound.
-        max_context: the most tokens, prompt and answer together; None where there is no bound.
+        canvas_length: the longest canvas it was trained for, in tokens; None for no bound.
+        max_context: the most tokens, prompt and answer together; None for no bound.
         eos_token_ids: tokens that end an answer.
         pad_token_id: what follows the end.
-        image_token_ids: tokens that stand for images; a prompt that holds one is refused.
+        image_token_ids: tokens that mark images; a prompt that contains one is refused.
     """
 
     vocab_size: int
@@ -66,14 +66,14 @@ class Denoiser(Protocol):
     ) -> FloatTensor:
         """Bidirectional pass over the canvas (B, C) -> fp32 logits (B, C, V). Never changes the cache.
 
-        The logits are the caller's from then on: the loop overwrites them.
+        The loop overwrites the logits.
         """
 
     def self_condition(self, probabilities: FloatTensor, mask: BoolTensor | None = None) -> Any:
         """Signal for the next pass from the processed distribution (B, C, V); rows whose mask (B) is False get none.
 
-        The distribution, not its logits: the loop has made it already, and a second softmax over V costs a pass. Its
-        memory is used again; what the signal needs of it must be computed here.
+        The argument is the distribution because a second softmax over V is expensive. The loop reuses its memory, so
+        the signal must be computed here.
         """
 
     def commit(self, canvas: IntTensor, cache: Cache, relations: BoolTensor | None = None) -> Cache:
@@ -93,7 +93,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class PassInfo:
-    """Where a logits hook stands.
+    """The pass in which a logits hook is called.
 
     Attributes:
         pass_index: 0-based count of denoise calls in this canvas.
@@ -142,23 +142,21 @@ class Generation:
     """Answers of a batch, in the caller's order.
 
     Attributes:
-        tokens: (B, T) int64, the arg-max canvas of each row's last pass with pinned cells written in. A row that made
-            no pass (contradictory clues) keeps the noise it started from. After the first EOS stands only padding.
+        tokens: (B, T) int64, the arg-max canvas of each row's last pass with pinned cells written in. A row without
+            a pass (contradictory clues) keeps its initial noise. Only padding follows the first EOS.
         status: a `Status` for each row, or None without a constraint.
-        passes: (B) int64, denoise calls of each row (search nodes and commits are not passes); with several candidates
-            those of all of them.
+        passes: (B) int64, denoise calls of each row, summed over its candidates; search nodes and commits do not count.
         free_tokens: (B) int64, tokens of the answer that were neither pinned nor padding.
         search_nodes: (B) int64, branches the completer opened; 0 without one.
         seeds: (B) int64, the seed of each answer: of the candidate that was chosen, or of the attempt. The sampler of
-            one attempt, with one candidate and as many passes, draws the same numbers from it again, and makes the same
-            answer wherever the model computes a row alike in batches of any shape. Floating-point kernels may round
-            otherwise in another shape, so that an answer at the edge can differ there. With `rng="transformers"`, and
-            where a time limit ran out, seeds make nothing again; a moved attempt of `Symmetry` solves a moved problem.
+            one attempt, with one candidate and as many passes, draws the same numbers from it again and gives the same
+            answer, unless floating-point kernels round differently in another batch shape. Seeds do not reproduce an
+            answer with `rng="transformers"`, after a time limit, or for a moved attempt of `Symmetry`.
         log_probability: (B) float32, mean-field log-probability of the answer in the last pass of each canvas, over
             positions that are neither pinned nor padding; 0 for a row without a pass.
         padding: (B, T) bool, what follows the end of an answer.
-        trace: the step records when they were asked for, else empty.
-        class_log_probs: of the last passes, when they were asked for.
+        trace: the step records if requested, else empty.
+        class_log_probs: of the last passes, if requested.
     """
 
     tokens: IntTensor
@@ -174,5 +172,5 @@ class Generation:
 
     @property
     def tokens_per_pass(self) -> FloatTensor:
-        """(B) free tokens over passes; 0 where no pass was made."""
+        """(B) free tokens over passes; 0 without a pass."""
         return self.free_tokens / self.passes.clamp(min=1) * (self.passes > 0)

@@ -21,13 +21,11 @@ def check_constraint(constraint: Constraint, rows: int, length: int, vocab_size:
         "build it for the whole answer",
     )
     check(
-        constraint.rows in (1, rows),
-        f"the constraint has {constraint.rows} rows, the batch {rows}",
-        "make them equal",
+        constraint.rows in (1, rows), f"the constraint has {constraint.rows} rows, the batch {rows}", "make them equal"
     )
     check(
         vocab_size == constraint.vocab_size,
-        f"the constraint speaks of {constraint.vocab_size} tokens, the model of {vocab_size}",
+        f"the constraint is over {constraint.vocab_size} tokens, the model over {vocab_size}",
         "build the constraint over the model's tokens",
     )
 
@@ -42,7 +40,7 @@ def check_tokens(options: Options, vocab_size: int) -> None:
 
 
 def check_text_alone(model: Denoiser, prompt: IntTensor) -> None:
-    """Raise InputError where a prompt holds tokens that stand for images."""
+    """Raise InputError where a prompt contains tokens that mark images."""
     images = torch.tensor(model.image_token_ids, dtype=prompt.dtype, device=prompt.device)
     present = images[torch.isin(images, prompt)].tolist()
     check(not present, f"the prompt holds the image tokens {present}", "images are not read: give text alone")

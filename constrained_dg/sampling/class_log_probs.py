@@ -16,7 +16,7 @@ class ClassLogProbs:
     """What the completer needs of the distribution: each class of tokens through its likeliest token.
 
     Attributes:
-        log_probs: (B, T, A) float32 of that token; equal where no pass was made.
+        log_probs: (B, T, A) float32 of that token; equal without a pass.
         tokens: (B, T, A) int64, that token.
     """
 

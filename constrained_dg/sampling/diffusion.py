@@ -29,12 +29,12 @@ from constrained_dg.task import Batch
 
 @dataclass(frozen=True)
 class Diffusion(Sampler):
-    """Denoises canvases with a loop made of small parts. The defaults are the sampler of DiffusionGemma (2026).
+    """Denoises canvases with a loop of exchangeable parts. The defaults are the sampler of DiffusionGemma (2026).
 
     Args:
         name: as on the command line.
         guide, temperature, accept, renoise, stop: the parts, one decision each.
-        self_conditioning: tell each pass what the one before predicted; off only for models trained without.
+        self_conditioning: condition each pass on the prediction before it; off only for models trained without.
         judge_stop: a row also stops as soon as the judge accepts its answer (in the last canvas, or one with an EOS).
         max_passes: denoise calls a canvas.
         complete: search for what the passes left unsolved, or None.
@@ -84,12 +84,7 @@ class Diffusion(Sampler):
 
     @torch.no_grad()
     def answer(
-        self,
-        model: Denoiser,
-        batch: Batch,
-        constraint: Constraint | None,
-        seeds: IntTensor | int,
-        options: Options,
+        self, model: Denoiser, batch: Batch, constraint: Constraint | None, seeds: IntTensor | int, options: Options
     ) -> Generation:
         """See `Sampler.run`."""
         prompts = Request.of(model, batch, constraint, seeds, options)

@@ -1,7 +1,7 @@
-"""What a pass needs to know of the model's distribution, read off the logits in one sweep.
+"""What a pass needs of the model's distribution, computed from the logits in one sweep.
 
-The logits are large (256 positions of a vocabulary of 262,144 are 268 MB) and everything wanted from them is small, so
-they are visited a few positions at a time, while these lie in the cache, and overwritten with the probabilities.
+The logits are large (256 positions of a vocabulary of 262,144 are 268 MB) and all results are small, so they
+are read a few positions at a time, to stay in the cache, and overwritten with the probabilities.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import torch
 
 from constrained_dg.shapes import FloatTensor, IntTensor
 
-#: Tokens that are summed before any is looked at: a sample is found among the sums, then inside one block.
+#: Tokens in a block: a draw first finds a block by its sum, then a token inside it.
 BLOCK = 256
-#: Logits in the air at once: about the second-level cache of a CPU core, and 64 MB of scratch on an accelerator.
+#: Logits processed at once: about the second-level cache of a CPU core, and 64 MB on an accelerator.
 CHUNK_CPU, CHUNK_ACCELERATOR = 2**18, 2**24
-#: Stands for -inf after the maximum was taken off: exp gives exactly 0, and 0 times it is 0 where 0 * inf is NaN.
+#: Replaces -inf after the maximum is subtracted: exp gives exactly 0, and 0 * inf would be NaN.
 _NEVER = -1e30
 
 
@@ -42,11 +42,11 @@ class Distribution:
 def settle(logits: FloatTensor, temperature: FloatTensor | float, uniform: FloatTensor) -> Distribution:
     """The distribution softmax(logits / temperature); the logits are overwritten with its probabilities.
 
-    No row's numbers depend on the rows beside it, and nothing waits for the device. A position with a NaN, a +inf or no
+    Rows do not depend on each other, and nothing waits for the device. A position with a NaN, a +inf or no
     finite logit gets an entropy of NaN.
 
     Args:
-        logits: (N, C, V) float32, the caller's own.
+        logits: (N, C, V) float32; overwritten.
         temperature: a number, or a tensor that broadcasts with (N, 1, 1).
         uniform: (N, C) in (0, 1); each picks one token by `draw`.
     """
@@ -90,9 +90,9 @@ def draw(weights: FloatTensor, uniform: FloatTensor) -> IntTensor:
 def _block_sums(weights: FloatTensor) -> FloatTensor:
     """(M, V) -> (M, ceil(V / BLOCK))."""
     rows, vocab = weights.shape
-    whole = vocab // BLOCK * BLOCK
-    sums = weights[:, :whole].reshape(rows, -1, BLOCK).sum(-1) if whole else weights[:, :0]
-    return sums if whole == vocab else torch.cat([sums, weights[:, whole:].sum(-1, keepdim=True)], -1)
+    aligned = vocab // BLOCK * BLOCK
+    sums = weights[:, :aligned].reshape(rows, -1, BLOCK).sum(-1) if aligned else weights[:, :0]
+    return sums if aligned == vocab else torch.cat([sums, weights[:, aligned:].sum(-1, keepdim=True)], -1)
 
 
 def _draw(weights: FloatTensor, sums: FloatTensor, uniform: FloatTensor) -> IntTensor:
@@ -110,8 +110,8 @@ def _draw(weights: FloatTensor, sums: FloatTensor, uniform: FloatTensor) -> IntT
 def _first_above(cumulative: FloatTensor, threshold: FloatTensor) -> IntTensor:
     """(M, K) ascending, (M, 1) -> (M, 1), the first entry above the threshold.
 
-    Rounding may lift a threshold to the last sum or beyond; it is held just below, so that an entry is always found and
-    the one found has grown over its neighbour: its weight is not 0.
+    Rounding may lift a threshold to the last sum or above it. It is clamped just below, so that an entry always exists
+    and has a weight above 0.
     """
     last = cumulative[:, -1:]
     threshold = torch.minimum(threshold, torch.nextafter(last, torch.zeros_like(last)))
@@ -121,8 +121,8 @@ def _first_above(cumulative: FloatTensor, threshold: FloatTensor) -> IntTensor:
 def settle_by_softmax(logits: FloatTensor, temperature: FloatTensor | float) -> Distribution:
     """`settle` with the arithmetic of transformers 5.23, drawn from torch's global generator.
 
-    Its rounding, order of operations and use of the generator decide which tokens come out, so they are followed step
-    by step: slower, with several copies of the logits. Arguments and result as for `settle`.
+    Its rounding, order of operations and use of the generator decide the tokens, so they are copied step by
+    step: slower, with several copies of the logits. Arguments and result as for `settle`.
     """
     z = logits / temperature
     probabilities = z.softmax(-1)

@@ -27,14 +27,14 @@ def _ends(tokens: IntTensor, eos: tuple[int, ...]) -> BoolTensor:
 class Ended(Constraint):
     """A rule of one row, judged on padded answers: for a search over answers that may end early.
 
-    A class of tokens that are all ends is left to the search: behind it only padding fits, and before a token that
-    cannot be padding it does not fit. Of a class that holds ends beside other tokens one of the others is written
-    (`reopened`), which is as good: the rule treats them alike, and then the answer does not end.
+    The search may choose a class of which all tokens are ends: then only padding may follow. In a class with ends and
+    other tokens, one of the others is written (`reopened`), since the rule treats them alike and the answer then goes
+    on.
 
     Args:
         rule: of one row.
         eos, pad: the tokens that end an answer, and the one that follows.
-        answer: (T) int64, of which the known tokens are read.
+        answer: (T) int64, only the known tokens are read.
         known: (T) bool.
     """
 
@@ -43,9 +43,9 @@ class Ended(Constraint):
         self.length, self.num_classes, self.classes = rule.length, rule.num_classes, rule.classes
         tokens = torch.arange(rule.vocab_size)
         ends, classes = _ends(tokens, eos), rule.class_of(tokens)
-        #: (A) classes that hold nothing but ends.
+        #: (A) classes whose tokens are all ends.
         self.ending = torch.ones(rule.num_classes, dtype=torch.bool).index_fill_(0, classes[~ends], False)
-        #: (A) for each class its first token that does not end; the first of all where there is none.
+        #: (A) for each class its first token that does not end; the first of the class if all are ends.
         other = torch.full((rule.num_classes,), rule.vocab_size)
         other = other.scatter_reduce(0, classes[~ends], tokens[~ends], "amin")
         self.other = torch.where(self.ending, rule.tokens_of(torch.arange(rule.num_classes)), other)
@@ -99,13 +99,13 @@ class Ended(Constraint):
         return self.rule.has_most_likely
 
     def most_likely(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
-        """See `Constraint.most_likely`; of one row. Where the best answer has more than padding behind its end, every
-        end is tried."""
+        """See `Constraint.most_likely`; of one row. If more than padding follows the end of the best answer, every end
+        is tried."""
         best, exists = self.rule.most_likely(log_probs)
         if not bool(exists.all()) or self._fits(best[0]):
             return best, exists
         places = [at for at in self.free.nonzero().flatten().tolist() if bool(self.ending.any())]
-        found: list[tuple[float, IntTensor]] = []
+        answers: list[tuple[float, IntTensor]] = []
         for some in torch.tensor([*places, self.length]).split(_AT_ONCE):
             at = torch.arange(self.length)
             before, behind = at < some[:, None], (at > some[:, None]) | self.after_known_end
@@ -114,10 +114,10 @@ class Ended(Constraint):
             scores = log_probs.masked_fill(~may, -torch.inf)
             classes, there = self.rule.most_likely(scores)
             totals = scores.gather(-1, classes[..., None])[..., 0].sum(-1)
-            found += [(float(totals[row]), classes[row]) for row in there.nonzero().flatten().tolist()]
-        if not found:
+            answers += [(float(totals[row]), classes[row]) for row in there.nonzero().flatten().tolist()]
+        if not answers:
             return best, torch.zeros_like(exists)
-        return max(found, key=lambda each: each[0])[1][None], exists
+        return max(answers, key=lambda each: each[0])[1][None], exists
 
     def _fits(self, classes: IntTensor) -> bool:
         """Whether the free positions behind the first end are padding: (T) classes."""

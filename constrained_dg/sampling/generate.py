@@ -1,4 +1,4 @@
-"""The front door: `generate(model, prompt, constraint)`."""
+"""The main function: `generate(model, prompt, constraint)`."""
 
 from __future__ import annotations
 
@@ -45,32 +45,31 @@ def generate(
 ) -> Generation:
     """Answer every prompt of a batch.
 
-    The answer grows by canvases, each denoised and then committed before the next. Text is filled in or edited where it
-    stands by giving it as `canvas` and pinning what stays; drafts reach `on_step` pass by pass.
+    The answer grows by canvases, each denoised and then committed before the next. To fill in or
+    edit a text, give it as `canvas` and pin the tokens to keep. `on_step` receives the drafts.
 
     Args:
         model: the denoiser.
         prompt: (B, S) int64, or lists of tokens; lists of several lengths are padded on the left. Lists are taken as
             tensors on the CPU, here and below.
-        constraint: over the whole answer; without one there is no status. Where an answer ends early, what it judges is
-            the answer with its padding.
-        sampler: a name, such as "restarts" (`sampling.sampler_names()` has them all), or a sampler. None: validity with
+        constraint: over all T positions; without one there is no status. An answer that ends early is judged with its
+            padding.
+        sampler: a name, such as "restarts" (see `sampling.sampler_names()`), or a sampler. None: validity with
             a constraint, plain without.
-        mask: (B, S) bool, False at padding of the prompt, which stands on the left.
+        mask: (B, S) bool, False at padding of the prompt, which is on the left.
         canvas: (B, T) int64, of which the pinned tokens are read.
-        pinned: (B, T) bool, tokens of `canvas` that stay.
+        pinned: (B, T) bool, tokens of `canvas` to keep.
         canvas_length: C, up to the one trained. None: the model's, or T where a canvas is given and the model has none.
-        max_new_tokens: rounded up to whole canvases, as the reference does. None: as many as the constraint judges, or
-            one canvas without.
+        max_new_tokens: rounded up to full canvases, as in transformers. None: the constraint's length, or one canvas.
         relations: (B or 1, R, S + T, S + T) bool over absolute positions.
         noise: (low, high), the half-open token range of the noise. None means the vocabulary.
         seeds: (B) int64, or one number from which the seeds of the rows are drawn.
-        guarantee: search for what the passes leave unsolved, whatever the sampler: every status is then
-            solved, proved unsatisfiable, or unsolved because a bound of the search was met.
+        guarantee: search for what the passes leave unsolved, with any sampler. Every status is then solved, proved
+            unsatisfiable, or unsolved because the search reached a bound.
         eos, pad, candidates, max_passes, time_limit, rng, logits_hook, on_step, trace: see `Options`.
 
     Returns:
-        one answer for each prompt. With several candidates `passes` counts the passes of them all.
+        one answer for each prompt. With several candidates `passes` sums over them.
 
     Raises:
         InputError: something does not fit: shapes, ranges, the vocabulary, the context, the memory; before any pass.
@@ -97,7 +96,7 @@ def generate(
         check(max_new_tokens is None, "max_new_tokens was given with a canvas", "the canvas already has the length")
     # 3. The answers.
     if guarantee:
-        check(constraint is not None, "guarantee was asked without a constraint", "give the rules to be met")
+        check(constraint is not None, "guarantee is set without a constraint", "give the rules to be met")
         sampler = sampler.with_search()
     return sampler.run(
         model,
@@ -142,7 +141,7 @@ def _tensor(name: str, value: Any, dtype: torch.dtype) -> Any:
 
 
 def _left_padded(rows: Any, pad: int) -> tuple[Any, Any]:
-    """Lists of tokens of several lengths as lists of one, with their mask; anything else as it is, without one."""
+    """Pad lists of several lengths and give their mask; return anything else unchanged, with None."""
     lists = isinstance(rows, list | tuple) and all(isinstance(row, list | tuple) for row in rows)
     lengths = {len(row) for row in rows} if lists else set()
     if len(lengths) < 2:

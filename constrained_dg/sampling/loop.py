@@ -7,12 +7,11 @@
       -> re-noise              every other free position gets fresh uniform noise
       -> stop                  rows that are stable, or that the judge accepts, are finished
 
-Nothing is sticky: a position accepted in one pass may be re-noised in the next. Only with `Schedule` what is accepted
-stays as it was.
+A position accepted in one pass may be re-noised in the next; only `Schedule` keeps accepted tokens.
 
 A pass never waits for the device. Between passes one flag is read: after every pass on a CPU, every READ_EVERY passes
-on an accelerator. A row that finished in between is frozen, its further passes are not counted, and it leaves the batch
-at the read, so that the interval changes no result.
+on an accelerator. A row that finished in between is frozen and leaves the batch at the next read; its further passes
+are not counted. So the interval changes no result.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 #: Passes between two reads of the stop flag on an accelerator.
 READ_EVERY = 4
-#: The least logit: where a hook leaves -inf at all tokens that the rules allow, these are equally likely, and no NaN.
+#: The least logit: where a hook leaves -inf at all allowed tokens, these become equally likely instead of NaN.
 _LEAST = -1e30
 
 
 class Parts(Protocol):
-    """What the loop needs of `Diffusion`, where each is explained."""
+    """What the loop needs of `Diffusion`; see there."""
 
     @property
     def guide(self) -> Guide: ...
@@ -67,11 +66,11 @@ class Parts(Protocol):
 
 
 def reading_interval(device: torch.device, parts: Parts, options: Options, constraint: Constraint | None) -> int:
-    """Passes between two reads of the stop flag: 1 where the host looks at every pass anyway.
+    """Passes between two reads of the stop flag: 1 where the host reads every pass anyway.
 
     It does on a CPU, with a record, a hook or a time limit, with a completer (which keeps the distribution of a row's
-    last pass), with draws that depend on the batch, and where `constraint.reads_every_pass` says that its judge is
-    plain Python.
+    last pass), with draws that depend on the batch, and where the judge is plain Python
+    (`constraint.reads_every_pass`).
     """
     in_python = constraint is not None and constraint.reads_every_pass
     keeps = parts.complete is not None or options.class_log_probs
@@ -134,7 +133,7 @@ def denoise_canvas(
         stopped, history = parts.stop(best, settled, free, live.history)
         stopped, cut = _judged(live, best, stopped, parts, options, span)
 
-        # 5. Take the pass over into the state; rows that stopped before are frozen.
+        # 5. Update the state; rows that stopped before are frozen.
         going = ~live.stopped
         if emit is not None:
             renoised = free & ~accepted
@@ -189,7 +188,7 @@ def _logits(model: Denoiser, live: Live, signal: object, options: Options, span:
 
 
 def _with_masks(live: Live, parts: Parts, span: slice) -> Live:
-    """The rows with what the rules forbid now. Unless accepted tokens count as known it stays so for the canvas."""
+    """The rows with their forbidden tokens. These change within a canvas only if accepted tokens count as known."""
     known = live.known.clone()
     if parts.guide.known_accepted:
         known[:, span] |= live.accepted
@@ -227,7 +226,7 @@ def _judged(
 
 
 def _emit(record: StepRecord, counted: BoolTensor, emit: Callable[[StepRecord], None]) -> None:
-    """Hand on the rows (N) of a record that count, if there are any."""
+    """Emit the rows (N) of a record that count, if any."""
     keep = counted.nonzero().flatten()
     if len(keep) == len(counted):
         emit(record)

@@ -19,26 +19,26 @@ class Options:
     """The keywords of `Sampler.run`, checked.
 
     Args:
-        max_passes: denoise calls a canvas, instead of the sampler's own.
-        canvas_length: C; the last canvas is shorter where C does not divide T. None: T, or what the model was trained
-            for where that is less.
+        max_passes: denoise calls a canvas; overrides the sampler's.
+        canvas_length: C; the last canvas is shorter where C does not divide T. None: T, or the length the
+            model was trained for if that is less.
         eos: token or tokens that end an answer; what follows becomes `pad`. Rules judge the padded answer. None: the
             model's `eos_token_ids`, or none.
         pad: None: the model's `pad_token_id`, or 0.
-        candidates: answers tried for each prompt, all from one prefill. Once the judge accepts one the others stop; it
-            is the answer. Otherwise the one with the highest `log_probability` is.
-        time_limit: seconds for the whole call, looked at between passes; it depends on the machine what is finished.
-            Canvases that were not reached are padding.
+        candidates: answers tried for each prompt, all from one prefill. Once the judge accepts one, the others stop
+            and it is the answer; otherwise the answer is the one with the highest `log_probability`.
+        time_limit: seconds for the call, checked between passes; the result then depends on the machine. Canvases that
+            were not reached are padding.
         rng: "counter", where a row depends on its seed alone, or "transformers", which draws from torch's global
-            generator what transformers draws, ignores the seeds and keeps finished rows in the batch.
+            generator as transformers does, ignores the seeds and keeps finished rows in the batch.
         logits_hook: called in each pass with the raw logits (N, C, V) and a `PassInfo`, before temperature and rules;
-            what it returns is used in their place. It may write into the logits. Where it leaves -inf at every token
+            its result replaces them. It may write into the logits. Where it leaves -inf at every token
             that the rules allow at a position, all allowed tokens are equally likely there.
         on_step: called with the record of every pass; `StepRecord.best` is the draft.
         trace: keep the records in the result.
         symmetric: `Task.symmetric`, for a sampler that solves moved versions of a problem.
-        class_log_probs: keep what a search is ordered by in the result.
-        tried: the rules answered in an earlier call, so that they are not tried once more before the first pass.
+        class_log_probs: keep the log-probabilities that order a search in the result.
+        tried: the rules were tried in an earlier call and need no second trial.
     """
 
     max_passes: int | None = None
@@ -70,10 +70,10 @@ class Options:
 
     @classmethod
     def of(cls, model: Denoiser | None, keywords: dict[str, Any], refused: Sequence[str] = ()) -> Options:
-        """Options from the keywords of a call, with the model's own tokens filled in.
+        """Options from the keywords of a call, with the model's eos and pad filled in.
 
         Args:
-            refused: names that this kind of sampler can make no use of.
+            refused: names that this sampler does not support.
 
         Raises:
             InputError: an unknown keyword, a value out of range, or a refused name with another value than its default.
@@ -100,7 +100,7 @@ class Options:
 
     @property
     def watched(self) -> bool:
-        """Whether somebody on the host wants to see every pass."""
+        """Whether the host reads every pass."""
         watchers = (self.time_limit, self.logits_hook, self.on_step)
         return self.trace or any(watcher is not None for watcher in watchers)
 

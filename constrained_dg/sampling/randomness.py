@@ -1,4 +1,4 @@
-"""Where a sampler's randomness comes from."""
+"""The random draws of a sampler."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Draws(Protocol):
     rows_leave: bool
 
     def canvas(self, seeds: IntTensor, start: int, count: int, noise: tuple[int, int]) -> IntTensor:
-        """(N) -> (N, count), what a canvas starts from."""
+        """(N) -> (N, count), the start of a canvas."""
 
     def settle(
         self, logits: FloatTensor, temperature: FloatTensor, seeds: IntTensor, start: int, index: int
@@ -68,7 +68,7 @@ class ByTransformers:
     def settle(
         self, logits: FloatTensor, temperature: FloatTensor, seeds: IntTensor, start: int, index: int
     ) -> Distribution:
-        # multinomial would name neither the model nor the pass.
+        # The error of multinomial names neither the model nor the pass.
         finite = bool((logits < torch.inf).all())  # False for NaN
         check(finite, f"the model returned NaN or inf in pass {index}", "check its weights and its precision")
         return settle_by_softmax(logits, temperature)
@@ -82,7 +82,7 @@ DRAWS: dict[str, Draws] = {"counter": ByCounter(), "transformers": ByTransformer
 
 
 def candidate_seeds(seeds: IntTensor, candidates: int) -> IntTensor:
-    """(B) -> (B * candidates), neighbours together; the first candidate of a prompt has the prompt's own seed."""
+    """(B) -> (B * candidates), neighbours together; the first candidate of a prompt has the prompt's seed."""
     more = rng.random_bits(seeds, CANDIDATE, count=candidates)
     more[:, 0] = seeds
     return more.flatten()

@@ -1,4 +1,4 @@
-"""Which accepted positions keep their sample after all; every other free position gets fresh noise."""
+"""Which accepted positions keep their sample; every other free position gets fresh noise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from constrained_dg.shapes import BoolTensor, IntTensor
 
 @dataclass(frozen=True)
 class Accepted:
-    """What a pass has accepted, and all that it is judged by.
+    """What a pass has accepted, and what the rules read.
 
     Attributes:
         mask: (N, C) bool.
@@ -31,8 +31,8 @@ class Accepted:
     def violating(self) -> BoolTensor:
         """(N, C) accepted tokens that break a rule with other accepted or known ones; none without a constraint.
 
-        Samples that were not accepted blame nobody: they are gone in the next pass, and most of them are wrong. So the
-        question is whether a token is `allowed` with what else is decided; blame is read where all is decided.
+        Samples that were not accepted are ignored: the next pass replaces them, and most are wrong. So a token breaks a
+        rule if it is not `allowed` given the other decided ones; `violations` is read where all are decided.
         """
         if self.constraint is None:
             return self.mask.new_zeros(self.mask.shape)
@@ -45,7 +45,7 @@ class Accepted:
 
 
 class Renoiser(ABC):
-    """Takes samples back. Subclass it for a choice of your own.
+    """Takes samples back. Subclass it for another choice.
 
     Attributes:
         reads_rules: whether it reads the constraint.

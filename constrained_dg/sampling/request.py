@@ -1,4 +1,4 @@
-"""What every sampler shares: checking the input, the canvas to start from, and the verdict at the end."""
+"""Common to all samplers: checks of the input, the first canvas, and the verdict."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Request:
             model: or None for a sampler without one; then the constraint gives the vocabulary.
 
         Raises:
-            InputError: naming what does not fit.
+            InputError: an input does not fit; the message names it.
         """
         vocab_size = 0
         if model is not None:
@@ -91,12 +91,12 @@ class Request:
             try:
                 with time_limit(options.remaining()):
                     refused = contradictory(constraint, tokens, batch.pinned)
-            except TimeIsUpError:  # nothing is proved then
+            except TimeIsUpError:  # proves nothing
                 pass
         return cls(batch, constraint, seeds, tokens, refused, canvas_length, options)
 
     def candidates(self) -> Request:
-        """The request with each row once for each candidate, neighbours together, and seeds of their own."""
+        """The request with each row once for each candidate, neighbours together, with separate seeds."""
         copies = self.options.candidates
         if copies == 1:
             return self
@@ -121,7 +121,7 @@ class Request:
     def conclude(
         self, answers: Answers, completer: Completer | None = None, trace: Sequence[StepRecord] = ()
     ) -> Generation:
-        """Choose among candidates, complete what may be completed, let the judge speak, and count.
+        """Choose among candidates, judge, complete unsolved answers, and count.
 
         Args:
             answers: of every candidate of every row.
@@ -129,8 +129,8 @@ class Request:
         """
         pinned, copies = self.batch.pinned, self.options.candidates
         seeds, passes = self.seeds, answers.passes
-        # 1. Of several candidates one that the judge accepts, else the likeliest. One that was stopped because of
-        #    another is passed over: its own seed would have gone on.
+        # 1. Of several candidates one that the judge accepts, else the likeliest. Skip those that stopped because
+        #    another was accepted: with their seed alone they would have continued.
         if copies > 1:
             seeds = candidate_seeds(seeds, copies)
             score = answers.log_probability(pinned.repeat_interleave(copies, 0)).masked_fill(passes == 0, -torch.inf)
@@ -140,7 +140,7 @@ class Request:
             first = torch.arange(0, len(seeds), copies, device=seeds.device)
             chosen = first + score.view(-1, copies).argmax(-1)
             answers, seeds, passes = answers.select(chosen), seeds[chosen], passes.view(-1, copies).sum(-1)
-        # 2. The verdict. The judge speaks first: a faulty proof never hides an answer that it accepts.
+        # 2. The verdict. The judge decides first: a faulty proof must not hide an accepted answer.
         tokens, padding = answers.tokens, answers.padding
         status: list[Status | None] = [None] * len(tokens)
         if self.constraint is not None:

@@ -1,4 +1,4 @@
-"""What every sampler is: a name, what it reads, and `run`."""
+"""The base class of samplers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from constrained_dg.task import Batch
 
 
 class Sampler(ABC):
-    """A way to turn prompts into answers. Subclass it for one of your own: `name` and `answer` are enough.
+    """A way to turn prompts into answers. A subclass needs `name` and `answer`.
 
     Attributes:
         name: as on the command line.
         needs_model: False where `run` never calls the model, so that None may be given.
         uses_symmetry: it solves moved versions of a problem, and needs the option `symmetric` for them.
-        refuses: names of `Options` that it cannot follow.
+        refuses: names of `Options` that it does not support.
         complete: the search for what is left unsolved, or None.
     """
 
@@ -33,13 +33,13 @@ class Sampler(ABC):
 
     @property
     def rule_uses(self) -> tuple[str, ...]:
-        """The parts that read the rules while answering; empty for a sampler that leaves them to the final judge."""
+        """The parts that read the rules while answering; empty if only the final judge reads them."""
         return ()
 
     @property
     def inner(self) -> Sampler | None:
-        """The sampler that makes the passes of one attempt or candidate, itself where there is one; None without
-        canvases."""
+        """The sampler that makes the passes of one attempt or candidate, perhaps `self`; None for samplers
+        without canvases."""
         return None
 
     def with_search(self) -> Sampler:
@@ -63,7 +63,7 @@ class Sampler(ABC):
         Args:
             model: the denoiser.
             batch: `batch.answer` (B, T) may hold several canvases; free cells of it are not read.
-            constraint: over the whole answer, T long; of B rows or one.
+            constraint: over the T positions of the answer; of B rows or one.
             seeds: (B) int64, or one number from which the seeds of the rows are drawn.
             options: keywords of `Options`.
 

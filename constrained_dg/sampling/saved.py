@@ -7,7 +7,7 @@ from typing import Any
 from constrained_dg.errors import InputError, check
 
 _PACKAGE = "constrained_dg.sampling."
-#: Parts that are gone; the last commit that held them is b677b14, and experiments/LOG.md says what they were worth.
+#: Deleted parts; the last commit with them is b677b14, and experiments/LOG.md has their results.
 DELETED = ("AllowedToken", "Blocks", "Change", "Confidence", "FixedCount", "Margin")
 #: Keys that are gone, by the part that had them: the value that means what the part does now.
 _DROPPED: dict[str, dict[str, Any]] = {
@@ -31,7 +31,7 @@ def current(description: Any) -> Any:
     values, hint = dict(description), "choose one of today's samplers; commit b677b14 was the last to have it"
     target = values.get("_target_")
     part = target.removeprefix(_PACKAGE) if isinstance(target, str) and target.startswith(_PACKAGE) else ""
-    check(part not in DELETED, f"{part} is no longer a part of samplers", hint)
+    check(part not in DELETED, f"{part} was removed from the samplers", hint)
     if part == "Guide" and {"mask_logits", "mask_self_conditioning"} & values.keys():
         masks = {values.pop(name, False) for name in ("mask_logits", "mask_self_conditioning")}
         check(len(masks) == 1, "Guide masks logits and self-conditioning together", hint)

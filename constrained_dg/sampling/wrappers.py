@@ -60,12 +60,7 @@ class Restarts(Sampler):
         return self if self.complete is not None else replace(self, complete=Completer())
 
     def answer(
-        self,
-        model: Any,
-        batch: Batch,
-        constraint: Constraint | None,
-        seeds: IntTensor | int,
-        options: Options,
+        self, model: Any, batch: Batch, constraint: Constraint | None, seeds: IntTensor | int, options: Options
     ) -> Generation:
         """See `Sampler.run`.
 
@@ -88,7 +83,7 @@ class Restarts(Sampler):
             attempt_seeds = seeds[rows]
             if attempt > 0:
                 attempt_seeds = rng.random_bits(attempt_seeds, ATTEMPT, attempt, count=1)[:, 0]
-            # 2. Their problems, as they are or moved by a symmetry.
+            # 2. Their problems, unchanged or moved by a symmetry.
             rules, undo = select_rows(constraint, rows), None
             part = batch if len(rows) == len(batch) else batch.select(rows)
             if self.uses_symmetry and (attempt > 0 or options.symmetric is None):
@@ -127,8 +122,8 @@ class Restarts(Sampler):
 class Symmetry(Restarts):
     """As `Restarts`; from the second attempt on a row is solved in a version moved by a random symmetry of the task.
 
-    What a network makes of a problem depends on how it is turned; its rules do not (test-time symmetry). The search
-    that may follow is ordered by the last distribution of the version as it was given.
+    A network's answer depends on the orientation of a problem, its rules do not (test-time symmetry). A search that
+    follows is ordered by the last distribution of the unmoved problem.
     """
 
     uses_symmetry: ClassVar[bool] = True
@@ -166,12 +161,7 @@ class Candidates(Sampler):
         return replace(self, sampler=self.sampler.with_search())
 
     def answer(
-        self,
-        model: Any,
-        batch: Batch,
-        constraint: Constraint | None,
-        seeds: IntTensor | int,
-        options: Options,
+        self, model: Any, batch: Batch, constraint: Constraint | None, seeds: IntTensor | int, options: Options
     ) -> Generation:
         """See `Sampler.run`."""
         several = self.candidates if options.candidates == 1 else options.candidates
@@ -187,14 +177,14 @@ def _for_rows(options: Options, rows: IntTensor) -> Callable[[StepRecord], None]
 
 
 def _undone(moved: Generation, undo: Callable[[IntTensor], IntTensor], constraint: Constraint | None) -> Generation:
-    """Answers of moved problems as answers of the problems; the judge of those has the last word."""
+    """Answers of moved problems, moved back; the judge of the original problems decides."""
     tokens = undo(moved.tokens)
     solved = [False] * len(tokens) if constraint is None else judged(constraint, tokens).tolist()
     status: list[Status | None] = [
         Status.SOLVED if good else Status.UNSOLVED if was is Status.SOLVED else was
         for good, was in zip(solved, moved.status, strict=True)
     ]
-    # Step records and distributions speak of the moved problem, and would be read as if of the problem.
+    # Step records and distributions belong to the moved problem, so they are dropped.
     return replace(moved, tokens=tokens, status=status, trace=[], class_log_probs=None)
 
 

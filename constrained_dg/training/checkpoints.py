@@ -1,4 +1,4 @@
-"""Checkpoints to resume from: one file, replaced as a whole, so that a killed process leaves the one before."""
+"""Checkpoints to resume from: one file, replaced atomically, so that a killed process leaves the previous one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class Checkpoints(L.Callback):
-    """Saves every few steps, and at the step after which the run ends. It comes last, after whatever changes the state.
+    """Saves every few steps, and at the step after which the run ends. It comes after callbacks that change state.
 
     Args:
         folder: of the run.

@@ -1,7 +1,7 @@
 """The folder of a training run on the disk.
 
-RUN/train.json              the whole configuration, to resume the run with; the folder is taken once this exists
-RUN/checkpoints/last.ckpt   state of the last checkpoint, replaced as a whole
+RUN/train.json              the configuration, to resume the run; once it exists the folder is in use
+RUN/checkpoints/last.ckpt   state of the last checkpoint, replaced atomically
 RUN/log/metrics.csv         curves (logger=csv), or RUN/wandb (logger=wandb)
 RUN/run.json, weights       the trained model, see `constrained_dg.runs`
 RUN/final.json              the final table; a run that has one is finished

@@ -31,7 +31,7 @@ class Interrupts(L.Callback):
 
     Attributes:
         received: the number of the signal that ends the run, 0 without one.
-        training: whether a step was made and weights are not written yet, so that work could be lost.
+        training: whether a step was taken and its weights are not written yet.
         finished: whether training is over; a signal then ends the main thread by SystemExit, so that loggers can close.
         launcher: Lightning's launcher of further processes, or None.
     """
@@ -123,7 +123,7 @@ class Interrupts(L.Callback):
     # -- as a callback ------------------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # Lightning has just put its own handler for SIGTERM there, which waits for other processes inside the handler.
+        # Lightning has just set its handler for SIGTERM, which waits for other processes inside the handler.
         for number in SIGNALS:
             signal.signal(number, self._in_main_thread)
 

@@ -26,7 +26,7 @@ from constrained_dg.training.settings import Objective, Optimisation
 
 
 def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
-    """The CPU generator of one step: a resumed run draws what an unbroken one draws."""
+    """The CPU generator of one step: a resumed run draws the same numbers as an uninterrupted one."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) * 1009 + rank)
 
 
@@ -34,11 +34,11 @@ class DiffusionModule(L.LightningModule):
     """Corrupt, predict, score; everything random is a function of (seed, step, rank).
 
     Args:
-        objective, optimisation: what is learned, and how.
+        objective, optimisation: the loss, and the optimiser.
         seed: of noise and corruption.
-        sampler: makes the canvases that are carried over to the next step (`objective.own_canvas`).
+        sampler: computes the canvases that are carried to the next step (`objective.own_canvas`).
         rules: of a batch, see `Task.rules`; for a sampler that reads them.
-        compiled: compile the layers for training steps (sampling stays eager: its shapes change all the time).
+        compiled: compile the layers for training steps (sampling stays eager: its shapes change often).
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class DiffusionModule(L.LightningModule):
 
     def _signal(self, batch: Batch, noisy: IntTensor, cache: Any, carried: Carried | None) -> FloatTensor:
         """Self-conditioning (B, C, D): a first prediction without gradient for a share of the new rows; carried rows
-        bring theirs. The order of rows means nothing, so the first ones are taken and the share is exact."""
+        have theirs. Rows are in random order, so the first ones are taken."""
         model, rows = self.backbone, len(batch)
         old = 0 if carried is None else len(carried.live)
         conditioned = torch.arange(old, old + round(self.objective.self_conditioning * (rows - old)))
@@ -192,7 +192,11 @@ class DiffusionModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if frozen := self._frozen():  # Lightning does not compare the names then
             odd = sorted((set(self.state_dict()) - frozen) ^ set(checkpoint["state_dict"]))
-            check(not odd, f"the checkpoint does not hold the weights that are trained: {odd[:4]}", "use the run's own")
+            check(
+                not odd,
+                f"the checkpoint does not hold the weights that are trained: {odd[:4]}",
+                "use the checkpoint of this run",
+            )
         of_processes = checkpoint["carried"]
         rows = of_processes[self.global_rank] if self.global_rank < len(of_processes) else []
         restored = [Carried.from_state_dict(state).to(self.device) for state in rows]

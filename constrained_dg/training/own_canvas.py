@@ -1,6 +1,6 @@
-"""Training on canvases that the model's own sampler made in the step before (`objective.own_canvas`).
+"""Training on canvases that the model's sampler computed in the step before (`objective.own_canvas`).
 
-Source: training on own rollouts, detached, as in Flow Reasoning Models (2606.29150, 2026).
+Source: training on detached rollouts of the model, as in Flow Reasoning Models (2606.29150, 2026).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Carried:
 
     Attributes:
         batch: their examples (N rows).
-        canvas: (N, C), what enters the next pass.
+        canvas: (N, C), the input of the next pass.
         logits: (N, C, V) processed logits of the pass before, for self-conditioning.
-        age: (N) passes made.
+        age: (N) passes so far.
         live: (N) bool, False where the row is to be replaced by a new example.
     """
 
@@ -80,7 +80,7 @@ def refill(carried: Carried, fresh: Batch, noisy: IntTensor) -> tuple[Carried, B
     filled = Carried(
         replace(fresh, **front),
         mixed(carried.canvas, noisy),
-        carried.logits.masked_fill(~live[:, None, None], 0),  # a product would make NaN of what rules forbid
+        carried.logits.masked_fill(~live[:, None, None], 0),  # a product would turn -inf into NaN
         carried.age * live,
         live,
     )
@@ -96,10 +96,10 @@ def advance(
     sampler: Diffusion,
     rules: Constraint | None = None,
 ) -> Carried:
-    """One step of the sampler on the carried rows, from the logits (N, C, V) that training just made.
+    """One step of the sampler on the carried rows, from the logits (N, C, V) of the training step.
 
     Args:
-        passes: after which a row is replaced; its temperature falls over them.
+        passes: number of passes after which a row is replaced; the temperature falls over them.
         rules: of the rows, for a sampler that reads them. A row is solved when it equals its example.
     """
     batch, shape = carried.batch, carried.canvas.shape

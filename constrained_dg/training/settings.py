@@ -10,7 +10,7 @@ from typing import Any
 
 from constrained_dg.errors import InputError, check, is_count, needs
 
-#: Integers of conf/train.yaml with their range; `validate.` stands for its group.
+#: Integers of conf/train.yaml with their range; `validate.` is the prefix of its group.
 COUNTS = {
     "seed": (0, 2**32 - 10),  # torch takes 32 bits, and held-out problems use the next ones
     "threads": (0, 1024),
@@ -66,13 +66,13 @@ class Objective:
         encoder_weight: weight of the causal next-token loss over prompt and answer; 0 leaves it out.
         encoder_rows: share of the batch that the next-token loss is computed on, since it costs a causal pass.
         balance_weight: weight of the router's balance loss (Switch Transformer, arXiv 2101.03961); 0 leaves it out.
-        self_conditioning: share of the rows that are conditioned on a first prediction of the model, made without
-            gradient.
-        pure_start: share of the rows whose canvas is pure noise, taken from the rows without a first prediction. Where
-            nothing in a canvas gives noise away (a sequence breaks no rule), a model otherwise expects about half of
-            its tokens to be right, also in the first pass. With 1 - self_conditioning, no first prediction always means
-            pure noise, as in sampling.
-        own_canvas: share of the rows whose canvas and first prediction come from the model's own sampler in the step
+        self_conditioning: share of the rows that are conditioned on a first prediction of the model (without
+            gradient).
+        pure_start: share of the rows whose canvas is pure noise, from those without a first prediction. Without it, a
+            model that cannot recognise noise in a canvas (a sequence breaks no rule) expects about half of the
+            tokens to be right even in the first pass. With 1 - self_conditioning, rows without a first prediction are
+            always pure noise, as in sampling.
+        own_canvas: share of the rows whose canvas and first prediction come from the model's sampler in the step
             before, instead of a corrupted example.
         own_canvas_passes: passes after which such a row is replaced by a new example; solved rows are replaced at once.
     """
@@ -106,7 +106,7 @@ class Optimisation:
     """The optimiser, with linear warm-up and cosine decay of its rate, and an average of the weights.
 
     Attributes:
-        steps: optimiser steps of the whole run: the budget.
+        steps: optimiser steps of the run.
         batch_size: rows for each step and process.
         learning_rate: its peak.
         warmup: steps of linear warm-up.

@@ -17,12 +17,12 @@ from constrained_dg.model.lora import adapt, freeze_routers, merge
 from constrained_dg.runs import load, save_released_run, save_run, task_in_text
 from constrained_dg.task import Task
 
-#: Layers times loops of a pass: far above any model that trains, far below one that never ends.
+#: Layers times loops of a pass: far more than any model that can be trained.
 MOST_LAYERS = 10_000
 
 
 class Start(ABC):
-    """A start of training. The rest of training does not ask which one it is."""
+    """A start of training. The rest of training does not depend on its class."""
 
     @abstractmethod
     def model(self, task: Task) -> tuple[Backbone, Task]:
@@ -33,14 +33,14 @@ class Start(ABC):
         """
 
     def choose_trained(self, model: Backbone) -> None:  # noqa: B027  (nothing to do by default)
-        """Decide which weights are trained, once nothing can be refused any more; all by default."""
+        """Decide which weights are trained, after all checks; all by default."""
 
     def finish(self, model: Backbone) -> None:  # noqa: B027
         """Bring the trained weights into the form they are written in."""
 
     @abstractmethod
     def record(self) -> dict[str, Any]:
-        """What run.json says of the start, plain values."""
+        """The entries of run.json about the start, plain values."""
 
     def save(
         self, folder: Path, model: Backbone, description: dict[str, Any], state: dict[str, torch.Tensor] | None
@@ -82,10 +82,10 @@ class Scratch(Start):
 
 @dataclass(frozen=True)
 class FromRun(Start):
-    """The model of a finished run. Its canvas may grow with the task, which takes no new weights.
+    """The model of a finished run. Its canvas may grow with the task, which needs no new weights.
 
     Attributes:
-        packages: that the run may name, see `constrained_dg.runs.load`.
+        packages: that the run may import from, see `constrained_dg.runs.load`.
     """
 
     run: str
@@ -126,7 +126,7 @@ class Released(Start):
     stored: torch.dtype = torch.float32
 
     def model(self, task: Task) -> tuple[Backbone, Task]:
-        model = load_pretrained(self.pretrained)  # memory-mapped: nothing long yet
+        model = load_pretrained(self.pretrained)  # memory-mapped: fast
         return model, task_in_text(task, self.pretrained, model.config)
 
     def choose_trained(self, model: Backbone) -> None:
@@ -152,7 +152,7 @@ def start_of(cfg: dict[str, Any], packages: Collection[str]) -> Start:
     """The start that the group `model` describes: a preset, `run` or `pretrained`.
 
     Args:
-        packages: that a run to start from may name.
+        packages: that the starting run may import from.
 
     Raises:
         InputError: keys that do not go together, or a value out of range.

@@ -84,7 +84,7 @@ def equip(
     steps_done: int,
     compiled: bool,
 ) -> None:
-    """Add callbacks and the logger. The order matters: first what a signal decides, then whatever changes or reads the
+    """Add callbacks and the logger. The order matters: first the handling of signals, then what changes or reads the
     weights, at last the checkpoint."""
     interrupts.launcher = trainer.strategy.launcher
     trainer.callbacks += [  # type: ignore[attr-defined]
@@ -120,7 +120,7 @@ def cleaned_up() -> Iterator[None]:
 
 
 def trainer_arguments(config: dict[str, Any]) -> dict[str, Any]:
-    """Lightning's arguments; `strategy: fsdp` stands for FSDP2 (fully_shard), since the classic one refuses a CPU."""
+    """Lightning's arguments; `strategy: fsdp` means FSDP2 (fully_shard), since the classic one refuses a CPU."""
     arguments = dict(config)
     if arguments.get("precision") == "auto":
         arguments["precision"] = "bf16-mixed" if multiplies_bf16(arguments["accelerator"]) else "32-true"
@@ -134,6 +134,6 @@ def trainer_arguments(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def multiplies_bf16(accelerator: str) -> bool:
-    """Whether bf16 is worth it: a processor without instructions for it emulates them, five times slower than fp32."""
+    """Whether bf16 is fast: a CPU without instructions for it emulates them, five times slower than fp32."""
     known = torch.cpu.get_capabilities()
     return accelerator != "cpu" or bool(known.get("avx512_bf16") or known.get("amx_bf16"))

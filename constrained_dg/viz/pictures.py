@@ -38,7 +38,7 @@ def figure(panels: int, width: float = 3.2, height: float | None = None) -> tupl
 
 
 def save(drawing: Any, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, completely or not at all."""
     data = io.BytesIO()
     drawing.savefig(data, format="png", dpi=110)
     write_whole(path, data.getvalue())

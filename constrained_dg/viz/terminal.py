@@ -18,7 +18,7 @@ from constrained_dg.viz import trace
 
 #: Seconds that a pass stays in the terminal, and that all problems together may take.
 FRAME, TOTAL = 0.4, 36.0
-#: Frames that are printed below each other where there is no terminal.
+#: Frames that are printed one below the other without a terminal.
 PRINTED = 6
 
 
@@ -42,7 +42,7 @@ def show(task: Task, sampler: str, settled: Settled, count: int) -> None:
 
 
 def _play(console: Console, task: Task, settled: Settled, most: int) -> None:
-    """At most so many frames in one place of the terminal, or a few below each other where there is no terminal."""
+    """Show frames in one place of the terminal; without a terminal, print a few one below the other."""
     if not console.is_terminal:
         for frame in trace.chosen(settled.frames, PRINTED):
             console.print(trace.draw_frame(task, settled.problem, frame, color=False), markup=False)

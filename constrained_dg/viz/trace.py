@@ -58,10 +58,10 @@ def frames_of(
     """The frames of a row (0-based) of a batch.
 
     Args:
-        records: of the whole batch, in order; those in which the row was not live are passed over.
+        records: of the whole batch, in order; those in which the row was not live are skipped.
         constraint: of the batch, over the whole answer.
         blank: the token that is shown for noise.
-        final: (T) int64, the answer; where it is not that of the last pass, a frame of its own shows it.
+        final: (T) int64, the answer; if it differs from that of the last pass, one more frame shows it.
     """
     pinned = batch.pinned[row].cpu()
     answer = torch.where(pinned, batch.answer[row].cpu(), blank)

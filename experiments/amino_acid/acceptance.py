@@ -1,8 +1,8 @@
-"""How natural sequences are by how their tokens are accepted.
+"""How natural sequences are with different ways to accept tokens.
 
 python -m experiments.amino_acid.acceptance
 
-64 antimicrobial peptides of 30 residues without a rule but one, seed 0, from experiments/amino_acid/peptides.
+64 antimicrobial peptides of 30 residues with a single rule, seed 0, from experiments/amino_acid/peptides.
 """
 
 from dataclasses import dataclass, replace
@@ -44,11 +44,11 @@ def main() -> None:
     }
     rows = {"as many natural ones": [distances.sampling_floor(COUNT, known, width) for width in (1, 2)]}
     for name, (sampler, model) in settings.items():
-        made = [o.answer for o in solve(model, run.task, sampler, problems, batch_size=COUNT, seed=0)]
-        rows[name] = [distances.residue_divergence(made, known), distances.pair_divergence(made, known)]
+        answers = [o.answer for o in solve(model, run.task, sampler, problems, batch_size=COUNT, seed=0)]
+        rows[name] = [distances.residue_divergence(answers, known), distances.pair_divergence(answers, known)]
     for name, (single, pair) in rows.items():
-        told = [f"{each['value']:.3f} ({each['ci95'][0]:.3f}-{each['ci95'][1]:.3f})" for each in (single, pair)]
-        print(f"| {name} | {told[0]} | {told[1]} |")
+        cells = [f"{each['value']:.3f} ({each['ci95'][0]:.3f}-{each['ci95'][1]:.3f})" for each in (single, pair)]
+        print(f"| {name} | {cells[0]} | {cells[1]} |")
 
 
 if __name__ == "__main__":

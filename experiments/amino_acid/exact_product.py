@@ -1,9 +1,9 @@
-"""How long the exact product of a pattern, a charge window and a group takes for a sequence of 200 residues.
+"""Seconds for the exact product of a pattern, bounds of a charge and a group, for sequences of 200 residues.
 
 python -m experiments.amino_acid.exact_product
 
-Charges are whole here (K and R +1, D and E -1), so that the product is exact; at pH 7 they are real numbers, which are
-swept on a grid.
+Charges are integers here (K and R +1, D and E -1), so that the product is exact; at pH 7 they are real numbers, which
+are rounded to a grid.
 """
 
 import time
@@ -54,9 +54,9 @@ def main() -> None:
             left = rule.propagate(everything)
             times["allowed"].append(time.perf_counter() - begun)
             begun = time.perf_counter()
-            best, found = rule.most_likely(scores.masked_fill(~left, -torch.inf))
+            best, exists = rule.most_likely(scores.masked_fill(~left, -torch.inf))
             times["likely"].append(time.perf_counter() - begun)
-            assert exact and bool(found) and bool(rule.is_satisfied(best))
+            assert exact and bool(exists) and bool(rule.is_satisfied(best))
         product = rule._plan.products[0]
         sizes = [product._layout([each.narrowed for each in product.sums])[2][-1]]
         states = rules[1].machine.states

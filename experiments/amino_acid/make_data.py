@@ -26,13 +26,13 @@ def _lines(path: Path) -> list[str]:
 
 def _proteins(path: Path) -> dict[str, str]:
     """Sequence -> accession, the first of equal ones; only sequences of the 20 residues."""
-    found: dict[str, str] = {}
+    accessions: dict[str, str] = {}
     for record in "\n".join(["", *_lines(path)]).split("\n>")[1:]:
         header, *parts = record.splitlines()
         sequence = "".join(parts)
         if sequence and set(sequence) <= set(RESIDUES):
-            found.setdefault(sequence, header.split("|")[1])
-    return found
+            accessions.setdefault(sequence, header.split("|")[1])
+    return accessions
 
 
 def _peptides(path: Path) -> dict[str, str]:

@@ -1,9 +1,9 @@
-"""Long runs of restarts under symmetry, the model alone, on the graphs of a file that are known to have an answer.
+"""Long runs of restarts under symmetry, the model alone, on the graphs of a file with a known answer.
 
     python -m experiments.graph.symmetry run=RUN data=FILE attempts=128 passes=8
 
-With sampler=cold, at a low temperature; nodes=64, only graphs of at most so many; limit=100, so many of them, evenly
-spread; untrained=true, a control.
+Options: sampler=cold (low temperatures), nodes=64 (most nodes of a graph), limit=100 (number of graphs, evenly spread),
+untrained=true (control).
 """
 
 import torch
@@ -36,13 +36,13 @@ def main(arguments: list[str]) -> None:
     attempts, passes, name = options["attempts"], options["passes"], options["sampler"]
     sampler = load_sampler(name, [f"attempts={attempts}", f"sampler.max_passes={passes}"])
     name = f"{name}, {attempts} x {passes}{', untrained' if untrained else ''}"
-    with progress(name, len(problems)) as told:
-        outcomes = solve(model, run.task, sampler, problems, batch_size=64, seed=0, progress=told)
+    with progress(name, len(problems)) as advance:
+        outcomes = solve(model, run.task, sampler, problems, batch_size=64, seed=0, progress=advance)
     print_table(summarise(name, outcomes, run.task), [])
 
 
 def _wanted(problem, options: dict[str, str]) -> bool:
-    # Of Hamiltonian graphs the file may say that there is none; for colorings it gives a number that was reached.
+    # Hamiltonian problems know whether there is a cycle; colorings of the file have a number of colors that is enough.
     return getattr(problem, "truth", True) and problem.graph.nodes <= (options["nodes"] or problem.graph.nodes)
 
 

@@ -1,4 +1,4 @@
-"""`python -m experiments.samplers run=RUN data=FILE out=FOLDER`: see `study`, which its processes import by name."""
+"""`python -m experiments.samplers run=RUN data=FILE out=FOLDER`: see `study`."""
 
 import logging
 import sys
@@ -13,4 +13,4 @@ if __name__ == "__main__":
     except InputError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted: the cells that were finished are kept, and the same command goes on")
+        sys.exit("interrupted: finished cells are saved, and the same command continues")

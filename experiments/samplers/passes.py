@@ -1,10 +1,10 @@
-"""Solve rate against passes, restarts under symmetry, the model alone and an untrained one:
+"""Solve rate against passes: restarts under symmetry with the model alone, and with an untrained one.
 
     python -m experiments.samplers.passes run=RUN data=FILE out=FOLDER
 
-Further keys: passes=4096 limit=150 (puzzles of each tier), untrained=25 untrained_passes=1024 (of the control).
-One run gives the whole curve: a puzzle counts as solved within p passes if the judge accepted an answer of its first p
-passes. A tier is saved when it is done, and the same command goes on where it stopped.
+Other keys: passes=4096 limit=150 (puzzles of each tier), untrained=25 untrained_passes=1024 (of the control).
+A puzzle counts as solved within p passes if the judge accepted an answer of its first p passes. Each finished tier is
+saved, so the same command continues an interrupted run.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from experiments.arguments import run as command
 KEYS = {"run": None, "data": None, "out": None, "passes": 4096, "limit": 150, "untrained": 25, "untrained_passes": 1024}
 #: Passes of one attempt, as in the sampler `symmetry`.
 ATTEMPT = 8
-#: Puzzles of a batch; a puzzle's answer does not depend on it.
+#: Puzzles of a batch; answers do not depend on it.
 BATCH = 50
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Solve what is missing, then write passes.json and passes.png. Raises InputError before any work."""
+    """Solve missing tiers, then write passes.json and passes.png. Raises InputError before any work."""
     given = parse(arguments, KEYS)
     counts = {key: value for key, value in given.items() if isinstance(value, int)}
     torch.set_num_threads(1)
@@ -60,16 +60,16 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _solved_after(out: Path, name: str, tier: str, problems: Sequence[Any], run: Any, model: Any, passes: int) -> dict:
-    """For each puzzle the passes after which it was solved, None where it was not; and the seconds they all took."""
+    """For each puzzle the passes after which it was solved, or None; and the seconds for all."""
     cell = out / "cells" / f"{name}_{tier}_{passes}_{len(problems)}.json"
     if not cell.exists():
         cell.parent.mkdir(parents=True, exist_ok=True)
         sampler = load_sampler("symmetry", [f"attempts={-(-passes // ATTEMPT)}", f"sampler.max_passes={ATTEMPT}"])
         begun = time.process_time()
-        made = solve(model, run.task, sampler, problems, batch_size=BATCH, seed=0, max_passes=passes)
-        found = [outcome.passes if outcome.solved else None for outcome in made]
-        write_whole(cell, json.dumps({"solved_after": found, "seconds": time.process_time() - begun}))
-        print(f"{name} {tier}: {sum(each is not None for each in found)} of {len(found)}", file=sys.stderr, flush=True)
+        outcomes = solve(model, run.task, sampler, problems, batch_size=BATCH, seed=0, max_passes=passes)
+        after = [outcome.passes if outcome.solved else None for outcome in outcomes]
+        write_whole(cell, json.dumps({"solved_after": after, "seconds": time.process_time() - begun}))
+        print(f"{name} {tier}: {sum(each is not None for each in after)} of {len(after)}", file=sys.stderr, flush=True)
     return json.loads(cell.read_text())
 
 
@@ -96,7 +96,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def draw(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Share solved within p passes, a line a tier; the untrained model dashed."""
+    """Share solved within p passes, one line for each tier; the untrained model dotted."""
     drawing, axes = figure(1, width=7, height=4.5)
     for row in rows:
         untrained = row["sampler"].endswith("@untrained")

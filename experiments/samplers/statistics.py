@@ -1,4 +1,4 @@
-"""Shares and paired differences with intervals clustered by puzzle: seeds of one puzzle are no sample of puzzles."""
+"""Shares and paired differences with intervals clustered by puzzle: seeds of one puzzle are not independent puzzles."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from constrained_dg.intervals import percentile_mean, wilson
 
 
 def share(solved: np.ndarray) -> tuple[float, float, float]:
-    """The mean of (N puzzles, K seeds) and its interval: the wider of bootstrap and Wilson's on N puzzles where all are
-    alike, for which a bootstrap knows no spread."""
+    """The mean of (N puzzles, K seeds) and its interval: bootstrap, or Wilson's on N puzzles if all are equal."""
     of_puzzles = solved.mean(1)
     mean = float(of_puzzles.mean())
     if np.all(of_puzzles == of_puzzles[0]):
@@ -20,8 +19,7 @@ def share(solved: np.ndarray) -> tuple[float, float, float]:
 def difference(solved: np.ndarray, reference: np.ndarray) -> tuple[float, float, float]:
     """Mean of solved - reference, (N, K) each over the same puzzles, and its interval.
 
-    Where no puzzle differs the bootstrap knows no spread either: then the interval is what three puzzles would
-    make that might have differed (the rule of three).
+    If all puzzles are equal, the bootstrap has no spread; then the interval is that of the rule of three.
     """
     of_puzzles = solved.mean(1) - reference.mean(1)
     mean = float(of_puzzles.mean())

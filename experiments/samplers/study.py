@@ -1,7 +1,7 @@
 """What each part of a sampler contributes: `python -m experiments.samplers run=RUN data=FILE out=FOLDER`.
 
-Cells (a sampler, a seed) are solved one after the other by a few processes and saved as they end; a second call goes on
-where the first one stopped, and `jobs=none` only reports what is there.
+Cells (a sampler, a seed) are solved by a few processes and saved as they end; the same command continues an interrupted
+study, and `jobs=none` only reports the saved cells.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ EVERY = 30.0
 
 @dataclass(frozen=True)
 class Job:
-    """A sampler, on all tiers or some, with several seeds a puzzle.
+    """A sampler, on all tiers or some, with several seeds for each puzzle.
 
     Attributes:
         sampler: yaml of conf/sampler; NAME@untrained is the same on an untrained model.
         seeds: for each puzzle.
-        passes: at most; 0 takes what the study was given.
+        passes: at most; 0 takes the number of the study.
         tiers: of the file; empty means all.
         limit: puzzles for each tier, the first of each; 0 means all.
     """
@@ -67,7 +67,7 @@ class Job:
     limit: int = 0
 
 
-#: In the order in which they matter.
+#: By falling importance.
 JOBS = (
     Job("plain", 1),
     Job("restarts", 1),
@@ -90,7 +90,7 @@ JOBS = (
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Solve what is missing, then report. Raises InputError for anything that cannot be used, before any work."""
+    """Solve missing cells, then report. Raises InputError before any work."""
     given = dict(KEYS) | dict(argument.partition("=")[::2] for argument in arguments)
     unknown = sorted(set(given) - set(KEYS))
     check(not unknown, f"unknown keys {unknown}", f"there are {', '.join(KEYS)}")
@@ -101,36 +101,36 @@ def main(arguments: Sequence[str]) -> None:
     names = {job.sampler for job in JOBS}
     wanted = names if given["jobs"] == "all" else set(given["jobs"].split(",")) - {"none"}
     check(wanted <= names, f"no jobs {sorted(wanted - names)}", f"there are {', '.join(sorted(names))}, all and none")
-    run = load(given["run"])  # refuses what is no run
+    run = load(given["run"])
     problems = run.task.read(given["data"])
     out, limit, most = Path(given["out"]), int(given["limit"]), int(given["most"])
     (out / "cells").mkdir(parents=True, exist_ok=True)
     cells = [(job, seed) for job in JOBS if job.sampler in wanted for seed in range(min(job.seeds, most or job.seeds))]
-    # The first seed of every job before the second of any: a study that is cut short still compares everything.
+    # First seeds of all jobs before second ones: an interrupted study still compares everything.
     cells.sort(key=lambda cell: cell[1])
     todo = [(given, job, seed, limit) for job, seed in cells if not _path(given, job, seed, limit).exists()]
     work = [_work(problems, job, limit, int(given["passes"])) for _, job, _, limit in todo]
     log.info("%d puzzles, %d cells of which %d are to be solved", len(problems), len(cells), len(todo))
-    begun, told, done = time.monotonic(), 0.0, 0.0
+    begun, logged, done = time.monotonic(), 0.0, 0.0
     if todo:
         with multiprocessing.get_context("spawn").Pool(int(given["workers"]) or 1) as pool:
             for index in pool.imap_unordered(_solve_cell, list(enumerate(todo))):
                 done += work[index]
-                if time.monotonic() - told > EVERY:
-                    told = time.monotonic()
-                    left = (told - begun) * (sum(work) / done - 1)
+                if time.monotonic() - logged > EVERY:
+                    logged = time.monotonic()
+                    left = (logged - begun) * (sum(work) / done - 1)
                     log.info("%s seed %d done, about %.0f min left", todo[index][1].sampler, todo[index][2], left / 60)
     report(given, problems, out, limit)
 
 
 def _work(problems: Sequence[Any], job: Job, limit: int, passes: int) -> float:
-    """Roughly how long a cell takes."""
+    """The rough work of a cell."""
     hard = sum(p.tier in (*HARD, "hardest_1905_11plus") for p in _chosen(problems, job, limit))
     return 1 + hard * (job.passes or passes) * (16 if job.sampler == "candidates" else 1)
 
 
 def _chosen(problems: Sequence[Any], job: Job, limit: int) -> list[Any]:
-    """The puzzles of a job: of each tier the first ones."""
+    """The puzzles of a job: the first ones of each tier."""
     most = min([n for n in (job.limit, limit) if n] or [len(problems)])
     count: dict[str, int] = {}
     chosen = []
@@ -142,7 +142,7 @@ def _chosen(problems: Sequence[Any], job: Job, limit: int) -> list[Any]:
 
 
 def _path(given: dict[str, str], job: Job, seed: int, limit: int) -> Path:
-    """Where a cell lies: its name says what made it, down to weights, puzzles and every value of the sampler."""
+    """The file of a cell; its name has a hash of weights, puzzles and the values of the sampler."""
     name = job.sampler.removesuffix(UNTRAINED)
     parts = [(Path(given["run"]) / "model.safetensors").read_bytes(), Path(given["data"]).read_bytes()]
     parts.append(json.dumps([repr(load_sampler(name)), job.tiers, job.limit, limit]).encode())
@@ -152,7 +152,7 @@ def _path(given: dict[str, str], job: Job, seed: int, limit: int) -> Path:
 
 
 def _solve_cell(numbered: tuple[int, tuple[dict[str, str], Job, int, int]]) -> int:
-    """Solve one cell in a process of its own and save it whole."""
+    """Solve one cell in a separate process and save it at once."""
     index, (given, job, seed, limit) = numbered
     torch.set_num_threads(1)
     run = load(given["run"])
@@ -160,8 +160,8 @@ def _solve_cell(numbered: tuple[int, tuple[dict[str, str], Job, int, int]]) -> i
     problems = _chosen(every, job, limit)
     # A puzzle's k-th seed is the same in every sampler and every choice of puzzles.
     numbers = {problem.text: number for number, problem in enumerate(every)}
-    own = rng.row_seeds(seed, len(every))
-    seeds = [int(own[numbers[problem.text]]) for problem in problems]
+    of_puzzles = rng.row_seeds(seed, len(every))
+    seeds = [int(of_puzzles[numbers[problem.text]]) for problem in problems]
     sampler, model = load_sampler(job.sampler.removesuffix(UNTRAINED)), run.model
     if job.sampler.endswith(UNTRAINED):
         model = Backbone(model.config).init_weights(torch.Generator().manual_seed(0)).eval()
@@ -185,7 +185,7 @@ def _solve_cell(numbered: tuple[int, tuple[dict[str, str], Job, int, int]]) -> i
 
 @dataclass(frozen=True)
 class Column:
-    """What a job has found so far: arrays of (puzzles, seeds), in the order of the puzzles."""
+    """The saved results of a job: arrays of (puzzles, seeds), in the order of the puzzles."""
 
     job: Job
     tier: np.ndarray
@@ -194,7 +194,7 @@ class Column:
 
     @property
     def name(self) -> str:
-        """What its row is called: the sampler, its passes where they are its own, and seeds where they are several."""
+        """The name of its row: the sampler, its passes unless they are those of the study, and seeds if several."""
         several = f", {self.values['solved'].shape[1]} seeds" if self.job.seeds > 1 else ""
         return self.job.sampler + (f" {self.job.passes}" if self.job.passes else "") + several
 
@@ -203,8 +203,8 @@ class Column:
 
 
 def columns(given: dict[str, str], limit: int) -> list[Column]:
-    """One for each job of which all asked seeds, or some, are there."""
-    found = []
+    """One for each job with saved cells."""
+    saved = []
     for job in JOBS:
         paths = [_path(given, job, seed, limit) for seed in range(job.seeds)]
         cells = [json.loads(path.read_text()) for path in paths if path.exists()]
@@ -213,23 +213,23 @@ def columns(given: dict[str, str], limit: int) -> list[Column]:
         values = {
             key: np.array([cell[key] for cell in cells]).T for key in ("solved", "passes", "nodes", "tokens", "seconds")
         }
-        found.append(Column(job, np.array(cells[0]["tier"]), np.array(cells[0]["puzzle"]), values))
-    return found
+        saved.append(Column(job, np.array(cells[0]["tier"]), np.array(cells[0]["puzzle"]), values))
+    return saved
 
 
 def report(given: dict[str, str], problems: Sequence[Any], out: Path, limit: int) -> dict[str, Any]:
-    """Table, verdicts and picture of the cells that are there."""
-    found = columns(given, limit)
-    check(bool(found), f"no cells in {str(out)!r}", "solve some first: jobs=all")
+    """Table, verdicts and picture of the saved cells."""
+    saved = columns(given, limit)
+    check(bool(saved), f"no cells in {str(out)!r}", "solve some first: jobs=all")
     tiers = list(dict.fromkeys(p.tier for p in problems))
-    # Several seeds stand beside several of plain, one beside one.
-    plain = {column.job.seeds > 1: column for column in found if column.job.sampler == "plain"}
-    rows = [_row(c, tier, plain.get(c.job.seeds > 1)) for c in found for tier in tiers if (c.tier == tier).any()]
+    # Jobs of several seeds are compared with plain of several seeds, those of one with one.
+    plain = {column.job.seeds > 1: column for column in saved if column.job.sampler == "plain"}
+    rows = [_row(c, tier, plain.get(c.job.seeds > 1)) for c in saved for tier in tiers if (c.tier == tier).any()]
     header = new_header(ROOT, 0, "cpu", run=given["run"], data=Path(given["data"]).name, passes=int(given["passes"]))
-    told = verdicts(rows) + [line for tier in tiers if (line := shared_nodes(found, tier))]
-    table = {"header": header, "verdicts": told, "rows": rows}
+    sentences = verdicts(rows) + [line for tier in tiers if (line := shared_nodes(saved, tier))]
+    table = {"header": header, "verdicts": sentences, "rows": rows}
     (out / "table.json").write_text(json.dumps(table, indent=0) + "\n")
-    draw(out / "solve_rate_by_passes.png", found, tiers)
+    draw(out / "solve_rate_by_passes.png", saved, tiers)
     print(markdown(rows, tiers))
     print("\n".join(f"- {line}" for line in table["verdicts"]))
     return table
@@ -256,12 +256,12 @@ def _row(column: Column, tier: str, reference: Column | None) -> dict[str, Any]:
 
 
 def verdicts(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Each target with what was found: met, missed, or not measured."""
+    """A sentence for each measured target: met or missed."""
 
     def at(sampler: str, tier: str) -> dict[str, Any] | None:
         return next((row for row in rows if (row["sampler"], row["tier"]) == (sampler, tier)), None)
 
-    told = []
+    sentences = []
     recommended = max(
         (row for row in rows if row["sampler"].startswith("restarts") and "@" not in row["sampler"]),
         key=lambda row: row["seeds"],
@@ -272,51 +272,51 @@ def verdicts(rows: Sequence[dict[str, Any]]) -> list[str]:
         worst = min(ours, key=lambda row: row["difference"][1])
         word = "met" if worst["difference"][1] > -0.02 else "missed"
         end = f"lowest end {100 * worst['difference'][1]:+.1f}, {worst['tier']}"
-        told.append(f"not worse than plain on any tier: {word} ({end})")
+        sentences.append(f"not worse than plain on any tier: {word} ({end})")
     for tier in HARD:
         if (row := at(recommended, tier)) is not None and "difference" in row:
             gain, removed = row["difference"][0], row["failures_removed"]
             word = "met" if gain >= 0.05 or (removed or 0) >= 0.5 else "missed"
             what = f"{100 * gain:+.1f} points, {100 * (removed or 0):.0f} % of failures"
-            told.append(f"better than plain on {tier}: {word} ({what})")
+            sentences.append(f"better than plain on {tier}: {word} ({what})")
         many, long = at("candidates 64", tier), at("eager 1024", tier)
         if many is not None and long is not None:
             word = "met" if many["ci95"][0] > long["ci95"][1] else "missed"
-            told.append(f"16 candidates of 64 passes beat one canvas of 1,024 on {tier}: {word}")
+            sentences.append(f"16 candidates of 64 passes beat one canvas of 1,024 on {tier}: {word}")
     for tier in ("hardest_1905_11plus", *HARD):
         pair = at("guaranteed", tier), at("search", tier)
         if None not in pair and pair[1]["mean_nodes"]:
             ratio = pair[0]["mean_nodes"] / pair[1]["mean_nodes"]
             word = "met" if ratio <= 0.5 else "missed"
-            told.append(f"search nodes on {tier}, at most half: {word} ({ratio:.2f} of the completer alone)")
-    whole = [row for row in rows if row["sampler"] == "guaranteed"]
-    if whole:
-        done = all(row["solved"] == 1 for row in whole)
-        told.append(f"guaranteed solves everything: {'met' if done else 'missed'}")
-    return told
+            sentences.append(f"search nodes on {tier}, at most half: {word} ({ratio:.2f} of the completer alone)")
+    guaranteed = [row for row in rows if row["sampler"] == "guaranteed"]
+    if guaranteed:
+        done = all(row["solved"] == 1 for row in guaranteed)
+        sentences.append(f"guaranteed solves everything: {'met' if done else 'missed'}")
+    return sentences
 
 
-def shared_nodes(found: Sequence[Column], tier: str) -> str:
-    """Search nodes with the model, with an untrained one and without any, on the puzzles that all three were given."""
+def shared_nodes(saved: Sequence[Column], tier: str) -> str:
+    """Search nodes with the model, with an untrained one and without any, on the puzzles that all three have."""
     names = ("guaranteed", "guaranteed@untrained", "search")
-    own = {column.name: column for column in found if column.name in names and (column.tier == tier).any()}
-    if len(own) < len(names):
+    by_name = {column.name: column for column in saved if column.name in names and (column.tier == tier).any()}
+    if len(by_name) < len(names):
         return ""
-    shared = set.intersection(*(set(column.puzzle[column.tier == tier].tolist()) for column in own.values()))
-    told = []
+    shared = set.intersection(*(set(column.puzzle[column.tier == tier].tolist()) for column in by_name.values()))
+    means = []
     for name in names:
-        nodes = own[name].values["nodes"][np.isin(own[name].puzzle, sorted(shared))].mean(1)
+        nodes = by_name[name].values["nodes"][np.isin(by_name[name].puzzle, sorted(shared))].mean(1)
         low, high = percentile_mean(nodes)
-        told.append(f"{name} {nodes.mean():.1f} ({low:.1f}-{high:.1f})")
-    return "" if not nodes.any() else f"search nodes on the same {len(shared)} puzzles of {tier}: {', '.join(told)}"
+        means.append(f"{name} {nodes.mean():.1f} ({low:.1f}-{high:.1f})")
+    return "" if not nodes.any() else f"search nodes on the same {len(shared)} puzzles of {tier}: {', '.join(means)}"
 
 
 def markdown(rows: Sequence[dict[str, Any]], tiers: Sequence[str]) -> str:
-    """Samplers down, tiers across: solved % (interval), mean passes, and search nodes where there are any."""
+    """Samplers down, tiers across: solved % (interval), mean passes, and search nodes if any."""
     lines = ["| sampler | " + " | ".join(tiers) + " |", "|---" * (len(tiers) + 1) + "|"]
     for name in dict.fromkeys(row["sampler"] for row in rows):
-        own = {row["tier"]: row for row in rows if row["sampler"] == name}
-        lines.append(f"| {name} | " + " | ".join(_cell(own.get(tier)) for tier in tiers) + " |")
+        by_tier = {row["tier"]: row for row in rows if row["sampler"] == name}
+        lines.append(f"| {name} | " + " | ".join(_cell(by_tier.get(tier)) for tier in tiers) + " |")
     return "\n".join(lines)
 
 
@@ -328,10 +328,10 @@ def _cell(row: dict[str, Any] | None) -> str:
     return f"{100 * row['solved']:.1f} ({100 * low:.1f}-{100 * high:.1f}), {row['mean_passes']:.1f}{nodes}"
 
 
-def draw(path: Path, found: Sequence[Column], tiers: Sequence[str]) -> None:
-    """Share solved within p passes: a panel a tier, a line a sampler."""
+def draw(path: Path, saved: Sequence[Column], tiers: Sequence[str]) -> None:
+    """Share solved within p passes: a panel for each tier, a line for each sampler."""
     drawing, axes = figure(len(tiers), width=4.2, height=3.4)
-    shown = [column for column in found if column.values["passes"].any() and UNTRAINED not in column.name]
+    shown = [column for column in saved if column.values["passes"].any() and UNTRAINED not in column.name]
     shown = [c for c in shown if c.name != "guaranteed" and c.job.seeds == 1 and not c.job.passes]
     for ax, tier in zip(axes, tiers, strict=True):
         for column in shown:

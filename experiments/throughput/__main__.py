@@ -1,4 +1,4 @@
-"""How fast is a generation, beside transformers' own? `python -m experiments.throughput shape=cpu`; see README.md."""
+"""Speed of a generation, compared with transformers: `python -m experiments.throughput shape=cpu`; see README.md."""
 
 from __future__ import annotations
 
@@ -64,25 +64,25 @@ SHAPES = {
     "cpu": (CPU, (256, 4096), (1, 4), 16),
     "26b": (preset("diffusiongemma_26b_a4b"), (256, 4096), (1, 4), 18),
 }
-#: Largest difference between two ways to compute the outputs of experts, and first-pass logits, as a share of the
-#: largest. Logits in bf16 are compared but not refused: over many layers close calls of the router fall otherwise.
+#: Largest allowed differences between two computations of expert outputs and of first-pass logits, as a share of the
+#: largest value. Logits in bf16 are not refused: over many layers the router decides close cases differently.
 EXPERTS_APART = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 LOGITS_APART = {torch.float32: 1e-3, torch.bfloat16: math.inf}
-#: What 26b aims at: a canvas pass over the bandwidth floor, and tokens a second at 18 passes.
+#: Targets of 26b: a canvas pass divided by the bandwidth floor, and tokens per second at 18 passes.
 TARGETS = {"over_floor": 1.3, "tokens_per_second": 800}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is given as key=value.
+    """The key=value arguments.
 
     Args:
         shape: tiny, cpu or 26b (needs a GPU).
-        contexts, batches: lists such as 256,4096; the shape's own when left out.
+        contexts, batches: lists such as 256,4096; by default those of the shape.
         passes: denoise passes of every generation.
-        repeats: measurements of everything, the two sides in turn, after one that does not count.
+        repeats: measurements of everything, the two sides in turn, after an uncounted one.
         ar_tokens: tokens of an autoregressive answer.
-        compile: also time ours with torch.compile, on any device; on a GPU it is always timed.
+        compile: also time ours with torch.compile; always timed on a GPU.
         threads: of torch on the CPU.
         seed: of the weights and prompts.
         out: folder of results.json; a new one.
@@ -133,15 +133,15 @@ def timed(call: Callable[[], object], device: str) -> float:
 
 
 def peak(call: Callable[[], object], device: str) -> int | None:
-    """Bytes that a call holds at its peak beyond what was held before; None where the system does not tell."""
+    """Additional bytes at the peak of a call; None where the system cannot measure them."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         timed(call, device)
         return torch.cuda.max_memory_allocated() - before
     try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed before does not hide what is taken now
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # return freed memory, so that new use is visible
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: reset the peak
         before = _resident("VmRSS")
         call()
         return max(0, _resident("VmHWM") - before)
@@ -172,25 +172,25 @@ def measure(
     for repeat in range(settings.repeats + 1):
         for name, side in sides.items():
 
-            def whole(clock: Clock, side: Any = side) -> float:
+            def generation(clock: Clock, side: Any = side) -> float:
                 return timed(lambda: side.generate(prompt, passes, clock), device)
 
-            found = {"prefill": timed(lambda side=side: side.prefill(prompt), device)}
+            times = {"prefill": timed(lambda side=side: side.prefill(prompt), device)}
             clock = Clock()
-            found["generation"] = whole(clock)
-            found["step"] = statistics.median(clock.steps)
+            times["generation"] = generation(clock)
+            times["step"] = statistics.median(clock.steps)
             clocks["generation", name] = clock
             if batch > 1:
                 clocks["generation, rows stop apart", name] = clock = Clock(spread)
-                found["generation, rows stop apart"] = whole(clock)
+                times["generation, rows stop apart"] = generation(clock)
             if name == "ours":
                 with torch.no_grad():
-                    found["canvas pass"] = timed(side.canvas_pass(prompt), device)
-                found["autoregressive"] = timed(lambda side=side: side.autoregress(prompt, settings.ar_tokens), device)
-            for what, value in found.items():
+                    times["canvas pass"] = timed(side.canvas_pass(prompt), device)
+                times["autoregressive"] = timed(lambda side=side: side.autoregress(prompt, settings.ar_tokens), device)
+            for what, value in times.items():
                 seconds.setdefault((what, name), []).extend([value] if repeat else [])
-            told = ", ".join(f"{what} {value:.3g} s" for what, value in found.items())
-            print(f"context {context}, batch {batch}, round {repeat} of {settings.repeats}, {name}: {told}", flush=True)
+            line = ", ".join(f"{what} {value:.3g} s" for what, value in times.items())
+            print(f"context {context}, batch {batch}, round {repeat} of {settings.repeats}, {name}: {line}", flush=True)
     memory = {
         name: peak(lambda side=side: side.generate(prompt, passes, Clock()), device) for name, side in sides.items()
     }
@@ -212,7 +212,7 @@ def measure(
         }
         theirs = seconds.get((what, "transformers"))
         if theirs and name != "transformers":
-            ratios = [other / own for other, own in zip(theirs, values, strict=True)]
+            ratios = [other / one for other, one in zip(theirs, values, strict=True)]
             row |= {"ratio": statistics.median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios)}
         yield row
 
@@ -224,9 +224,9 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def same_arithmetic(ours: Ours, theirs: Theirs | None, prompt: torch.Tensor) -> dict[str, float]:
-    """Differences of first-pass logits between the sides, and of the ways ours can take. Raises InputError where
-    they are too far apart."""
-    model, found = ours.model, {}
+    """Differences of first-pass logits between the sides, and between our two computations of experts. Raises
+    InputError if one is too large."""
+    model, differences = ours.model, {}
     dtype = model.embed_tokens.weight.dtype
     if theirs is not None:
         first = []
@@ -235,19 +235,19 @@ def same_arithmetic(ours: Ours, theirs: Theirs | None, prompt: torch.Tensor) -> 
             clock = Clock(keep=True)
             side.generate(prompt, 2, clock, rng="transformers")
             first.append(clock.first)
-        found["ours to transformers"] = difference(*first)
+        differences["ours to transformers"] = difference(*first)
     experts, size = model.layers[0].experts, model.config.hidden_size
     generator = torch.Generator(prompt.device).manual_seed(0)
     z = torch.randn(64, size, generator=generator, device=prompt.device, dtype=dtype)
     with torch.no_grad():
         weights, chosen, _ = model.layers[0].router(z)
-        found["grouped to dense experts"] = difference(
+        differences["grouped to dense experts"] = difference(
             experts.grouped_forward(z, weights, chosen), experts.dense_forward(z, weights, chosen)
         )
-    for name, value in found.items():
+    for name, value in differences.items():
         limit = (EXPERTS_APART if "experts" in name else LOGITS_APART)[dtype]
         check(value <= limit, f"{name}: they differ by {value:.2g} of the largest value", "they must agree first")
-    return found
+    return differences
 
 
 def compiled_agrees(eager: torch.Tensor, model: Any, canvas: torch.Tensor, prompt: torch.Tensor) -> float:
@@ -327,9 +327,9 @@ def run(
     prompts = [prompt(batch, context) for context in contexts for batch in batches]
     rows = [row for each in prompts for row in measure(sides, each, passes, settings, device)]
     if device == "cuda" or settings.compile:
-        # Afterwards, since compiling is for good: one after the other.
+        # Last, since compiling cannot be undone.
         few = prompts[0]
-        # Not one token everywhere: a close call of the router would then fall otherwise at all positions.
+        # A random canvas: with equal tokens, a close case of the router would differ at all positions.
         canvas = prompt(len(few), config.canvas_length)
         with torch.no_grad():
             eager = ours.model.denoise(canvas, ours.model.prefill(few)).clone()

@@ -20,7 +20,7 @@ from constrained_dg.sampling import Autoregressive, generate
 #: Called with the raw logits (N, C, V), the pass (from 0) and the rows they belong to; may write into the logits.
 Hook = Callable[[torch.Tensor, int, torch.Tensor], None]
 KINDS = ("sliding_attention", "full_attention")
-#: What their text configuration says in another way, or does not know; all at the released values here.
+#: Fields that their text configuration names differently or lacks; all at the released values here.
 NOT_THEIRS = {
     "sliding_layers_per_full",
     "rope_theta_sliding",
@@ -42,8 +42,8 @@ class Clock:
     From one note to the next lie the sampling of a pass and the canvas pass after it: one step.
 
     Args:
-        stops: pass (counted from 1) after which each row of the batch stops; empty for none. From the pass before on
-            its token is certain everywhere, so that two arg-max canvases agree and the entropy is 0.
+        stops: pass (counted from 1) after which each row of the batch stops; empty for none. From the pass before it,
+            all tokens of the row are certain, so that two arg-max canvases agree and the entropy is 0.
         keep: keep a copy of the logits of the first pass.
     """
 
@@ -83,7 +83,7 @@ class Ours:
 
     @torch.no_grad()
     def canvas_pass(self, prompt: torch.Tensor) -> Callable[[], torch.Tensor]:
-        """A call that makes one self-conditioned canvas pass behind the prompt, without any sampling."""
+        """A call that makes one self-conditioned canvas pass after the prompt, without sampling."""
         model = self.model
         cache = model.prefill(prompt)
         canvas = prompt[:, :1].repeat(1, model.config.canvas_length)
@@ -108,7 +108,7 @@ class Ours:
         )
 
     def autoregress(self, prompt: torch.Tensor, tokens: int) -> None:
-        """`tokens` tokens, the likeliest one after the other."""
+        """Generate `tokens` tokens, always the likeliest one."""
         generate(self.model, prompt, sampler=Autoregressive(), canvas_length=tokens, max_new_tokens=tokens, eos=())
 
 
@@ -141,7 +141,7 @@ class Theirs:
 
 
 class Processor:
-    """A function as transformers wants it; its list asks the type for the arguments."""
+    """A function as a logits processor; transformers reads the arguments from the type."""
 
     def __init__(self, call: Callable[..., torch.Tensor]) -> None:
         self.call = call
@@ -154,11 +154,11 @@ def build(config: ModelConfig, seed: int, device: str, dtype: torch.dtype, saved
     """Both sides; theirs is None without the package `transformers`.
 
     Args:
-        saved: through a checkpoint in a temporary folder; else ours takes the very tensors of the other side.
+        saved: through a checkpoint in a temporary folder; else ours shares the tensors of the other side.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its own imports
+            warnings.simplefilter("ignore")  # of imports inside transformers
             import torch.utils.mkldnn
             import transformers
     except ImportError:
@@ -168,8 +168,8 @@ def build(config: ModelConfig, seed: int, device: str, dtype: torch.dtype, saved
         with TemporaryDirectory() as folder:
             model.save_pretrained(folder)
             ours = load_pretrained(Path(folder), device, dtype)
-            assert ours.config == config, f"{ours.config} is not the shape asked for, {config}"
-            # Read, not mapped: the folder goes.
+            assert ours.config == config, f"{ours.config} is not the requested shape, {config}"
+            # Copied into memory, since the folder is removed.
             ours.load_state_dict({key: tensor.clone() for key, tensor in ours.state_dict().items()}, assign=True)
     else:
         with torch.device("meta"):
@@ -186,7 +186,7 @@ def _alone(config: ModelConfig, seed: int, device: str, dtype: torch.dtype) -> B
 
 
 def _released(transformers: Any, config: ModelConfig, device: str, dtype: torch.dtype) -> Any:
-    """A model of `transformers` of this shape. It insists on a vision tower; a small one that nobody calls."""
+    """A model of `transformers` of this shape. It needs a vision tower; this small one is not used."""
     values = {key: value for key, value in asdict(config).items() if key not in NOT_THEIRS}
     text = transformers.DiffusionGemmaTextConfig(
         **values,
@@ -209,7 +209,7 @@ def _released(transformers: Any, config: ModelConfig, device: str, dtype: torch.
     )
     images = range(config.vocab_size - 3, config.vocab_size)
     names = ("image_token_id", "boi_token_id", "eoi_token_id")
-    whole = transformers.DiffusionGemmaConfig(
+    full_config = transformers.DiffusionGemmaConfig(
         text_config=text,
         vision_config=vision,
         canvas_length=config.canvas_length,
@@ -219,14 +219,14 @@ def _released(transformers: Any, config: ModelConfig, device: str, dtype: torch.
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            return transformers.DiffusionGemmaForBlockDiffusion(whole).eval()
+            return transformers.DiffusionGemmaForBlockDiffusion(full_config).eval()
     finally:
         torch.set_default_dtype(usual)
 
 
 @torch.no_grad()
 def randomise(model: torch.nn.Module, seed: int, device: str) -> Any:
-    """Matrices N(0, 1 / fan-in), norms and scales around 1: none is a neutral number that hides an error."""
+    """Matrices N(0, 1 / fan-in), norms and scales around 1, never exactly 1, which could hide an error."""
     generator = torch.Generator(device).manual_seed(seed)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if "rotary" in name or "embed_scale" in name or not tensor.is_floating_point():
@@ -239,6 +239,6 @@ def randomise(model: torch.nn.Module, seed: int, device: str) -> Any:
 
 
 def synchronise(device: torch.device | str) -> None:
-    """Wait until the device has done what it was told."""
+    """Wait until the device has finished its work."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""New sequences under rules: proteins, and peptides of a kind."""
+"""New sequences under rules: proteins and peptides."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Design(Sequences):
     name = "amino_acid/design"
 
     def held_out(self, per_tier: int, seed: int) -> list[SequenceProblem]:
-        """Rule sets that some held-out sequence meets: `per_tier` for each kind of rules."""
+        """Rule sets that a held-out sequence meets: `per_tier` for each kind of rules."""
         check(per_tier >= 1, f"per_tier={per_tier}", "use at least 1")
         check(seed >= 0, f"seed={seed}", "use a number that is not negative")
         pool, problems = self.pool(True), []

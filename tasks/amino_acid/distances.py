@@ -1,7 +1,7 @@
-"""What a set of designed sequences is worth: how natural in residues and pairs, and how diverse.
+"""Metrics of a set of designed sequences, {"value", "n", "ci95"}: how natural in residues and pairs, and how diverse.
 
-Metrics are {"value", "n", "ci95"}. Divergences are in bits and have intervals by bootstrap (Efron 1979): the value
--+ 1.96 standard deviations over resamples of the sequences with replacement, cut at 0.
+Divergences are in bits, with intervals by bootstrap (Efron 1979): the value -+ 1.96 standard deviations over resamples
+of the sequences with replacement, cut at 0.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def divergence(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def residue_divergence(sequences: Sequence[str], natural: Sequence[str], seed: int = 0) -> dict[str, Any]:
-    """How far the frequencies of the residues are from those of natural sequences; n counts the sequences.
+    """Divergence of the residue frequencies from those of natural sequences; n counts the sequences.
 
-    A finite sample is at some distance even from where it was drawn: see `sampling_floor`.
+    Even a sample of natural sequences has some divergence: see `sampling_floor`.
 
     Raises:
-        InputError: a letter that is not a residue, or no residue at all.
+        InputError: a letter that is not a residue, or no residue.
     """
     return _divergence(_counts(sequences, 1), _counts(natural, 1), seed)
 
@@ -44,15 +44,15 @@ def pair_divergence(sequences: Sequence[str], natural: Sequence[str], seed: int 
     """As `residue_divergence`, for pairs of neighbouring residues, 400 kinds; their floor is higher.
 
     Raises:
-        InputError: a letter that is not a residue, or no pair at all.
+        InputError: a letter that is not a residue, or no pair.
     """
     return _divergence(_counts(sequences, 2), _counts(natural, 2), seed)
 
 
 def sampling_floor(number: int, natural: Sequence[str], width: int, seed: int = 0) -> dict[str, Any]:
-    """The divergence that natural sequences themselves have: its mean over 200 draws of `number` of them.
+    """Mean divergence of `number` natural sequences from all of them, over 200 draws.
 
-    "ci95" is where 95 % of the draws lie; n is `number`.
+    "ci95" covers 95 % of the draws; n is `number`.
 
     Args:
         width: 1 for residues, 2 for pairs.
@@ -70,8 +70,8 @@ def sampling_floor(number: int, natural: Sequence[str], width: int, seed: int = 
 def diversity(sequences: Sequence[str], seed: int = 0) -> dict[str, Any]:
     """Mean of 1 - identity over at most 200 random pairs; n counts the pairs.
 
-    Identity is the equal residues of a global alignment (`natural.identical`) over the longer length. No sequence is in
-    two pairs, so that pairs are independent and the interval is a mean's; about 1 second for proteins of 250 residues.
+    Identity is the equal residues of a global alignment (`natural.identical`) divided by the longer length. No sequence
+    is in two pairs, so that pairs are independent. About 1 second for proteins of 250 residues.
 
     Raises:
         InputError: fewer than four sequences, or an empty one.
@@ -79,7 +79,7 @@ def diversity(sequences: Sequence[str], seed: int = 0) -> dict[str, Any]:
     check(len(sequences) >= 4, f"{len(sequences)} sequences", "pairs with an interval need four or more")
     check(all(sequences), "an empty sequence has no identity", "leave it out")
     order = np.random.default_rng(seed).permutation(len(sequences))[: 2 * _MOST_PAIRS]
-    # Of alignments as good the first is taken; sorted pairs make it the same one either way round.
+    # Of equally good alignments the first is taken; sorted pairs make it independent of the order.
     pairs = [sorted((sequences[i], sequences[j])) for i, j in zip(order[::2], order[1::2], strict=False)]
     return mean([1 - identical(*pair) / max(map(len, pair)) for pair in pairs])
 

@@ -18,7 +18,7 @@ _COLORS = {"KRH": "#c6dbef", "DE": "#fcbba1", "STNQCY": "#c7e9c0", "AVLIMFWP": "
 
 
 def draw(requirements: Requirements, answer: IntTensor, violations: BoolTensor | None) -> str:
-    """Lines of 60 residues with a ruler; violating residues red; below, where patterns match, and the sums."""
+    """Lines of 60 residues, violating ones red; below them, matches of patterns, and the sums."""
     letters, marked = _letters(requirements, answer, violations)
     sequence, tracks = sequence_of(answer.tolist()), []
     for name, pattern, kind in _patterns(requirements):
@@ -41,7 +41,7 @@ def draw(requirements: Requirements, answer: IntTensor, violations: BoolTensor |
 
 
 def plot_text(axes: Any, text: str) -> None:
-    """Requirements as wrapped text, as large as fits."""
+    """Requirements as wrapped text, in the largest size that fits."""
     lines = textwrap.wrap(text, 28, break_long_words=True)
     size = min(9.0, 110 / max(len(lines), 12))
     axes.text(0.5, 0.5, "\n".join(lines), ha="center", va="center", family="monospace", fontsize=size, parse_math=False)
@@ -49,33 +49,30 @@ def plot_text(axes: Any, text: str) -> None:
 
 
 def plot(axes: Any, requirements: Requirements, answer: IntTensor, violations: BoolTensor | None) -> None:
-    """Residues in a grid about as wide as high, colored by what they are; violating ones framed in red."""
+    """Residues in a square grid, colored by their kind; violating ones framed in red."""
     letters, marked = _letters(requirements, answer, violations)
     wide = max(6, round(len(letters) ** 0.5))
     high = -(-len(letters) // wide)
-    # A letter fills most of the square that the grid leaves it on these axes.
+    from matplotlib.patches import Rectangle
+
+    # The size of a square of the grid, in points.
     box, dpi = axes.get_window_extent(), axes.figure.dpi
     points = 72 / dpi * min(box.width / wide, box.height / high)
     for at, letter in enumerate(letters):
         x, y = at % wide, at // wide
         color = next(color for group, color in _COLORS.items() if not group or letter in group)
         edge, width = ("red", 1.5) if marked[at] else ("white", 0.5)
-        axes.add_patch(_square(x, y, facecolor=color, edgecolor=edge, linewidth=width))
+        style = {"facecolor": color, "edgecolor": edge, "linewidth": width}
+        axes.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, **style))
         axes.text(x, y, letter, ha="center", va="center", family="monospace", fontsize=0.7 * points)
     axes.set(xlim=(-0.6, wide - 0.4), ylim=(high - 0.4, -0.6), aspect="equal")
     axes.axis("off")
 
 
-def _square(x: float, y: float, **style: Any) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, **style)
-
-
 def _letters(
     requirements: Requirements, answer: IntTensor, violations: BoolTensor | None
 ) -> tuple[list[str], list[bool]]:
-    """The residues of an answer, a point where a token is not one, and which of them are marked."""
+    """The residues of an answer, "." for other tokens, and which of them are marked."""
     tokens = answer.tolist()[: requirements.length[1]]
     letters = [RESIDUES[t - FIRST_RESIDUE] if FIRST_RESIDUE <= t < FIRST_KIND else "." for t in tokens]
     return letters, [False] * len(letters) if violations is None else violations.tolist()[: len(letters)]
@@ -93,7 +90,7 @@ def _verdict(fine: bool) -> str:
 
 
 def _sums(requirements: Requirements, sequence: str) -> list[str]:
-    """A line for each count, share and sum: its value, and its bounds."""
+    """A line for each count, share and sum, with its bounds."""
     if not sequence:
         return []
     lines = []

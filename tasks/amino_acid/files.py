@@ -16,11 +16,11 @@ from .residues import RESIDUES
 
 log = logging.getLogger(__name__)
 
-#: What a sequence may hold: residues in either case, and ? for one that is to be found.
+#: The letters of a sequence: residues in either case, and ? for a masked one.
 LETTERS = frozenset(RESIDUES + RESIDUES.lower() + "?")
-#: Letters of FASTA that stand for another amino acid than the twenty, or for one of two of them.
+#: Letters of FASTA for other amino acids than the twenty, or for one of two of them.
 OTHERS = frozenset("BZJUObzjuo")
-#: Letters from which a sequence of A, C, G, T, U and N alone is DNA or RNA: no protein is.
+#: Length from which a sequence of A, C, G, T, U and N alone counts as DNA or RNA.
 _NUCLEOTIDES = 40
 WIDTH = 60
 
@@ -28,12 +28,12 @@ WIDTH = 60
 def read_fasta(path: Path | str) -> list[tuple[str, str]]:
     """The records of a FASTA file, optionally .gz: the first word of the header, and the sequence in capitals.
 
-    A sequence may hold ? or X for a residue that is to be found (returned as ?); a stop, written * at its end, is left
-    out. Records with B, Z, J, U or O are left out, and their number is logged.
+    ? and X are masked residues (returned as ?); a final * is dropped. Records with B, Z, J, U or O are left out, and
+    their number is logged.
 
     Raises:
-        InputError: a file that cannot be read, that holds something else, such as DNA, or no record that can be used;
-            it names the file and the record.
+        InputError: a file that cannot be read, other content such as DNA, or no usable record; it names the file and
+            the record.
     """
     with needs("biopython", "reading FASTA"):
         from Bio import SeqIO
@@ -43,7 +43,7 @@ def read_fasta(path: Path | str) -> list[tuple[str, str]]:
     check(text.startswith(">"), f"{path} begins with {text[:20]!r}, not with '>'", "give a FASTA file")
     records, left_out = [], []
     for at, record in enumerate(SeqIO.parse(io.StringIO(text), "fasta"), 1):
-        check(bool(record.id), f"{path}, record {at} has no name", "write it right behind '>'")
+        check(bool(record.id), f"{path}, record {at} has no name", "write it directly after '>'")
         sequence = bytes(record.seq).decode().removesuffix("*").replace("x", "?").replace("X", "?")
         where = f"{path}, record {at} ({record.id[:60]})"
         nucleotides = re.fullmatch("[ACGTUN?]*", sequence.upper()) and len(set(sequence.upper()) - {"N", "?"}) > 2
@@ -57,16 +57,16 @@ def read_fasta(path: Path | str) -> list[tuple[str, str]]:
     if left_out:
         total = len(records) + len(left_out)
         what = f"{len(left_out)} of {total} records of {path} hold B, Z, J, U or O, which are not among the 20 residues"
-        check(bool(records), what, f"residues are {RESIDUES}, and ? or X for one that is to be found")
+        check(bool(records), what, f"residues are {RESIDUES}, and ? or X for a masked one")
         log.warning("%s: left out, the first is %s", what, left_out[0][:60])
     return records
 
 
 def write_fasta(path: Path | str, records: Iterable[tuple[str, str]]) -> None:
-    """Records of a name and a sequence, 60 letters a line, gzipped if the file ends in .gz.
+    """Write records of a name and a sequence, 60 letters on each line, gzipped if the file ends in .gz.
 
     Raises:
-        InputError: the file exists or cannot be written, or a record that `read_fasta` would refuse.
+        InputError: the file exists or cannot be written, or `read_fasta` would refuse a record.
     """
     path = Path(path)
     lines = []
@@ -78,7 +78,7 @@ def write_fasta(path: Path | str, records: Iterable[tuple[str, str]]) -> None:
     data = "".join(f"{line}\n" for line in lines).encode()
     try:
         with path.open("xb") as file:
-            # Without the time, so that the same records give the same file.
+            # mtime=0: the same records give the same file.
             file.write(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
     except FileExistsError:
         raise InputError(f"{path} exists", "nothing is overwritten: name another file") from None
@@ -87,8 +87,8 @@ def write_fasta(path: Path | str, records: Iterable[tuple[str, str]]) -> None:
 
 
 def _check_sequence(where: str, sequence: str) -> None:
-    check(bool(sequence), f"{where} has no residues", "write them in the lines behind its name")
+    check(bool(sequence), f"{where} has no residues", "write them in the lines after its name")
     if not LETTERS.issuperset(sequence):
         at = next(at for at, letter in enumerate(sequence) if letter not in LETTERS)
-        hint = f"residues are {RESIDUES}, and ? for one that is to be found"
+        hint = f"residues are {RESIDUES}, and ? for a masked one"
         raise InputError(f"{where}: {sequence[at]!r} at position {at + 1} is not a residue", hint)

@@ -21,23 +21,22 @@ from .residues import FIRST_KIND, FIRST_RESIDUE, LONGEST, NOISE, RESIDUES
 from .specification import Requirements
 from .task import SequenceProblem, Sequences
 
-#: Canvases of noise whose predictions the model's perplexity averages.
+#: Canvases of noise over which the model's predictions are averaged.
 _DRAWS = 4
 
 
 class Infill(Sequences):
-    """Masked stretches of natural sequences, restored under rules; what is kept never changes. For arguments see
-    `Sequences`."""
+    """Masked stretches of natural sequences, restored under rules. For arguments see `Sequences`."""
 
     name = "amino_acid/infill"
     num_relations = 1
     restores = True
-    #: Tiers: what is masked of a sequence.
+    #: The masked part of a sequence.
     TIERS: ClassVar[tuple[str, ...]] = ("stretches of 5 to 20", "half")
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__(seed)
-        #: Log-probabilities by model or baseline, then by text: each row of a report asks for them again.
+        #: Log-probabilities by model or baseline, then by text, since each row of a report needs them.
         self._log_probs: WeakKeyDictionary[Any, dict[str, np.ndarray]] = WeakKeyDictionary()
 
     @cached_property
@@ -58,9 +57,9 @@ class Infill(Sequences):
         return SequenceProblem.of(tier, _kept(masked), sequence)
 
     def read(self, path: str) -> list[SequenceProblem]:
-        """Sequences of a FASTA file: those with ? or X as they are; of others stretches are masked, always the same.
+        """Sequences of a FASTA file; those without ? or X get masked stretches, the same ones each time.
 
-        Other files are read as requirements, a line each (`Sequences.read`).
+        Other files hold requirements, one problem on each line (`Sequences.read`).
         """
         if not re.search(r"\.(fasta|fa|faa)(\.gz)?$", path):
             return super().read(path)
@@ -74,13 +73,13 @@ class Infill(Sequences):
         return problems
 
     def overlap(self, problems: Sequence[SequenceProblem]) -> list[int]:
-        """Which references are like a training sequence (`natural.Similar`), as indices."""
+        """Indices of the references that are similar to a training sequence (`natural.Similar`)."""
         training = natural.Similar(natural.uniprot(False))
         return [at for at, problem in enumerate(problems) if problem.reference and problem.reference in training]
 
     def measure(self, outcomes: Sequence[Outcome], model: Any = None) -> dict[str, dict[str, Any]]:
-        """Recovery of the masked residues by the answers, the perplexity of the true ones to the model, in one pass
-        from pure noise, and both of a k-mer model and a stronger mix (`kmer.Kmer`, `kmer.Context`)."""
+        """Recovery of the masked residues by the answers, perplexity of the true ones under the model in one pass from
+        pure noise, and both for the baselines `kmer.Kmer` and `kmer.Context`."""
         metrics = self.checked(outcomes)
         known = [o for o in outcomes if o.problem.reference is not None]
         if len(known) < 2:
@@ -105,7 +104,7 @@ class Infill(Sequences):
 
     @torch.no_grad()
     def _passes(self, model: Any, text: str) -> np.ndarray:
-        """(L, 20) log-probabilities of the residues of a text with ?: one pass, the mean over canvases of noise."""
+        """(L, 20) log-probabilities of the residues of a text with ?: one pass, averaged over canvases of noise."""
         device = next(model.parameters()).device
         batch = self.encode([SequenceProblem.of("", _kept(text))] * _DRAWS).to(device)
         generator = torch.Generator().manual_seed(0)
@@ -118,12 +117,12 @@ class Infill(Sequences):
 
 
 def _certain(answer: str) -> np.ndarray:
-    """(L, 20) log-probabilities of an answer that is sure of itself."""
+    """(L, 20) log-probabilities that are nearly 1 for the residues of an answer."""
     rows = np.full((len(answer), len(RESIDUES)), -50.0)
     rows[np.arange(len(answer)), [RESIDUES.index(letter) for letter in answer]] = 0
     return rows
 
 
 def _kept(masked: str) -> Requirements:
-    """That the residues which are not masked stay."""
+    """The requirement that residues which are not masked stay."""
     return Requirements(length=(len(masked), len(masked)), template=masked)

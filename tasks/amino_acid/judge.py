@@ -1,4 +1,4 @@
-"""What a sequence breaks of its requirements, by `re` and Biopython alone, without any rule of this project."""
+"""The requirements that a sequence breaks, judged by `re` and Biopython alone, without any rule of this project."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NEAR = 1e-7
 
 
 def broken(requirements: Requirements, sequence: str) -> list[str]:
-    """The requirements that a sequence does not keep, as words; none where it keeps all."""
+    """The requirements that a sequence breaks, as words."""
     with needs("biopython", "judging sequences"):
         from Bio.SeqUtils import molecular_weight
         from Bio.SeqUtils.ProtParam import ProteinAnalysis

@@ -1,4 +1,4 @@
-"""Baselines for masked residues: plain k-mer counts, and a stronger mix of near neighbours and composition."""
+"""Baselines for masked residues: k-mer counts, and a stronger mix of near neighbours and composition."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .natural import clusters
 from .residues import RESIDUES
 
 MASK = "?"
-#: Symbols besides the 20 residues: before and after a sequence, and a masked residue.
+#: Symbols after the 20 residues: outside the sequence, and a masked residue.
 _END, _UNKNOWN, _SYMBOLS = 20, 21, 22
 _REACH = 6
 _SINGLES = (*range(-_REACH, 0), *range(1, _REACH + 1))
 _PAIRS = ((-2, -1), (-1, 1), (1, 2))
-#: How many residues of the training frequencies the frequencies of a text are smoothed by.
+#: Weight of the training frequencies in the frequencies of a text, in residues.
 _PRIOR = 200
 _RESAMPLES = 500
 
@@ -27,8 +27,8 @@ _RESAMPLES = 500
 class Kmer:
     """p(residue | the neighbours on both sides), from counts of k-mers with k = 3: the plain baseline.
 
-    Smoothed (Witten and Bell 1991) towards p(residue | the one on the left), and that towards p(residue). A masked
-    neighbour is left out; what lies beyond an end is one.
+    Smoothed (Witten and Bell 1991) towards p(residue | left neighbour), and that towards p(residue). A masked neighbour
+    is ignored; the outside of a sequence counts as a neighbour.
 
     Args:
         sequences: of the 20 residues.
@@ -56,20 +56,19 @@ class Kmer:
 
 
 class Context:
-    """p(residue | what is known of its text), the stronger the more of its neighbours are known.
+    """p(residue | the known residues of its text), a log-linear model.
 
-    A log-linear model. To the log frequency of a residue in training it adds weighted log ratios:
+    To the log frequency p(a) of a residue in training it adds weighted log ratios:
 
-    - for each neighbour at a distance of at most 6, that of the frequency given this neighbour to the frequency alone;
-    - for the pairs of neighbours (-2, -1), (-1, 1) and (1, 2), that of the frequency given the pair to what the two
-      neighbours say separately, q(a) proportional to p(a | one) p(a | other) / p(a);
-    - that of the frequency among the known residues of the text to the frequency alone.
+    - p(a | neighbour) / p(a) for each neighbour at a distance of at most 6;
+    - p(a | pair) / q(a) for the pairs of neighbours (-2, -1), (-1, 1) and (1, 2), with q(a) proportional to
+      p(a | one) p(a | other) / p(a);
+    - the frequency among the known residues of the text, divided by p(a).
 
-    Frequencies given neighbours are smoothed (Witten and Bell 1991): (c + t q) / (n + t), t kinds of residues among n,
-    where q of one neighbour is the frequency alone. A masked neighbour adds nothing; beyond an end is another symbol.
-    Weights are the likeliest, by Newton's method, for masked residues of every fifth cluster of the training sequences
-    (`natural.clusters`), with counts of the others. A normal prior of mean and deviation 1/2 and 1 keeps them finite.
-    Then all are counted. Longer stretches of neighbours were tried and make held-out text less likely.
+    Frequencies given neighbours are smoothed (Witten and Bell 1991): (c + t q) / (n + t), t kinds of residues among n.
+    A masked neighbour adds nothing; the outside of a sequence is a symbol of its kind. Weights maximise the likelihood
+    (Newton's method, normal prior with mean 1/2 and deviation 1) of masked residues in every fifth cluster of the
+    training sequences (`natural.clusters`), with counts of the others; then all sequences are counted.
 
     Args:
         sequences: of the 20 residues. The 5,000 that ship take five to ten seconds.
@@ -92,7 +91,7 @@ class Context:
         self._count(sequences)
 
     def log_probs(self, text: str) -> np.ndarray:
-        """(L, 20) float64 natural logs for a text of L residues, some masked as "?"; a known residue is certain.
+        """(L, 20) float64 natural logs for a text of L residues, some masked as "?"; known residues have 0.
 
         Raises:
             InputError: a letter that is neither a residue nor "?".
@@ -155,9 +154,9 @@ def measure(
 ) -> dict[str, dict[str, Any]]:
     """How well masked residues are predicted: "perplexity" and "recovery", each {"value", "n", "ci95"}; n is residues.
 
-    Perplexity is exp of the mean of -log p of the true residue (20 where all are as likely), recovery the share of them
-    that are likeliest. Intervals are the value -+ 1.96 standard deviations over resamples of the sequences (bootstrap,
-    Efron 1979): residues of one sequence depend on each other.
+    Perplexity is exp of the mean of -log p of the true residue (20 for equal probabilities), recovery the share of true
+    residues that are likeliest. Intervals are the value -+ 1.96 standard deviations over resamples of the sequences
+    (bootstrap, Efron 1979), since residues of one sequence depend on each other.
 
     Args:
         sequences, texts: the same, complete and masked.
@@ -205,7 +204,7 @@ def _frequency(residue: np.ndarray) -> np.ndarray:
 
 
 def _with_known(symbols: np.ndarray, log_prob: np.ndarray) -> np.ndarray:
-    """(L, 20) log-probabilities, with those of the known symbols certain."""
+    """(L, 20) log-probabilities, with 0 and -inf at known symbols."""
     certain = np.where(np.arange(20) == symbols[:, None], 0.0, -np.inf)
     return np.where((symbols == _UNKNOWN)[:, None], log_prob, certain)
 
@@ -219,7 +218,7 @@ def _symbols(text: str) -> np.ndarray:
 
 
 def _masked(sequence: str, text: str) -> np.ndarray:
-    """(M) int64 the true residues of the masked ones."""
+    """(M) int64 the true residues at masked places."""
     return _symbols(sequence)[_symbols(text) == _UNKNOWN]
 
 
@@ -241,6 +240,6 @@ def _normalised(logits: np.ndarray) -> np.ndarray:
 
 
 def _smoothed(seen: np.ndarray, towards: np.ndarray) -> np.ndarray:
-    """Logs of (c + t q) / (n + t) from counts (..., 20) and the logs of q; log q where nothing was seen."""
+    """Logs of (c + t q) / (n + t) from counts (..., 20) and the logs of q; log q where n is 0."""
     kinds = np.maximum((seen > 0).sum(-1, keepdims=True), 1)
     return np.log((seen + kinds * np.exp(towards)) / (seen.sum(-1, keepdims=True) + kinds))

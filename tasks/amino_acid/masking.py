@@ -1,4 +1,4 @@
-"""Which residues of a natural sequence are hidden, written as ?, in training and in held-out problems."""
+"""Masks of natural sequences for training and held-out problems; a masked residue is ?."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def mask_half(sequence: str, draws: np.random.Generator) -> str:
 
 
 def mask_for_training(sequence: str, draws: np.random.Generator) -> str:
-    """The sequence with what training hides: stretches (half of the time), single residues (a quarter), or all."""
+    """The sequence with masked stretches (half of the time), single residues (a quarter), or all residues."""
     kind = draws.random()
     if kind < 0.5:
         return mask_stretches(sequence, draws)

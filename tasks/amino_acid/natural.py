@@ -1,4 +1,4 @@
-"""Natural proteins and peptides that ship with the task, and how near sequences are to those a model was trained on."""
+"""Natural proteins and peptides that ship with the task, and the similarity of sequences to training sequences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from constrained_dg.errors import check, needs
 DATA = Path(__file__).parent / "data"
 #: Residues of the short words by which sequences are compared.
 _WORD = 3
-#: Training sequences, those that share most words, that a sequence is aligned with.
+#: Number of training sequences, those with most shared words, that a sequence is aligned with.
 _ALIGNED = 20
 
 
@@ -40,11 +40,10 @@ def words(sequence: str) -> set[str]:
 
 
 class Similar:
-    """Which of N sequences are linked to another one; `sequence in Similar(sequences)` says whether any is.
+    """Finds which of N sequences are linked to another one; `sequence in Similar(sequences)`: whether any is.
 
-    Two are linked if they are equal or share at least half of the distinct words (stretches of three residues) of the
-    one with fewer. Two that differ in one place of five, spread at random, share about half; a fragment shares all.
-    Short peptides are linked to a few proteins by chance; what differs more may still be related (see `nearest`).
+    Two sequences are linked if they are equal or share at least half of the distinct words (stretches of three
+    residues) of the one with fewer. Sequences that differ in one of five random places share about half.
     """
 
     def __init__(self, sequences: Iterable[str]) -> None:
@@ -59,13 +58,13 @@ class Similar:
         self._sizes = np.array([len(words(sequence)) for sequence in self.sequences], np.int64)
 
     def shared(self, sequence: str) -> np.ndarray:
-        """(N) int64 distinct words that each has in common with a sequence."""
+        """(N) int64, the number of distinct words that each sequence shares with this one."""
         positions = [self._holders[word] for word in words(sequence) if word in self._holders]
         empty = np.zeros(0, np.int64)
         return np.bincount(np.concatenate([empty, *positions]), minlength=len(self.sequences))
 
     def linked(self, sequence: str) -> np.ndarray:
-        """(L) int64 ascending indices of those linked to a sequence."""
+        """(L) int64, ascending indices of the sequences linked to this one."""
         shared = self.shared(sequence)
         links = (shared > 0) & (2 * shared >= np.minimum(self._sizes, len(words(sequence))))
         links[self._equal.get(sequence, [])] = True  # shorter than a word
@@ -76,7 +75,7 @@ class Similar:
 
 
 def clusters(sequences: Sequence[str]) -> np.ndarray:
-    """(N) int64 the first member of each one's cluster: what links join, directly or by way of others."""
+    """(N) int64, the first member of each sequence's cluster (the connected components of links)."""
     similar, first = Similar(sequences), np.full(len(sequences), -1)
     for start in range(len(sequences)):
         waiting = [start] if first[start] < 0 else []
@@ -90,10 +89,10 @@ def clusters(sequences: Sequence[str]) -> np.ndarray:
 
 
 def identical(one: str, other: str, free_ends: bool = False) -> int:
-    """Equal residues in a best global alignment: match 2, mismatch -1, a gap -2 and -0.5 for each further residue.
+    """Number of equal residues in a best global alignment: match 2, mismatch -1, gap -2 and -0.5 for further residues.
 
     Args:
-        free_ends: residues of `other` before and after those of `one` cost nothing, as where `one` is a fragment.
+        free_ends: residues of `other` before and after `one` cost nothing: `one` may be a fragment.
     """
     with needs("biopython", "aligning sequences"):
         from Bio.Align import PairwiseAligner
@@ -110,9 +109,9 @@ def identical(one: str, other: str, free_ends: bool = False) -> int:
 def nearest(sequences: Sequence[str], training: Sequence[str]) -> np.ndarray:
     """(N) float64 identity of each sequence to its nearest training sequence, between 0 and 1.
 
-    Identity is the equal residues of an alignment (see `identical`, with free ends) over the length of the sequence. By
-    this count shuffled proteins have about 0.4 and short peptides 0.6. Only the 20 training sequences that share most
-    words are aligned, and none where no word is shared. About 50 milliseconds for a protein of 250 residues.
+    Identity is the equal residues of an alignment (`identical` with free ends) divided by the length of the sequence;
+    shuffled proteins have about 0.4, short peptides 0.6. Only the 20 training sequences with most shared words are
+    aligned. About 50 milliseconds for a protein of 250 residues.
 
     Raises:
         InputError: an empty sequence.

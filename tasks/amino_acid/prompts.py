@@ -1,4 +1,4 @@
-"""The prompt of a sequence: its kind, length, net charge and hydropathy, each of them given or left open."""
+"""The prompt of a sequence: its kind, and optionally its length, net charge and hydropathy."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from .specification import PH, Requirements
 
 #: Tokens of a prompt: kind, residues (two numbers), charge, hydropathy.
 PROMPT = 5
-#: The widest bounds of charge and hydropathy whose middle is named.
+#: The prompt names the middle of bounds of charge and hydropathy that are at most this wide.
 _WIDEST = (6.0, 1.0)
 
 
 def prompt_of(kind: str, residues: int | None, charge: float | None, hydropathy: float | None) -> list[int]:
-    """The five tokens of a prompt; None leaves one open."""
+    """The five tokens of a prompt; OPEN for None."""
     middle = NUMBERS // 2
     steps = [
         None if charge is None else round(charge) + middle,
@@ -24,8 +24,8 @@ def prompt_of(kind: str, residues: int | None, charge: float | None, hydropathy:
 
 
 def prompt_for(requirements: Requirements) -> list[int]:
-    """The prompt of requirements, as in training: the middle of narrow bounds, nothing of wide ones, and no charge at
-    another pH than that of training."""
+    """The prompt of requirements: the middle of narrow bounds, and OPEN for wide ones and charges at another pH than in
+    training."""
     low, high = requirements.length
     middles = []
     for bounds, widest in zip(

@@ -1,8 +1,7 @@
 """Net charge, hydropathy and mass of a sequence, as sums over its residues.
 
-The numbers are those of Biopython 1.88, which the tests compare with: pK values of Bjellqvist et al. (1993, 1994),
-hydropathies of Kyte and Doolittle (1982), average and monoisotopic masses in Da. They are copied
-because rules are also read where Biopython is not installed.
+The numbers are those of Biopython 1.88 (the tests compare them), so that rules work without Biopython: pK values of
+Bjellqvist et al. (1993, 1994), hydropathies of Kyte and Doolittle (1982), average and monoisotopic masses in Da.
 """
 
 from __future__ import annotations
@@ -45,8 +44,8 @@ def _each(value: Callable[[str], float]) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def charges(ph: float = 7.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What each residue of RESIDUES adds to the charge at a pH, (20) each: anywhere, more where it is the first, and
-    more where it is the last (Henderson and Hasselbalch)."""
+    """Charges at a pH (Henderson and Hasselbalch), (20) each: of the side chain of each residue, and additional ones of
+    the first and of the last residue."""
 
     def protonated(pk: float) -> float:
         return 1 / (10 ** (ph - pk) + 1)
@@ -66,7 +65,7 @@ def charges(ph: float = 7.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 RESIDUE_MASS = _each(lambda r: MASS[r] - WATER)
 RESIDUE_MONO_MASS = _each(lambda r: MONO_MASS[r] - MONO_WATER)
-#: Name, what each residue adds, and what the ends add, Da.
+#: Name, mass of each residue in a chain, and of the water that completes the chain, Da.
 MASSES = (("mass", RESIDUE_MASS, WATER), ("mono_mass", RESIDUE_MONO_MASS, MONO_WATER))
 HYDROPATHY = _each(lambda r: HYDROPATHY_TENTHS[r]) / 10
 

@@ -1,4 +1,4 @@
-"""PROSITE patterns of amino-acid sequences: their syntax, their occurrences, and finite automata that decide them.
+"""PROSITE patterns of amino-acid sequences: syntax, occurrences, and finite automata.
 
 The syntax is that of the PA lines in the PROSITE user manual (https://prosite.expasy.org/prosuser.html), and the * of
 ScanProsite (https://prosite.expasy.org/scanprosite/scanprosite_doc.html).
@@ -19,8 +19,8 @@ from constrained_dg.files import read_text
 
 from .residues import RESIDUES
 
-#: The most residues a pattern may span, but for those of *, and the most states of an automaton before it is minimised:
-#: more than PS00028 needs (31,440). Sweeping as many over 250 residues takes seconds.
+#: The most residues of a pattern, not counting *, and the most states of an automaton before it is minimised: PS00028
+#: needs 31,440. A sweep of as many over 250 residues takes seconds.
 LONGEST, MOST_STATES = 1_000, 32_768
 ANY = frozenset(RESIDUES)
 #: Codes for one of two residues.
@@ -38,12 +38,11 @@ class Pattern:
     """A PROSITE pattern. Make one with `parse_pattern`, which checks.
 
     Attributes:
-        text: as it was given, without whitespace and the period at the end.
+        text: without whitespace and the final period.
         elements: see `Element`.
-        start: whether a match begins where the sequence begins (<).
-        end: whether a match ends where the sequence ends (>).
-        start_optional: whether the first element may be missing where the sequence begins, as in [<M].
-        end_optional: whether the last element may be missing where the sequence ends, as in [G>].
+        start, end: whether a match begins at the start (<), ends at the end (>) of the sequence.
+        start_optional, end_optional: whether the first element may be missing at the start, as in [<M], and the last
+            one at the end, as in [G>].
     """
 
     text: str
@@ -60,37 +59,33 @@ class Pattern:
 
     @property
     def longest(self) -> int | None:
-        """Residues of the longest match; None where no length is the longest, as with *."""
+        """Residues of the longest match; None with *."""
         most = [most for _, _, most in self.elements if most is not None]
         return sum(most) if len(most) == len(self.elements) else None
 
     @property
     def regex(self) -> str:
-        """The pattern for `re.search`, made without the automata, so that each can judge the other."""
+        """The pattern for `re.search`, independent of the automata, so that tests can compare them."""
         parts = []
         for at, (residues, least, most) in enumerate(self.elements):
-            bare = f"[{''.join(sorted(residues))}]" + _repeated(least, most)
+            repeated = "" if least == most == 1 else f"{{{least},{'' if most is None else most}}}"
+            bare = f"[{''.join(sorted(residues))}]" + repeated
             instead = "|^" * (self.start_optional and at == 0)
             instead += r"|\Z" * (self.end_optional and at == len(self.elements) - 1)
             parts.append(f"(?:{bare}{instead})" if instead else bare)
         return "^" * self.start + "".join(parts) + r"\Z" * self.end
 
 
-def _repeated(least: int, most: int | None) -> str:
-    """The repetition as a regular expression writes it."""
-    return "" if least == most == 1 else f"{{{least},{'' if most is None else most}}}"
-
-
 def parse_pattern(text: str) -> Pattern:
-    """A pattern in PROSITE syntax; whitespace and a period at the end are passed over.
+    """A pattern in PROSITE syntax; whitespace and a final period are ignored.
 
-    Elements have - between them: a residue, x for any, [ALT] for one of them, {AM} for any but them; B is D or N,
-    and Z is E or Q. (3) or (2,4) behind an element repeats it, * any number of times. < at the beginning and > at the
-    end bind matches to the ends of the sequence; within the brackets of the first or last element they are another
-    choice.
+    Elements are separated by -: a residue, x for any, [ALT] for one of these, {AM} for any except these; B is D or N,
+    and Z is E or Q. (3) or (2,4) after an element repeats it, * any number of times. < at the beginning and > at the
+    end bind matches to the ends of the sequence; inside the brackets of the first or last element they are an
+    alternative.
 
     Raises:
-        InputError: what is not such a pattern, or one that spans more than 1,000 residues, * not counted.
+        InputError: not such a pattern, or one of more than 1,000 residues, * not counted.
     """
     text = "".join(text.split()).removesuffix(".")
     what = f"the pattern {_short(text)}"
@@ -112,17 +107,13 @@ def parse_pattern(text: str) -> Pattern:
         check(once, f"{what}: {_short(part)} repeats an end of the sequence", f"write {one} alone")
         least = 0 if star else int(low or 1)
         most = None if star else int(high or least)
-        check(
-            most is None or 1 <= most >= least,
-            f"{what}: bad repetition in {_short(part)}",
-            "repeat as in x(3) or x(2,4)",
-        )
+        repeats = most is None or 1 <= most >= least
+        check(repeats, f"{what}: bad repetition in {_short(part)}", "repeat as in x(3) or x(2,4)")
         elements.append((_residues(bare, part, what), least, most))
     pattern = Pattern(text, tuple(elements), text[0] == "<", text[-1] == ">", start_optional, end_optional)
     spanned = sum(least if most is None else most for _, least, most in elements)
-    check(
-        spanned <= LONGEST, f"{what} spans {spanned:,} positions", f"give at most {LONGEST:,}: shorten its repetitions"
-    )
+    hint = f"give at most {LONGEST:,}: shorten its repetitions"
+    check(spanned <= LONGEST, f"{what} spans {spanned:,} positions", hint)
     return pattern
 
 
@@ -131,7 +122,7 @@ def _short(text: str) -> str:
 
 
 def _residues(one: str, part: str, what: str) -> frozenset[str]:
-    """The residues that an element means, given without its repetition and the ends of the sequence."""
+    """The residues of an element without its repetition and the ends of the sequence."""
     if one in ("x", "X"):
         return ANY
     letters = one.strip("[]{}")
@@ -146,7 +137,7 @@ def _residues(one: str, part: str, what: str) -> frozenset[str]:
 
 
 def _fault(part: str) -> str:
-    """What is wrong with a text between two dashes that is not an element."""
+    """The fault of a text between two dashes that is not an element."""
     if not part:
         return "an element is missing next to a dash"
     if any(part.count(one) != part.count(other) for one, other in ("[]", "{}", "()")):
@@ -175,10 +166,14 @@ class Dfa:
 
 @lru_cache(maxsize=64)
 def automaton(pattern: Pattern, kind: str | int) -> Dfa:
-    """The automaton of `contains`, `avoids` or `at`, kept for the next call.
+    """The automaton of `contains`, `avoids` or `at`, cached.
 
     Args:
         kind: "contains", "avoids", or the position, the first of which is 1.
+
+    Raises:
+        InputError: a position out of range, < at another position than 1, or more than 32,768 states before the
+            automaton is minimised.
     """
     if isinstance(kind, int):
         return at(pattern, kind)
@@ -186,31 +181,19 @@ def automaton(pattern: Pattern, kind: str | int) -> Dfa:
 
 
 def contains(pattern: Pattern) -> Dfa:
-    """The smallest automaton of the sequences in which the pattern matches somewhere.
-
-    Raises:
-        InputError: it needs more than 32,768 states before it is made as small as can be.
-    """
+    """The smallest automaton of the sequences in which the pattern matches somewhere. Raises as `automaton`."""
     return _minimised(_determinised(pattern))
 
 
 def avoids(pattern: Pattern) -> Dfa:
-    """The smallest automaton of the sequences in which the pattern matches nowhere.
-
-    Raises:
-        InputError: it needs more than 32,768 states before it is made as small as can be.
-    """
+    """The smallest automaton of the sequences in which the pattern matches nowhere. Raises as `automaton`."""
     matching = _determinised(pattern)
     rejecting = frozenset(range(len(matching.table))) - matching.accepting
     return _minimised(Dfa(matching.table, matching.start, rejecting))
 
 
 def at(pattern: Pattern, position: int) -> Dfa:
-    """The smallest automaton of the sequences in which a match begins at a position, the first of which is 1.
-
-    Raises:
-        InputError: no such position, < elsewhere than at 1, or it needs more than 32,768 states.
-    """
+    """The smallest automaton of the sequences in which a match begins at a position. Raises as `automaton`."""
     inside = is_count(position, 1) and position <= LONGEST
     check(inside, f"position {position}", f"give 1 to {LONGEST:,}")
     hint = "give position 1, or leave < out"
@@ -219,31 +202,30 @@ def at(pattern: Pattern, position: int) -> Dfa:
 
 
 def occurrences(pattern: Pattern, text: str) -> list[tuple[int, int]]:
-    """All matches as (begin, end), half-open and from 0, overlapping ones too; of one beginning, the longest.
+    """All matches as (begin, end), half-open and from 0, also overlapping ones; the longest one from each beginning.
 
     A letter that is not a residue, such as ?, matches nothing.
     """
     regex = re.compile(pattern.regex)
-    # Longer repeats come first in a regular expression, and all that can be left out are repeats: a first match is a
-    # longest one.
+    # Repetitions are greedy and only repetitions have variable lengths, so the first match is the longest.
     return [match.span() for begin in range(len(text) + 1) if (match := regex.match(text, begin))]
 
 
 def read_prosite(path: Path | str) -> list[Pattern]:
-    """The patterns of a file of PROSITE records, optionally .gz; records without one (profiles) are passed over.
+    """The patterns of a file of PROSITE records, optionally .gz; records without one (profiles) are skipped.
 
     Raises:
-        InputError: a file that cannot be read, or that holds something else; it names the file and the record.
+        InputError: a file that cannot be read or has other content; it names the file and the record.
     """
     with needs("biopython", "reading a PROSITE file"):
         from Bio.ExPASy import Prosite
 
     text = read_text(path, "give a file of PROSITE records, such as prosite.dat")
-    # Biopython passes over a record that is cut short.
+    # Biopython ignores a record that is cut short.
     check(text.rstrip().endswith("//"), f"{path} does not end with //", "it may be cut short, or another kind of file")
     try:
         records = list(Prosite.parse(io.StringIO(text)))
-    except Exception as error:  # Biopython raises whatever its parsing meets
+    except Exception as error:  # Biopython raises errors of many types
         reason = " ".join(str(error).split())
         raise InputError(f"{path} holds no PROSITE records ({reason})", "give records as in prosite.dat") from None
     patterns = []
@@ -260,12 +242,11 @@ def read_prosite(path: Path | str) -> list[Pattern]:
 def _determinised(pattern: Pattern, position: int | None = None) -> Dfa:
     """An automaton without -1 of the sequences that match somewhere, or from a position on.
 
-    The pattern is spread out, a place for each residue that a match may span. A set of places, the bits of an integer,
-    says how far each match that is under way has come; the last bit says that one is complete. Places that may be
-    skipped come first in their element: behind them a place is the residues still to come, so matches that differ only
-    in where they began fall together, and PS00107 needs half as many states.
+    The pattern has a place for each residue of a match. A state is a set of places, the bits of an integer, which says
+    how far each partial match has come; the last bit means a complete match. Places that may be skipped come first in
+    their element, so that matches with different beginnings share states: PS00107 needs half as many.
     """
-    # 1. Places: what each reads, whether it may be skipped, and whether it may be read again (*).
+    # 1. Places: what each reads, whether it may be skipped, and whether it may be repeated (*).
     elements: tuple[Element, ...] = (*[(ANY, 1, 1)] * ((position or 1) - 1), *pattern.elements)
     places: list[tuple[frozenset[str], bool]] = []
     again = 0
@@ -275,13 +256,13 @@ def _determinised(pattern: Pattern, position: int | None = None) -> Dfa:
         places += [(residues, most is None or k < most - least) for k in range(1 if most is None else most)]
     reads = [sum(1 << k for k, (residues, _) in enumerate(places) if letter in residues) for letter in RESIDUES]
     optional = sum(1 << k for k, (_, may_skip) in enumerate(places) if may_skip)
-    # Runs of places that may be skipped, each with the place behind it: their bits, their lowest, their highest.
+    # Runs of places that may be skipped, each with the next place: their bits, their lowest, their highest.
     runs, lowest, highest = optional | optional << 1, optional & ~(optional << 1), (optional << 1) & ~optional
 
     def skipping(active: int) -> int:
-        """With the places that those reached lead to without a residue: in a run, all above the lowest one reached.
+        """Adds the places reached without a residue: in each run, all above the lowest active one.
 
-        Subtraction carries from the foot of a run to that place (Navarro and Raffinot, 2003).
+        Subtraction carries from the lowest place of a run to that one (Navarro and Raffinot, 2003).
         """
         bounded = active | highest
         return active | runs & ~((bounded - lowest) ^ bounded)
@@ -308,7 +289,7 @@ def _determinised(pattern: Pattern, position: int | None = None) -> Dfa:
                 order.append(to)
             row.append(number[to])
         rows.append(row)
-    # [G>]: where the sequence ends, a match that waits for the last place is complete.
+    # [G>]: at the end of the sequence, a match that needs only the last place is complete.
     last = complete | (complete >> 1 if pattern.end_optional else 0)
     table = np.array(rows, dtype=np.int64)[:, [distinct.index(read) for read in reads]]
     return Dfa(table, 0, frozenset(state for active, state in number.items() if active & last))
@@ -317,7 +298,8 @@ def _determinised(pattern: Pattern, position: int | None = None) -> Dfa:
 def _minimised(dfa: Dfa) -> Dfa:
     """The same language with the fewest states, numbered in the order in which they are reached from the start.
 
-    States are split by where residues lead until no split is left (Moore, 1956). Equal languages give equal automata.
+    Groups of states are split by their successors until they are stable (Moore, 1956). Equal languages give equal
+    automata.
     """
     states = len(dfa.table)
     columns = np.unique(dfa.table, axis=1).T
@@ -329,7 +311,7 @@ def _minimised(dfa: Dfa) -> Dfa:
     _, first = np.unique(groups, return_index=True)
     table = groups[dfa.table[first]]
     accepting = np.isin(first, list(dfa.accepting))
-    # At most one state is left from which no state accepts: it leads to itself alone.
+    # At most one state is left that cannot reach an accepting one: it leads to itself alone.
     dead = ~accepting & (table == np.arange(count)[:, None]).all(1)
     number = np.full(count, -1)
     order = [int(groups[dfa.start])]

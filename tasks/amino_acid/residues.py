@@ -1,10 +1,10 @@
-"""The twenty residues, and the tokens that prompts and canvases of sequences are made of."""
+"""The twenty residues, and the tokens of prompts and canvases."""
 
 from __future__ import annotations
 
 #: In alphabetical order of their one-letter codes.
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
-#: Tokens: padding, what a prompt leaves open, the end of a sequence, residues, kinds of sequences, numbers 0 to 31.
+#: Tokens: padding, open values of a prompt, the end of a sequence, residues, kinds of sequences, numbers 0 to 31.
 PAD, OPEN, EOS, FIRST_RESIDUE = 0, 1, 2, 3
 KINDS = ("protein", "antimicrobial", "other")
 FIRST_KIND = FIRST_RESIDUE + len(RESIDUES)
@@ -12,7 +12,7 @@ FIRST_NUMBER, NUMBERS = FIRST_KIND + len(KINDS), 32
 VOCABULARY = FIRST_NUMBER + NUMBERS
 #: Noise: any residue, or the end.
 NOISE = (EOS, FIRST_KIND)
-#: Residues of the longest sequence, and what canvases are filled up to.
+#: Residues of the longest sequence; canvas lengths are multiples of STEP.
 LONGEST, STEP = 250, 32
 
 
@@ -32,10 +32,10 @@ def sequence_of(tokens: list[int]) -> str:
 
 
 def show(token: int) -> str:
-    """A token as people write it."""
+    """A token for people."""
     return RESIDUES[token - FIRST_RESIDUE] if FIRST_RESIDUE <= token < FIRST_KIND else "end" if token == EOS else "-"
 
 
 def canvas_length(residues: int) -> int:
-    """The canvas that so many residues are written into: a multiple of 32."""
+    """The canvas length for this many residues: a multiple of 32."""
     return -(-residues // STEP) * STEP

@@ -12,18 +12,18 @@ from .prosite import Pattern, parse_pattern
 from .residues import RESIDUES
 from .specification import Composition, Requirements
 
-#: Kinds of rule sets; the last requires all of it.
+#: Kinds of rule sets; the last combines all.
 RULES = ("motif", "avoid", "charge", "composition", "hydropathy", "everything")
-#: What people avoid: glycosylation sites, cleavage by trypsin and by TEV protease, cysteines, methionines within.
+#: Patterns that people avoid: glycosylation sites, cleavage by trypsin and TEV protease, cysteines, inner methionines.
 AVOIDED = ("N-{P}-[ST]-{P}", "[KR]-{P}", "E-x(2)-Y-x-Q-[GS]", "C", "x-M", "D-[PG]", "N-G", "[FWY]-[FWY]")
-#: Residues that are alike, from which patterns are values.
+#: Groups of similar residues, for random patterns.
 ALIKE = ("ILMV", "FWY", "KR", "DE", "ST", "NQ", "AG", "HKR", "ACGST", "FILMVWY")
 GROUPS = ("KR", "DE", "FWY", "AILMFVW", "STNQ", "GP", "C", "H", "A")
 
 
 def random_pattern(sequence: str, draws: np.random.Generator) -> Pattern:
-    """A pattern that matches somewhere in the sequence: 4 to 9 places of it, some widened to residues that are
-    alike, to any, or to a range."""
+    """A pattern that matches somewhere in the sequence: 4 to 9 of its residues, some widened to similar residues, to
+    any, or to a range."""
     width = min(int(draws.integers(4, 10)), len(sequence))
     begin = int(draws.integers(len(sequence) - width + 1))
     parts = []
@@ -47,11 +47,11 @@ def random_pattern(sequence: str, draws: np.random.Generator) -> Pattern:
 def planted(
     sequence: str, rules: str, draws: np.random.Generator, patterns: Sequence[Pattern] = (), name: str = "protein"
 ) -> Requirements:
-    """Requirements of one of RULES that the sequence meets, and often few others.
+    """Requirements of one of RULES that the sequence meets.
 
     Args:
-        sequence: of 20 to 250 residues, that it need not be natural.
-        patterns: required instead of random ones where they match the sequence.
+        sequence: of 20 to 250 residues.
+        patterns: used instead of random ones if they match the sequence.
         name: the kind of sequence.
     """
     every, length = rules == "everything", len(sequence)
@@ -83,7 +83,7 @@ def planted(
 
 
 def _around(value: float, width: float, draws: np.random.Generator) -> tuple[float, float]:
-    """Bounds of a few digits that hold the value, somewhere between them."""
+    """Bounds of a few digits around the value."""
     low = value - width * draws.random()
     return floor(low * 1000) / 1000, ceil((low + width) * 1000) / 1000
 

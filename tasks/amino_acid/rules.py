@@ -1,4 +1,4 @@
-"""The requirements of a sequence as rules over a canvas of tokens, in which the sequence is filled up with EOS."""
+"""The requirements of a sequence as rules over a canvas, in which EOS follows the sequence."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .residues import EOS, FIRST_KIND, FIRST_RESIDUE, RESIDUES, VOCABULARY, sequ
 from .specification import Bounds, Requirements, is_placed, range_text
 
 
-@lru_cache(maxsize=128)  # a rule keeps what its sweeps have worked out
+@lru_cache(maxsize=128)  # a rule caches its sweeps
 def rule_of(requirements: Requirements) -> Constraint:
-    """The rule of one row over the canvas; `Unsatisfiable` where making it proves that nothing satisfies it."""
+    """The rule of one row over the canvas; `Unsatisfiable` if its construction proves that no sequence satisfies it."""
     try:
         return All(_parts(requirements))
     except InputError as error:
@@ -30,8 +30,8 @@ def rule_of(requirements: Requirements) -> Constraint:
 def _parts(requirements: Requirements) -> list[Constraint]:
     (low, high), canvas = requirements.length, requirements.canvas
     both = [pattern.text for pattern in requirements.contains if pattern in requirements.avoids]
-    check(not both, f"contains={both and both[0]} and avoids= it too", "leave one of them out")
-    # 1. Which residues may be where, what is given, and the end.
+    check(not both, f"contains={both and both[0]} and avoids= the same", "leave one of them out")
+    # 1. Residues and their places, given residues, and the end.
     may = torch.zeros(1, canvas, VOCABULARY, dtype=torch.bool)
     may[:, :high, FIRST_RESIDUE:FIRST_KIND] = True
     may[:, low:, EOS] = True
@@ -49,14 +49,13 @@ def _parts(requirements: Requirements) -> list[Constraint]:
     for group in requirements.composition:
         if low == high or not group.percent:
             least, most = group.counts(high)
-            check(least <= most, f"{group.text}: no whole number of {high} residues lies between", "widen the bounds")
+            check(least <= most, f"{group.text}: no number of {high} residues is within", "widen the bounds")
             which = [FIRST_RESIDUE + RESIDUES.index(letter) for letter in sorted(set(group.residues))]
             parts.append(Count(which, least, most, canvas, VOCABULARY, range(high), show))
         else:
             percent = np.array([float(letter in group.residues) for letter in RESIDUES]) * 100
-            parts += means(
-                percent, (group.low, group.high), requirements.length, canvas, f"percent of {group.residues}"
-            )
+            bounds = (group.low, group.high)
+            parts += means(percent, bounds, requirements.length, canvas, f"percent of {group.residues}")
     # 4. Sums.
     if requirements.charge is not None:
         parts.append(Charge(requirements.charge, requirements.ph, requirements.length, canvas))
@@ -103,7 +102,7 @@ def _ends(canvas: int) -> Automaton:
 
 
 def _placed(pattern: Pattern, position: int, canvas: int) -> BoolTensor:
-    """(1, T, V) the tokens that are possible where a pattern without ranges begins at a position."""
+    """(1, T, V) the possible tokens if a pattern without ranges begins at a position."""
     may = torch.ones(1, canvas, VOCABULARY, dtype=torch.bool)
     sets = [residues for residues, least, _ in pattern.elements for _ in range(least)]
     for at, residues in enumerate(sets, position - 1):
@@ -134,7 +133,7 @@ class Motif(Automaton):
         super().__init__(table, dfa.start, sorted(dfa.accepting), length, ([EOS], EOS), show, what=name)
 
     def violations(self, answer: IntTensor) -> BoolTensor:
-        """What should not match: the matches. Else what a nearest sequence that matches changes."""
+        """For "avoids" the matches; else the positions where a nearest satisfying sequence differs."""
         if self.kind != "avoids":
             return super().violations(answer)
         self.check_answer(answer)
@@ -158,7 +157,7 @@ class Motif(Automaton):
 
 
 def _by_position(residues: np.ndarray, length: tuple[int, int], canvas: int) -> torch.Tensor:
-    """(T, V) what each token adds: residues their weight, EOS nothing, tokens that are impossible there the least."""
+    """(T, V) weights of the tokens: of residues as given, 0 of EOS, and the least one for impossible tokens."""
     weights = np.full((canvas, VOCABULARY), residues.min())
     weights[:, FIRST_RESIDUE:FIRST_KIND] = residues
     weights[length[0] :] = np.where(np.arange(VOCABULARY) < FIRST_RESIDUE, 0.0, weights[length[0] :])
@@ -170,27 +169,27 @@ class Mean(RealSum):
     """A mean over the residues lies between two numbers. Made by `means`.
 
     Args:
-        residues: (20) what is averaged.
+        residues: (20) the averaged values.
         bounds: of the mean.
-        taken_off: from each residue before they are added up.
+        offset: subtracted from the value of each residue before summing.
         sums: bounds of the sum.
         length: fewest and most residues.
         canvas: T.
-        name: what is averaged.
+        name: of the averaged quantity.
     """
 
     def __init__(
         self,
         residues: np.ndarray,
         bounds: Bounds,
-        taken_off: float,
+        offset: float,
         sums: Bounds,
         length: tuple[int, int],
         canvas: int,
         name: str,
     ) -> None:
         self.residues, self.bounds = torch.from_numpy(residues), bounds
-        weights = _by_position(residues - taken_off, length, canvas)
+        weights = _by_position(residues - offset, length, canvas)
         super().__init__(weights, *sums, canvas, range(length[1]), show, name)
 
     def explain(self, answer: IntTensor) -> list[list[str]]:
@@ -205,8 +204,8 @@ class Mean(RealSum):
 def means(residues: np.ndarray, bounds: Bounds, length: tuple[int, int], canvas: int, name: str) -> list[Mean]:
     """Rules that keep the mean of residues (20) within bounds.
 
-    Over a known number of residues that is one sum. Else it is a sum for each bound that a mean can break, of what the
-    residues have above it.
+    For a known number of residues this is one sum; else one sum for each bound that a mean can break, of the
+    differences from that bound.
     """
     (low, high), (fewest, most) = bounds, length
     if fewest == most:
@@ -222,8 +221,8 @@ def means(residues: np.ndarray, bounds: Bounds, length: tuple[int, int], canvas:
 class Charge(RealSum):
     """The net charge at a pH lies between two numbers.
 
-    What the last residue adds depends on where the sequence ends. Where that is open, the weights hold the middle of
-    what it may add, and `reach` covers the rest; the judge knows where the end is.
+    The last residue has an additional charge. If the length is open, the weights contain the middle of its possible
+    values, and `reach` covers the rest; the judge reads the true end.
     """
 
     def __init__(self, bounds: Bounds, ph: float, length: tuple[int, int], canvas: int) -> None:

@@ -1,9 +1,8 @@
-"""What a sequence must be, as a line of text.
+"""The requirements of a sequence as a line of text, words with blanks between them; a bound may be left out.
 
     length=40 contains=C-x(2,4)-C avoids=N-{P}-[ST]-{P} composition=KR:20%..30% charge=3..6@7.4 hydropathy=..0.5
 
-Words with a blank between them; a bound may be left out. `rules.rule_of` makes a rule of it, `judge.broken` judges a
-sequence without that rule.
+`rules.rule_of` turns requirements into a rule, `judge.broken` judges a sequence without that rule.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from .prosite import Pattern, parse_pattern
 from .residues import EOS, FIRST_RESIDUE, KINDS, LONGEST, RESIDUES, canvas_length
 
 Bounds = tuple[float, float]
-#: Requirements that are two bounds.
+#: Requirements with two bounds.
 SUMS = ("charge", "hydropathy", "mass", "mono_mass")
-#: The pH of a charge unless it is given, as the model was trained.
+#: The default pH of a charge, as in training.
 PH = 7.0
 #: Rounding of a sum over 250 residues.
 _ROUNDING = 1e-9
@@ -47,7 +46,7 @@ class Composition:
         return f"composition={self.residues}:{range_text(self.low, self.high, '%' if self.percent else '')}"
 
     def counts(self, length: int) -> tuple[int, int]:
-        """Bounds of the count in a sequence of so many residues; the first may lie above the second."""
+        """Bounds of the count in a sequence of this many residues; the first may exceed the second."""
         low, high = self.low, self.high
         if self.percent:
             low, high = low * length / 100, min(high, 100) * length / 100
@@ -56,21 +55,21 @@ class Composition:
 
 @dataclass(frozen=True)
 class Requirements:
-    """What a sequence must be.
+    """The requirements of a sequence.
 
     Attributes:
-        length: residues, from and to.
+        length: fewest and most residues.
         contains, avoids: patterns that match somewhere, or nowhere.
         places: (position, pattern): a match begins at a position, the first of which is 1.
         composition: counts or shares of groups of residues.
         charge: net charge at the pH `ph`, or None.
         hydropathy: the mean over the residues (GRAVY), or None.
         mass, mono_mass: average and monoisotopic mass in Da, or None.
-        template: residues that stay and ? for those to be found; or None.
+        template: residues that stay, and ? for masked ones; or None.
         kind: of sequence, one of KINDS.
 
     Raises:
-        InputError: naming the requirement that nothing can meet, or a pattern of too many states.
+        InputError: naming a requirement that no sequence can meet, or a pattern of too many states.
     """
 
     length: tuple[int, int]
@@ -95,7 +94,7 @@ class Requirements:
         ]:
             needed = pattern.shortest + first - 1
             check(needed <= high, f"{name}={pattern.text} needs {needed} residues", f"there are at most {high}")
-        for pattern, kind in self.motifs():  # a pattern that is too large is not a contradiction: refused at once
+        for pattern, kind in self.motifs():  # a pattern with too many states is an error, not a contradiction
             prosite.automaton(pattern, kind)
         for group in self.composition:
             odd = sorted(set(group.residues) - set(RESIDUES))
@@ -112,12 +111,12 @@ class Requirements:
         check(self.kind in KINDS, f"kind={self.kind[:40]}", f"use one of {', '.join(KINDS)}")
         if self.template is not None:
             odd = sorted(set(self.template) - set(RESIDUES) - {"?"})
-            check(not odd, f"unknown residue {odd[:1]} in sequence", f"use {RESIDUES}, and ? for what is to be found")
+            check(not odd, f"unknown residue {odd[:1]} in sequence", f"use {RESIDUES}, and ? for a masked one")
             same = self.length == (len(self.template), len(self.template))
             check(same, f"a sequence of {len(self.template)} residues with length={low}..{high}", "leave length out")
 
     def motifs(self) -> list[tuple[Pattern, str | int]]:
-        """Patterns that need an automaton, with what they must do (see `prosite.automaton`)."""
+        """Patterns that need an automaton, and its kind (see `prosite.automaton`)."""
         named = [(pattern, "contains") for pattern in self.contains] + [(pattern, "avoids") for pattern in self.avoids]
         return named + [(pattern, at) for at, pattern in self.places if not is_placed(pattern)]
 
@@ -143,8 +142,8 @@ class Requirements:
         return canvas_length(self.length[1])
 
     def pinned(self) -> tuple[list[int], list[bool]]:
-        """The canvas with what is given: kept residues, and EOS where no residue can be; EOS elsewhere. And which
-        tokens those are."""
+        """The canvas with the given tokens (kept residues, EOS where no residue is possible) and EOS elsewhere; and
+        which tokens are given."""
         tokens, given = [EOS] * self.canvas, [at >= self.length[1] for at in range(self.canvas)]
         for at, letter in enumerate(self.template or ""):
             if letter != "?":
@@ -153,7 +152,7 @@ class Requirements:
 
 
 def is_placed(pattern: Pattern) -> bool:
-    """Whether a match that begins at a given position is decided position by position, without states."""
+    """Whether a match at a given position can be decided at each residue separately, without states."""
     anchored = pattern.start or pattern.end or pattern.start_optional or pattern.end_optional
     return not anchored and all(least == most for _, least, most in pattern.elements)
 
@@ -168,7 +167,7 @@ def parse_requirements(text: str) -> Requirements:
     """Requirements from their line of text.
 
     Raises:
-        InputError: naming the word that is not a requirement, or the requirement that nothing can meet.
+        InputError: naming the word that is not a requirement, or the requirement that no sequence can meet.
     """
     # 1. Words, by their names.
     values: dict[str, list[str]] = {}
@@ -188,7 +187,7 @@ def parse_requirements(text: str) -> Requirements:
         integers = all(isfinite(bound) and bound == int(bound) for bound in bounds)
         check(integers, f"length={values['length'][0]}", "give whole numbers, such as 30..40")
         sizes = (int(bounds[0]), int(bounds[1]))
-    # 3. What is built of several numbers or letters.
+    # 3. Patterns at positions, and compositions.
     places, groups = [], []
     for value in values.get("at", []):
         position, colon, pattern = value.partition(":")
@@ -223,7 +222,7 @@ def parse_requirements(text: str) -> Requirements:
 
 
 def _bounds(name: str, text: str) -> Bounds:
-    """The bounds of such as 2..5, 2.., ..5 or 5."""
+    """The bounds of a text such as 2..5, 2.., ..5 or 5."""
     match = re.fullmatch(f"{_NUMBER}?(\\.\\.)?{_NUMBER}?", text)
     low, dots, high = match.groups() if match is not None else (None, None, None)
     hint = "give two numbers, such as 2..5.5, one of them, or one number, of at most 12 digits"

@@ -1,9 +1,8 @@
-"""Amino-acid sequences under rules: what designing, restoring and peptides share.
+"""The common base of the tasks on amino-acid sequences under rules.
 
-The prompt names the kind of sequence, how many residues it has, its net charge and its hydropathy, each or none of
-these; where stretches are restored, the residues that are kept follow, and a relation joins each of their positions
-with its position on the canvas: nothing else would tell kept residues from noise. The canvas holds residues and is
-filled up with EOS.
+The prompt names the kind of sequence, and optionally the number of residues, net charge and hydropathy. For infilling,
+the kept residues follow, and a relation joins each of them to its position on the canvas, so that the model can
+distinguish them from noise. The canvas holds residues, then EOS.
 """
 
 from __future__ import annotations
@@ -30,22 +29,11 @@ from .files import write_fasta
 from .judge import broken
 from .masking import mask_for_training
 from .prompts import PROMPT, prompt_for, prompt_of
-from .residues import (
-    EOS,
-    KINDS,
-    LONGEST,
-    NOISE,
-    OPEN,
-    PAD,
-    VOCABULARY,
-    canvas_length,
-    sequence_of,
-    tokens_of,
-)
+from .residues import EOS, KINDS, LONGEST, NOISE, OPEN, PAD, VOCABULARY, canvas_length, sequence_of, tokens_of
 from .rules import rule_of
 from .specification import Requirements, parse_requirements
 
-#: Sequences whose nearest training sequence is looked for: aligning takes 40 ms each.
+#: Number of sequences that are compared with the training sequences, at 40 ms each.
 _ALIGNED = 100
 
 
@@ -54,8 +42,8 @@ class SequenceProblem(Problem):
     """A sequence to write.
 
     Attributes:
-        requirements: what it must be.
-        reference: the natural sequence that a template was made from, never shown to the model; or None.
+        requirements: of the sequence.
+        reference: the natural sequence of a template, never shown to the model; or None.
     """
 
     requirements: Requirements
@@ -67,7 +55,7 @@ class SequenceProblem(Problem):
 
 
 class Sequences(Task):
-    """What designing, restoring and peptides share.
+    """Base of `Design`, `Peptides` and `Infill`.
 
     Args:
         seed: of the batches; not negative.
@@ -82,7 +70,7 @@ class Sequences(Task):
     num_relations = 0
     samplers = ("exact",)
     longest: ClassVar[int] = LONGEST
-    #: Whether stretches of training sequences are free and the rest is given, in the prompt too.
+    #: Whether stretches of sequences are restored: the rest is given on the canvas and in the prompt.
     restores: ClassVar[bool] = False
 
     def __init__(self, seed: int = 0) -> None:
@@ -98,7 +86,7 @@ class Sequences(Task):
 
     @cached_property
     def _training(self) -> dict[int, list[tuple[str, str]]]:
-        """Training sequences by the canvas they need."""
+        """Training sequences by canvas length."""
         groups: dict[int, list[tuple[str, str]]] = {}
         for sequence, kind in self.pool(False):
             groups.setdefault(canvas_length(len(sequence)), []).append((sequence, kind))
@@ -114,12 +102,12 @@ class Sequences(Task):
         prompts, canvases, pinned = [], [], []
         for at in draws.integers(len(group), size=batch_size):
             sequence, kind = group[at]
-            # 2. What the prompt names: one in five sequences written from nothing have no length there.
+            # 2. The prompt: without the length for one in five new sequences.
             has_length = self.restores or draws.random() < 0.8
             numbers = properties.charge(sequence), properties.hydropathy(sequence)
             named = [value if draws.random() < 0.5 and not self.restores else None for value in numbers]
             prompts.append(prompt_of(kind, len(sequence) if has_length else None, *named))
-            # 3. What is given on the canvas.
+            # 3. The given tokens of the canvas.
             canvases.append(tokens_of(sequence, canvas))
             given = np.arange(canvas) >= len(sequence) if has_length else np.zeros(canvas, bool)
             if self.restores:
@@ -136,7 +124,7 @@ class Sequences(Task):
         return Batch(prompt, canvas, pinned, same_place[None, None], NOISE)
 
     def encode(self, problems: Sequence[SequenceProblem]) -> Batch:
-        """Prompts (B, 5), or (B, 5 + T) with what is kept, and canvases (B, T) with EOS where nothing is given."""
+        """Prompts (B, 5), or (B, 5 + T) with the kept residues, and canvases (B, T) with EOS where nothing is given."""
         given = [problem.requirements.pinned() for problem in problems]
         tokens, pinned = (torch.tensor([each[k] for each in given]) for k in (0, 1))
         prompt = torch.tensor([prompt_for(problem.requirements) for problem in problems])
@@ -157,7 +145,7 @@ class Sequences(Task):
         return SequenceProblem.of("given", requirements)
 
     def read(self, path: str) -> list[SequenceProblem]:
-        """Problems of a text file, requirements on each line; # begins a comment line. Their tier is the file's name.
+        """Problems of a text file, requirements on each line; # begins a comment line. The tier is the file's name.
 
         Raises:
             InputError: naming the file and the line.
@@ -173,15 +161,15 @@ class Sequences(Task):
         """The solved sequences of each sampler as FASTA, named by their problem's number."""
         for sampler, of_sampler in outcomes.items():
             path = folder / f"{sampler}.fasta"
-            path.unlink(missing_ok=True)  # of the same report, when fewer samplers were done
+            path.unlink(missing_ok=True)  # an earlier version of the same report
             solved = [(f"{at} {o.problem.text}", o.answer) for at, o in enumerate(of_sampler, 1) if o.solved]
             solved = [(name, answer) for name, answer in solved if answer]
             if solved:
                 write_fasta(path, solved)
 
     def measure(self, outcomes: Sequence[Outcome], model: Any = None) -> dict[str, dict[str, Any]]:
-        """How many answers keep all rules by `re` and Biopython alone ("independent_valid": of those called solved,
-        "independent_share"), and how natural, diverse and novel they are; see `distances`."""
+        """Validity by `re` and Biopython alone ("independent_valid": share of answers called solved,
+        "independent_share": of all), and how natural, diverse and novel the answers are; see `distances`."""
         metrics, sequences = self.checked(outcomes), [o.answer for o in outcomes if o.answer]
         if len(sequences) < 4:
             return metrics
@@ -201,7 +189,7 @@ class Sequences(Task):
 
     @staticmethod
     def checked(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
-        """How many answers keep all rules by `re` and Biopython: of all, and of those called solved."""
+        """Shares of answers that keep all rules by `re` and Biopython: of all, and of those called solved."""
         fine = [bool(o.answer) and not broken(o.problem.requirements, o.answer) for o in outcomes]
         solved = [good for o, good in zip(outcomes, fine, strict=True) if o.solved]
         metrics = {"independent_share": share(sum(fine), len(fine))}

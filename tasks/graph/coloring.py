@@ -1,7 +1,7 @@
 """Coloring as a task: the canvas holds a color for each node, the graph enters as relations.
 
-Colors are interchangeable, so a large clique (found greedily) is pinned to the first ones: that breaks most of the
-symmetry and loses no coloring.
+Colors are interchangeable, so the nodes of a large clique are pinned to the first colors. That breaks most of the
+symmetry and excludes no coloring.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from .graph import Graph, reordered
 from .graph_files import located, read_graphs, whole_number
 
 PAD, EOS = 0, 1
-#: Prompt tokens of a node, by its degree over the number of colors: below 1 it can always be colored last.
+#: Prompt tokens of a node, by its degree divided by the number of colors.
 FIRST_NODE, DEGREES = 2, (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 FIRST_COLOR = FIRST_NODE + len(DEGREES) + 1
 MOST_COLORS, MOST_NODES = 80, 256
 VOCAB_SIZE = FIRST_COLOR + MOST_COLORS
-#: The relations, in this order. "apart" are nodes that are not joined: those that may share a color.
+#: The relations, in this order; "apart": nodes that are not joined.
 RELATIONS = ("joined", "apart", "node", "any")
-#: Nodes of training graphs, filled up to the higher number of each pair with nodes that are none.
+#: Nodes of training graphs, padded to the higher number of each pair.
 SIZES = ((12, 32), (33, 64))
 #: Tiers: the most nodes of each.
 TIERS = (32, 64, 128, MOST_NODES)
-#: Columns of a table that say how many colors to use, the first that is there.
+#: Columns of a table with the number of colors; the first one present counts.
 COLUMNS = ("k", "colors", "colours", "best_known_colors", "best_known_colours", "chromatic", "chromatic_number")
 
 
@@ -61,10 +61,10 @@ class ColoringProblem(Problem):
 
     @classmethod
     def of(cls, graph: Graph, k: int, solution: Sequence[int] | None = None) -> ColoringProblem:
-        """The problem of a graph and k colors. Too few colors for its clique are no error: that has a verdict.
+        """The problem of a graph and k colors; fewer colors than its clique needs are allowed.
 
         Raises:
-            InputError: a graph or a number of colors that the task cannot hold.
+            InputError: more nodes or colors than the task has tokens for.
         """
         check(graph.nodes <= MOST_NODES, f"a graph of {graph.nodes} nodes", f"at most {MOST_NODES} can be colored")
         check(is_count(k, 1) and k <= MOST_COLORS, f"k={k} colors", f"use 1 to {MOST_COLORS}")
@@ -76,11 +76,11 @@ class ColoringProblem(Problem):
 
 @dataclass(frozen=True)
 class _Group:
-    """Training graphs of one size and number of colors, filled up.
+    """Training graphs of one size and number of colors, padded.
 
     Attributes:
         joined: (M, n, n) bool.
-        colors: (M, n) from 0, and -1 where there is no node.
+        colors: (M, n) from 0, and -1 at padding.
         clique: (M, n) bool.
     """
 
@@ -92,8 +92,8 @@ class _Group:
 class Coloring(Task):
     """Graphs of up to 256 nodes with up to 80 colors; trained on generated ones of 12 to 64.
 
-    Training graphs (random, geometric, with planted color classes, boards of queens that are not square) are made at
-    the first `train_batch`, each with the fewest colors that a short tabu search found for it and that coloring.
+    Training graphs (see `coloring_graphs`) are made at the first `train_batch`, each with the coloring of fewest colors
+    that a short tabu search finds.
 
     Args:
         graphs: training graphs (8,000: about 20 s on one core).
@@ -121,7 +121,7 @@ class Coloring(Task):
     def training_graphs(self) -> dict[tuple[int, int], _Group]:
         """The training graphs by (nodes, colors), made on first use; a pure function of the seed."""
         if not self._pool:
-            made: dict[tuple[int, int], list[tuple[np.ndarray, ...]]] = {}
+            groups: dict[tuple[int, int], list[tuple[np.ndarray, ...]]] = {}
             for graph, k, colors in colored_graphs(
                 np.random.default_rng((self.seed, 0)), self.graphs, SIZES, MOST_COLORS, False
             ):
@@ -129,8 +129,8 @@ class Coloring(Task):
                 size = next(most for _, most in SIZES if graph.nodes <= most)
                 fill = (0, size - graph.nodes)
                 filled = np.pad(graph.adjacency, (fill, fill)), np.pad(colors, fill, constant_values=-1)
-                made.setdefault((size, k), []).append((*filled, np.pad(clique, fill)))
-            columns = {key: zip(*made[key], strict=True) for key in sorted(made)}
+                groups.setdefault((size, k), []).append((*filled, np.pad(clique, fill)))
+            columns = {key: zip(*groups[key], strict=True) for key in sorted(groups)}
             self._pool = {key: _Group(*(np.stack(part) for part in parts)) for key, parts in columns.items()}
         return self._pool
 
@@ -164,13 +164,12 @@ class Coloring(Task):
         for tier, sizes in enumerate(SIZES):
             generator = np.random.default_rng((seed, 3, tier))
             problems += [
-                ColoringProblem.of(*made) for made in colored_graphs(generator, per_tier, [sizes], MOST_COLORS, True)
+                ColoringProblem.of(*graph) for graph in colored_graphs(generator, per_tier, [sizes], MOST_COLORS, True)
             ]
         return problems
 
     def overlap(self, problems: Sequence[ColoringProblem]) -> list[int]:
-        """Which of these graphs could equal a training graph up to isomorphism, as indices: too many perhaps, never too
-        few."""
+        """Indices of the graphs that could be isomorphic to a training graph: perhaps too many, never too few."""
         known = {
             Graph.of_adjacency(joined[np.ix_(real, real)]).fingerprint
             for group in self.training_graphs().values()
@@ -181,8 +180,8 @@ class Coloring(Task):
     def encode(self, problems: Sequence[ColoringProblem]) -> Batch:
         """Tokens of graphs of one size and number of colors: prompt (B, 1 + n), canvas (B, n).
 
-        The prompt holds the last color, which says how many there are, then a token for each node: its color where it
-        is pinned, else how its degree compares with k. An unknown solution is filled with the first color.
+        The prompt holds the last color (it tells k), then a token for each node: its color where it is pinned, else its
+        degree class. An unknown solution is filled with the first color.
         """
         graphs, k = [problem.graph for problem in problems], problems[0].k
         joined = np.stack([graph.adjacency for graph in graphs])
@@ -191,22 +190,18 @@ class Coloring(Task):
         for row, problem in enumerate(problems):
             clique = list(problem.clique[:k])
             if problem.solution is not None:
-                held = colors[row, clique]
-                renamed = np.argsort(np.concatenate([held, np.setdiff1d(np.arange(k), held)]))
+                of_clique = colors[row, clique]
+                renamed = np.argsort(np.concatenate([of_clique, np.setdiff1d(np.arange(k), of_clique)]))
                 colors[row] = renamed[colors[row]]
             colors[row, clique], pinned[row, clique] = np.arange(len(clique)), True
         return _batch(joined, colors, pinned, k)
 
     def shape_of(self, problem: ColoringProblem) -> tuple[int, int, int]:
-        """(1 + n, n, k): graphs of one batch have as many nodes and colors."""
+        """(1 + n, n, k): graphs of one batch have equal numbers of nodes and colors."""
         return 1 + problem.graph.nodes, problem.graph.nodes, problem.k
 
-    def constraint(self, problems: Sequence[ColoringProblem]) -> Constraint:
-        """Joined nodes differ, k colors, the clique as it is pinned: judged without any stored solution."""
-        batch = self.encode(problems)
-        return self.rules(batch)
-
     def rules(self, batch: Batch) -> Constraint:
+        """Joined nodes differ, k colors, the clique as it is pinned."""
         nodes = batch.answer.shape[1]
         joined = batch.relations[:, 0, -nodes:, -nodes:]
         row, one, other = joined.triu(1).nonzero().T
@@ -214,18 +209,18 @@ class Coloring(Task):
         edges = torch.full((len(joined), max(1, int(counts.max())), 2), -1, device=row.device)
         place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
         edges[row, place] = torch.stack([one, other], 1)
-        # Positions that only fill up are pinned to a token that is no color.
+        # Padding is pinned to a token that is not a color.
         real = ~batch.pinned | (batch.answer >= batch.noise[0])
         rule = ProperColoring(edges, batch.noise, nodes, VOCAB_SIZE, show=show, real=real)
         return rule & Pinned(batch.answer, batch.pinned, VOCAB_SIZE, show=show, where=_node)
 
     def symmetric(self, batch: Batch, seeds: IntTensor) -> Symmetric:
-        """Each graph with its nodes in a random order, and the colors that its clique does not have renamed."""
+        """Each graph with its nodes in a random order, and the colors outside its clique renamed at random."""
         nodes, (low, high) = batch.answer.shape[1], batch.noise
-        # The clique has the first colors; where there is no node something is pinned that is none.
-        held = (batch.pinned & (batch.answer >= low)).sum(1)
+        # The clique has the first colors; padding is pinned too, but not to a color.
+        clique_sizes = (batch.pinned & (batch.answer >= low)).sum(1)
         orders, names = [], []
-        for seed, pinned in zip(seeds.tolist(), held.tolist(), strict=True):
+        for seed, pinned in zip(seeds.tolist(), clique_sizes.tolist(), strict=True):
             generator = np.random.default_rng(seed % 2**63)
             orders.append(generator.permutation(nodes))
             names.append(
@@ -235,24 +230,24 @@ class Coloring(Task):
         # The number of colors stands first in the prompt and stays there.
         at = torch.cat([torch.zeros_like(order[:, :1]), order + 1], 1)
         both = torch.cat([at, order + 1 + nodes], 1)
-        whole = torch.cat([renamed, torch.arange(high, VOCAB_SIZE, device=order.device).expand(len(order), -1)], 1)
+        rename = torch.cat([renamed, torch.arange(high, VOCAB_SIZE, device=order.device).expand(len(order), -1)], 1)
         turned = replace(
             batch,
             prompt=batch.prompt.gather(1, at),
-            answer=whole.gather(1, batch.answer.gather(1, order)),
+            answer=rename.gather(1, batch.answer.gather(1, order)),
             pinned=batch.pinned.gather(1, order),
             relations=reordered(batch.relations, both),
         )
 
         def undo(answer: IntTensor) -> IntTensor:
-            return whole.argsort(1).gather(1, answer).gather(1, order.argsort(1))
+            return rename.argsort(1).gather(1, answer).gather(1, order.argsort(1))
 
         return Symmetric(turned, self.rules(turned), undo)
 
     def read(self, path: str) -> list[ColoringProblem]:
         """Graphs of a file or folder (`graph_files.read_graphs`).
 
-        A table may say how many colors to use, in one of `COLUMNS`; without one it is what DSATUR needs.
+        A table may give the number of colors in one of `COLUMNS`; by default it is what DSATUR needs.
         """
         problems = []
         for named in read_graphs(path, MOST_NODES, COLUMNS):
@@ -262,7 +257,7 @@ class Coloring(Task):
         return problems
 
     def parse(self, text: str) -> ColoringProblem:
-        """K:GRAPH6 from the command line, such as 3:DQc; without K: it is what DSATUR needs."""
+        """K:GRAPH6 from the command line, such as 3:DQc; without K, the number of colors that DSATUR needs."""
         colors, colon, graph6 = text.strip().partition(":")
         if not colon or not colors or colors.startswith(">>"):  # sparse6 begins with a colon
             return self.problem(Graph.from_graph6(text, MOST_NODES))
@@ -281,14 +276,14 @@ class Coloring(Task):
         return " ".join(show(token) for token in answer.tolist())
 
     def measure(self, outcomes: Sequence[Outcome], model: Any = None) -> dict[str, dict[str, Any]]:
-        """ "dsatur": the share where that heuristic needs no more than k colors; "colors_below_dsatur": how many
-        fewer were used, of what is solved."""
+        """ "dsatur": share of graphs for which this heuristic needs at most k colors. "colors_below_dsatur": colors
+        that solved answers save compared with it, on average."""
         needed = {outcome.problem.text: dsatur(outcome.problem.graph) for outcome in outcomes}
         reached = sum(needed[outcome.problem.text] <= outcome.problem.k for outcome in outcomes)
         metrics = {"dsatur": share(reached, len(outcomes))}
         below = [needed[o.problem.text] - o.tokens.unique().numel() for o in outcomes if o.solved]
         if len(below) >= 2:
-            # The interval of a mean is cut at 0, so that values are counted from the lowest.
+            # `mean_interval` cuts at 0, so the values are shifted to start at 0.
             lowest = min(0, *below)
             interval = [bound + lowest for bound in mean_interval([value - lowest for value in below])]
             metrics["colors_below_dsatur"] = metric(sum(below) / len(below), len(below), interval)
@@ -306,13 +301,13 @@ class Coloring(Task):
         if answer is None:
             drawing.plot_graph(axes, problem.graph)
             return
-        held = answer.tolist()
-        conflicts = [(a, b) for a, b in problem.graph.edges if held[a] == held[b] >= FIRST_COLOR]
-        drawing.plot_graph(axes, problem.graph, [token - FIRST_COLOR for token in held], conflicts)
+        tokens = answer.tolist()
+        conflicts = [(a, b) for a, b in problem.graph.edges if tokens[a] == tokens[b] >= FIRST_COLOR]
+        drawing.plot_graph(axes, problem.graph, [token - FIRST_COLOR for token in tokens], conflicts)
 
 
 def show(token: int) -> str:
-    """A token as people write it: a color from 1, or the name of a token that is none."""
+    """A token for people: a color from 1, or the name of another token."""
     if token >= FIRST_COLOR:
         return str(token - FIRST_COLOR + 1)
     return ("pad", "end")[token] if token < FIRST_NODE else "node"
@@ -336,7 +331,7 @@ def _batch(joined: np.ndarray, colors: np.ndarray, pinned: np.ndarray, k: int) -
     degree = np.digitize(joined.sum(-1) / k, DEGREES) + FIRST_NODE
     last = np.full((rows, 1), FIRST_COLOR + k - 1)
     prompt = torch.from_numpy(np.concatenate([last, np.where(pinned, tokens, degree)], 1))
-    # Nodes stand in the prompt and again in the canvas; the number of colors is related to all by "any" alone.
+    # Nodes are in the prompt and again on the canvas; the number of colors is related to all by "any" alone.
     both = np.ix_(range(rows), [*range(nodes)] * 2, [*range(nodes)] * 2)
     same = np.broadcast_to(np.eye(nodes, dtype=bool), joined.shape)
     apart = ~joined & ~same & real[:, :, None] & real[:, None, :]

@@ -16,15 +16,15 @@ LABEL_MOVES = 3_000
 def colored_graphs(
     generator: np.random.Generator, count: int, sizes: Sequence[tuple[int, int]], most_colors: int, held_out: bool
 ) -> Iterator[tuple[Graph, int, np.ndarray]]:
-    """Graphs of one side of the split, each with few colors and a coloring: the fewest that tabu search finds.
+    """Graphs of one side of the split, each with the fewest colors that tabu search finds, and that coloring.
 
     Args:
         sizes: each (fewest, most) nodes, equally often.
         most_colors: graphs that need more are left out.
     """
-    made = 0
-    while made < count:
-        fewest, most = sizes[made % len(sizes)]
+    finished = 0
+    while finished < count:
+        fewest, most = sizes[finished % len(sizes)]
         graph = _KINDS[int(generator.integers(len(_KINDS)))](int(generator.integers(fewest, most + 1)), generator)
         if not fewest <= graph.nodes <= most or graph.held_out != held_out or not graph.edges:
             continue
@@ -33,7 +33,7 @@ def colored_graphs(
             colors = tabu.color(graph, k, LABEL_MOVES, seed)
             k += colors is None
         if k <= most_colors:
-            made += 1
+            finished += 1
             yield graph, k, colors
 
 
@@ -49,14 +49,14 @@ def _geometric(nodes: int, generator: np.random.Generator) -> Graph:
 
 
 def _planted(nodes: int, generator: np.random.Generator) -> Graph:
-    """Classes of nearly equal size, joined across at random: colorable with few colors, which greed misses."""
+    """Classes of nearly equal size, joined across at random: few colors are enough, but a greedy method needs more."""
     classes = generator.permutation(nodes) % int(generator.integers(3, max(4, nodes // 4)))
     across = classes[:, None] != classes
     return Graph.of_adjacency((generator.random((nodes, nodes)) < generator.uniform(0.2, 0.95)) & across)
 
 
 def _queens(nodes: int, generator: np.random.Generator) -> Graph:
-    """Fields of a board that a queen joins, on boards that are not square: those are well-known test problems."""
+    """Squares of a board between which a queen moves; not of square boards, which are public test problems."""
     wide = int(generator.integers(3, 9))
     tall = nodes // wide
     tall += tall == wide

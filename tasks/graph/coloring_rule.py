@@ -17,13 +17,12 @@ from . import tabu
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ProperColoring(DifferentAcross):
-    """`DifferentAcross` in which every node holds a color, also one without edges; with a repair.
+    """`DifferentAcross` in which every node needs a color, also one without edges; with a repair.
 
-    Strength as there. The repair is tabu search from the draft, the completer's first resort. It keeps pinned colors,
-    makes at most `MOVES` moves, and is a pure function of its arguments.
+    The repair is tabu search from the draft with at most `MOVES` moves, a pure function of its arguments.
 
     Args:
-        real: (1 or B, T) bool, the positions that are nodes; the others only fill up and are not bound.
+        real: (1 or B, T) bool, the positions that are nodes; others are padding.
     """
 
     real: BoolTensor
@@ -41,14 +40,14 @@ class ProperColoring(DifferentAcross):
         return self.real
 
     def _check_possible(self) -> None:
-        """Nothing is refused: a problem without an answer gets a verdict beside the others of its batch."""
+        """Nothing is refused: a problem without an answer gets a verdict, as the others of its batch do."""
 
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
         low, high = self.tokens
         may = candidates[:, low:high]
         if not bool(may.any(-1).all()):
             return None, 0
-        # Where the draft holds what cannot stand there, the likeliest color that can.
+        # A draft color that is not allowed is replaced by the likeliest allowed one.
         likeliest = log_probs[:, low:high].masked_fill(~may, -torch.inf).argmax(-1)
         drafted = (draft - low).clamp(0, high - low - 1)
         kept = may.gather(-1, drafted[:, None])[:, 0] & (draft >= low) & (draft < high)

@@ -1,6 +1,6 @@
-"""What a set of generated graphs is worth: valid, unique, novel, and how far its statistics are from a reference set.
+"""Metrics of a set of generated graphs: valid, unique, novel, and the distance of its statistics from a reference set.
 
-Validity is judged here by networkx alone, apart from the rules that samplers obey.
+Validity is judged by networkx alone, without the rules that samplers use.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RESAMPLES = 500
 
 
 def belongs(graph: Graph, family: Family) -> bool:
-    """Whether a graph is of a family, as networkx sees it."""
+    """Whether a graph is of a family, judged by networkx."""
     shown, degrees, numbers = graph.networkx, [degree for _, degree in graph.networkx.degree], family.numbers
     if graph.nodes != family.nodes:
         return False
@@ -95,7 +95,7 @@ def distance(graphs: Sequence[Graph], references: Sequence[Graph], statistic: st
     """The discrepancy of a statistic between two sets, {"value", "n", "ci95"}; n counts the graphs of the first.
 
     The interval is the value -+ 1.96 standard deviations over resamples of both sets with replacement (bootstrap, Efron
-    1979), cut at 0. Percentiles would not do: repeated graphs make resampled sets farther apart than the sets are.
+    1979), cut at 0. Percentiles would be biased: repeated graphs move resampled sets apart.
     """
     first, second = len(graphs), len(references)
     similar = kernel([*graphs, *references], statistic)
@@ -104,10 +104,10 @@ def distance(graphs: Sequence[Graph], references: Sequence[Graph], statistic: st
     def value(one: np.ndarray, other: np.ndarray) -> float:
         return discrepancy(similar, np.pad(one / first, (0, second)), np.pad(other / second, (first, 0)))
 
-    whole = value(np.ones(first), np.ones(second))
+    of_all = value(np.ones(first), np.ones(second))
     weights = [(np.ones(count) / count, count) for count in (first, second)]
     spread = [value(*(draws.multinomial(count, even) for even, count in weights)) for _ in range(_RESAMPLES)]
-    return resampled(whole, first, spread, lowest=0.0)
+    return resampled(of_all, first, spread, lowest=0.0)
 
 
 def measure(
@@ -115,10 +115,10 @@ def measure(
 ) -> dict[str, dict[str, Any]]:
     """Metrics of generated graphs, each {"value", "n", "ci95"}.
 
-    "valid": of all. "unique": classes among the valid ones, of these. "novel": those of them isomorphic to no training
-    and no reference graph, of these; what cannot be decided within a bound counts as neither unique nor novel
-    (`isomorphism.Classes`). "valid_unique_novel": of all. "NAME_distance" to the references, of all graphs,
-    valid or not; "NAME_floor": the same of as many training graphs as there are references.
+    "valid": share of all. "unique": isomorphism classes, as a share of the valid ones. "novel": share of the unique
+    ones that are isomorphic to no training or reference graph; undecided ones do not count (`isomorphism.Classes`).
+    "valid_unique_novel": share of all. "NAME_distance": from the references, of all graphs, valid or not; "NAME_floor":
+    the same for as many training graphs as there are references.
     """
     valid = [graph for graph, family in zip(graphs, families, strict=True) if belongs(graph, family)]
     classes, known = Classes(), Classes([*training, *references])
@@ -130,9 +130,9 @@ def measure(
         "novel": (novel, unique),
         "valid_unique_novel": (novel, graphs),
     }
-    found = {name: share(len(kept), len(of)) for name, (kept, of) in shares.items() if of}
+    metrics = {name: share(len(kept), len(of)) for name, (kept, of) in shares.items() if of}
     for name in STATISTICS if references else ():
-        found[f"{name}_distance"] = distance(graphs, references, name)
+        metrics[f"{name}_distance"] = distance(graphs, references, name)
         if training:
-            found[f"{name}_floor"] = distance(training[: len(references)], references, name)
-    return found
+            metrics[f"{name}_floor"] = distance(training[: len(references)], references, name)
+    return metrics

@@ -12,10 +12,8 @@ from .graph import Graph
 from .layout import layout
 
 _RED, _OFF = "\x1b[31m", "\x1b[0m"
-#: Points that should lie between nodes, and the inches up to which a panel grows for them.
-_WANTED, _MOST_INCHES = 13.0, 5.5
-#: Points of the smallest letters that are drawn.
-_SMALLEST = 4.0
+#: Wanted distance of nodes in points, largest size of a panel in inches, smallest letters in points.
+_WANTED, _MOST_INCHES, _SMALLEST = 13.0, 5.5, 4.0
 
 
 def draw_nodes(labels: Sequence[str], marked: Collection[int], width: int = 16) -> str:
@@ -40,11 +38,11 @@ def plot_graph(
 ) -> None:
     """A graph on matplotlib axes: node colors by number, white below 0, conflicting edges red, bold ones thick.
 
-    Nodes are as large as their number allows, with their numbers where these can be read; the figure grows with them.
+    The figure grows with the number of nodes; numbers of nodes are left out where they would be too small.
     """
     import matplotlib
 
-    # 1. Room: the points between nodes that are near each other.
+    # 1. The size of the panel, so that near nodes have enough distance.
     places = layout(graph)
     apart = np.linalg.norm(places[:, None] - places, axis=-1) + 9.0 * np.eye(graph.nodes)
     near = min(0.5, float(np.quantile(apart.min(1), 0.1)))
@@ -53,14 +51,14 @@ def plot_graph(
     inches = min(_MOST_INCHES, max(panel, _WANTED / 72 / near))
     figure.set_size_inches(figure.get_size_inches() * inches / panel)
     node = min(18.0, 0.9 * 72 * inches * near)
-    # 2. Edges, those that matter above the others.
+    # 2. Edges, bold and conflicting ones on top.
     shown = graph.networkx
     conflicts, bold = set(conflicts), set(bold)
     rest = [edge for edge in graph.edges if edge not in conflicts and edge not in bold]
     thin = 0.8 if len(graph.edges) <= 3 * graph.nodes else 0.4
     for edges, color, wide in ((rest, "0.65", thin), (sorted(bold), "black", 2.2), (sorted(conflicts), "red", 2.2)):
         nx.draw_networkx_edges(shown, places, edgelist=edges, edge_color=color, width=wide, node_size=0, ax=axes)
-    # 3. Nodes and their numbers, dark on light and light on dark.
+    # 3. Nodes and their numbers, with good contrast.
     numbers = colors or [-1] * graph.nodes
     palette = matplotlib.colormaps["tab20" if max(numbers) < 20 else "gist_ncar"]
     most = max(20, *numbers)

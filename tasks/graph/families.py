@@ -1,7 +1,6 @@
-"""Families of graphs as rules on their canvas: what must hold, who is to blame, what may still be, and the nearest one.
+"""Families of graphs as rules on their canvas: faults and blame, pairs still possible, and the nearest graph.
 
-A family is a few requirements (`requirements`) that all must hold. Each speaks of pairs of nodes; `FamilyRule` puts
-pairs into tokens.
+A family is a conjunction of `requirements`, which speak of pairs of nodes; `FamilyRule` turns pairs into tokens.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from .requirements import Acyclic, Connected, Degrees, EdgeCount, Fault, Planar,
 from .tokens import FAMILIES, MOST_NODES, Coding
 from .walks import sides
 
-#: Log-odds that an edge of the draft gains over its probability: the draft is one joint answer, probabilities are not.
+#: Log-odds added to each edge of the draft: it is one joint answer, which independent probabilities are not.
 _KEPT = 8.0
-#: The score of an edge that must stand, above all others.
+#: The score of an edge that is required, above all others.
 _MUST = 1e6
 
 
@@ -59,14 +58,11 @@ class Family:
         """From text such as "regular:16,3".
 
         Raises:
-            InputError: an unknown family, no such numbers, or numbers that no graph has.
+            InputError: an unknown family, bad numbers, or numbers that no graph has.
         """
         name, _, rest = str(text).strip().partition(":")
-        check(
-            name in FAMILIES,
-            f"no family {name[:40]!r} in {str(text)[:40]!r}",
-            f"give NAME:NUMBERS, of {', '.join(FAMILIES)}",
-        )
+        what = f"no family {name[:40]!r} in {str(text)[:40]!r}"
+        check(name in FAMILIES, what, f"give NAME:NUMBERS, of {', '.join(FAMILIES)}")
         try:
             numbers = tuple(whole_number(word.strip()) for word in rest.split(","))
         except InputError as error:
@@ -84,27 +80,23 @@ class Family:
         if name in ("regular", "degrees"):
             degrees = numbers if name == "degrees" else (numbers[1],) * nodes
             low, high = min(degrees), max(degrees)
-            check(
-                low >= 0 and high < nodes,
-                f"{what}: a node of {high} neighbours among {nodes}",
-                f"use at most {nodes - 1}",
-            )
+            large = f"{what}: a node of {high} neighbours among {nodes}"
+            check(low >= 0 and high < nodes, large, f"use at most {nodes - 1}")
             odd = f"{what}: degrees add up to {sum(degrees)}, an odd number"
             check(sum(degrees) % 2 == 0, odd, "every edge counts twice: change one degree by one")
-            check(
-                is_graphical(np.array(degrees)), f"{what}: no simple graph has these degrees", "lower the largest ones"
-            )
+            impossible = f"{what}: no simple graph has these degrees"
+            check(is_graphical(np.array(degrees)), impossible, "lower the largest ones")
         if name == "bipartite":
             check(min(numbers) >= 1, f"{what} has a side without nodes", "a connected graph has nodes on both")
         if name == "connected":
             edges, most = numbers[1], nodes * (nodes - 1) // 2
             check(edges >= nodes - 1, f"{what}: {edges} edges cannot connect {nodes} nodes", f"use {nodes - 1} or more")
-            check(edges <= most, f"{what}: {nodes} nodes have no {edges} edges", f"use at most {most}")
+            check(edges <= most, f"{what}: {nodes} nodes cannot have {edges} edges", f"use at most {most}")
         return cls(name, nodes, tuple(numbers))
 
     @classmethod
     def like(cls, name: str, graph: Graph) -> Family:
-        """The family of this name with a graph's own numbers, whether or not the graph is of it.
+        """The family of this name with the numbers of a graph, whether or not the graph belongs to it.
 
         Raises:
             InputError: no graph has these numbers, or it is too large.
@@ -121,7 +113,7 @@ class Family:
 
     @classmethod
     def of_graph(cls, name: str, graph: Graph) -> Family:
-        """The family of this name that a graph belongs to. Raises InputError as `like`, and if it belongs to none."""
+        """The family of this name that a graph belongs to. Raises InputError as `like`, and if it does not belong."""
         family = cls.like(name, graph)
         faults = family.faults(graph.adjacency)
         check(not faults, f"a graph that is not of {family.text}: {faults[0][0] if faults else ''}", "name its family")
@@ -137,29 +129,29 @@ class Family:
         """What must hold, the quickest to judge first."""
         if self.name in ("regular", "degrees"):
             return (Degrees(self.numbers if self.name == "degrees" else (self.numbers[1],) * self.nodes),)
-        own = {"planar": Planar(), "tree": Acyclic()}
+        second = {"planar": Planar(), "tree": Acyclic()}
         if self.name == "connected":
             return (EdgeCount(self.numbers[1]), Connected())
-        return (Connected(), own[self.name] if self.name in own else TwoSided(self.numbers))
+        return (Connected(), second[self.name] if self.name in second else TwoSided(self.numbers))
 
     def holds(self, joined: np.ndarray) -> bool:
         """Whether a graph (n, n) bool is of the family."""
         return all(requirement.holds(joined) for requirement in self.requirements)
 
     def faults(self, joined: np.ndarray) -> list[Fault]:
-        """What is wrong with it."""
+        """What is wrong with a graph (n, n) bool."""
         return [fault for requirement in self.requirements for fault in requirement.faults(joined)]
 
     def project(self, scores: np.ndarray) -> np.ndarray:
         """A graph of the family with a high sum of scores, (n, n) bool.
 
-        The highest for trees (a maximum spanning tree) and connected graphs (that tree and the highest of the rest: the
-        graphs that hold a spanning tree and m edges are the bases of a matroid, on which greed is exact). Planar: the
-        tree, then edges by falling score, those that cross refused, until there are as many as have a score above 0.
-        Degrees: `of_degrees`. Bipartite: `two_sides`, then as planar among the pairs that join the sides.
+        Exact for trees (a maximum spanning tree) and connected graphs (that tree and the highest other edges: connected
+        graphs of m edges are the bases of a matroid, for which a greedy choice is exact). Planar: that tree, then edges
+        by falling score unless they cross, until as many as have a score above 0. Degrees: `of_degrees`. Bipartite:
+        `two_sides`, then as planar among the pairs that join the sides.
 
         Args:
-            scores: symmetric (n, n) float64, -inf where no edge may stand; with these the result can miss the family.
+            scores: symmetric (n, n) float64, -inf where no edge is allowed; then the result can be outside the family.
         """
         if self.name in ("regular", "degrees"):
             return of_degrees(np.array(self.requirements[0].degrees), scores)
@@ -185,16 +177,15 @@ _EXAMPLES = {
 
 @dataclass(frozen=True, eq=False)
 class FamilyRule(Constraint):
-    """The graph on the canvas is of its row's family. All rows have one number of nodes.
+    """The graph on the canvas belongs to the family of its row. All rows have the same number of nodes.
 
-    What known tokens and candidate sets say of a pair (may it be an edge, may it be none) is tightened by the
-    requirements of the family, and a pattern is allowed where all its pairs allow it. No position may hold anything but
-    a pattern of its pairs.
+    The candidate sets say of each pair whether it may be an edge and whether it may be absent. The requirements of the
+    family narrow both, and a pattern is allowed where all its pairs allow it.
 
     Args:
-        families: one a row.
-        coding: of their nodes.
-        num_classes: A, every token is its own class.
+        families: one for each row.
+        coding: of graphs with their number of nodes.
+        num_classes: A, each token is a class.
     """
 
     families: tuple[Family, ...]
@@ -204,7 +195,7 @@ class FamilyRule(Constraint):
 
     def __post_init__(self) -> None:
         sizes = {family.nodes for family in self.families}
-        assert sizes == {self.coding.nodes}, "one number of nodes to a batch"
+        assert sizes == {self.coding.nodes}, "a batch has one number of nodes"
 
     @property
     def length(self) -> int:
@@ -216,19 +207,21 @@ class FamilyRule(Constraint):
 
     @property
     def strength(self) -> str:
-        told = dict.fromkeys(r.strength for family in self.families for r in family.requirements)
-        return "; ".join(told)
+        sentences = dict.fromkeys(r.strength for family in self.families for r in family.requirements)
+        return "; ".join(sentences)
 
     def _read(self, answer: IntTensor) -> tuple[list[tuple[Family, np.ndarray]], np.ndarray]:
-        """Each row's family and graph, and where no pattern stands (B, T)."""
+        """Each row's family and graph, and which tokens are not patterns (B, T)."""
         self.check_answer(answer)
         joined, foreign = self.coding.from_tokens(answer.cpu().numpy())
         return [(self.families[row % self.rows], one) for row, one in enumerate(joined)], foreign
 
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
         rows, foreign = self._read(answer)
-        held = [not bad.any() and family.holds(joined) for (family, joined), bad in zip(rows, foreign, strict=True)]
-        return torch.tensor(held, device=answer.device)
+        satisfied = [
+            not bad.any() and family.holds(joined) for (family, joined), bad in zip(rows, foreign, strict=True)
+        ]
+        return torch.tensor(satisfied, device=answer.device)
 
     def violations(self, answer: IntTensor) -> BoolTensor:
         rows, foreign = self._read(answer)
@@ -242,7 +235,7 @@ class FamilyRule(Constraint):
         rows, foreign = self._read(answer)
         return [
             [sentence for sentence, _ in family.faults(joined)]
-            + [f"position {at + 1} holds token {tokens[at]}, which is no pattern there" for at in np.flatnonzero(bad)]
+            + [f"position {at + 1} holds token {tokens[at]}, not a pattern there" for at in np.flatnonzero(bad)]
             for (family, joined), bad, tokens in zip(rows, foreign, answer.tolist(), strict=True)
         ]
 
@@ -250,20 +243,20 @@ class FamilyRule(Constraint):
     def _patterns(self) -> tuple[FloatTensor, BoolTensor]:
         """Bits of each pattern (2^w, w) as floats, and which patterns a position may hold (T, A)."""
         patterns, permitted = torch.from_numpy(self.coding.patterns), torch.from_numpy(self.coding.permitted)
-        whole = torch.zeros(self.length, self.num_classes, dtype=torch.bool)
-        whole[:, self._window] = permitted
-        return patterns.float(), whole
+        possible = torch.zeros(self.length, self.num_classes, dtype=torch.bool)
+        possible[:, self._window] = permitted
+        return patterns.float(), possible
 
     @property
     def _window(self) -> slice:
-        """Where patterns lie among the tokens."""
+        """The tokens that are patterns."""
         return slice(self.coding.first, self.coding.first + 2**self.coding.width)
 
     def _pairs(self, candidates: BoolTensor) -> tuple[np.ndarray, np.ndarray]:
-        """(B, T, A) -> which pairs may be edges, and which none: (B, n, n) bool twice."""
+        """(B, T, A) -> which pairs may be edges, and which may be absent: (B, n, n) bool twice."""
         bits, _ = self._patterns
         sets = candidates[..., self._window].float()
-        one, zero = (self.coding.matrix_of((sets @ held > 0).numpy()) for held in (bits, 1 - bits))
+        one, zero = (self.coding.matrix_of((sets @ values > 0).numpy()) for values in (bits, 1 - bits))
         return one, zero | np.eye(self.coding.nodes, dtype=bool)
 
     def _tightened(self, candidates: BoolTensor) -> BoolTensor:
@@ -294,27 +287,27 @@ class FamilyRule(Constraint):
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
         """The family's projection of a graph drawn from the model.
 
-        A pair scores the log-odds of its bit, `_KEPT` more where the draft has the edge, and logistic noise drawn with
-        a seed that follows from the draft. Without rules the pairs of positive score would be an independent draw of
-        every bit; so the result is a sample around the draft, not the mode, which for sparse graphs is empty.
+        The score of a pair is the log-odds of its bit, plus `_KEPT` where the draft has the edge, plus logistic noise
+        with a seed from the draft: without rules, the pairs of positive score would be an independent sample. The mode
+        would not do: for sparse graphs it is empty.
 
         Returns:
-            As `Constraint.repair`; the moves are the pairs in which the result differs from the draft.
+            As `Constraint.repair`; moves are the pairs in which the result differs from the draft.
         """
         bits, permitted = self._patterns
         scores = log_probs[:, self._window].masked_fill(~permitted[:, self._window], -torch.inf)[..., None]
         odds = [scores.masked_fill(bits == no, -torch.inf).logsumexp(1) for no in (0, 1)]
         odds = self.coding.matrix_of((odds[0] - odds[1]).double().clamp(-30, 30).nan_to_num(0).numpy()[None])[0]
-        [held], _ = self.coding.from_tokens(draft.numpy()[None])
+        [drafted], _ = self.coding.from_tokens(draft.numpy()[None])
         nodes = self.coding.nodes
         drawn = np.random.default_rng(draft.tolist()).logistic(size=(nodes, nodes))
-        odds = odds + _KEPT * held + np.tril(drawn, -1) + np.tril(drawn, -1).T
+        odds = odds + _KEPT * drafted + np.tril(drawn, -1) + np.tril(drawn, -1).T
         one, zero = self._pairs(candidates[None])
         odds = np.where(one[0], np.where(zero[0], odds, _MUST + odds), -np.inf)
         joined = self.families[0].project(odds)
-        found = torch.from_numpy(self.coding.to_tokens(joined[None])[0])
-        moves = int((joined != held).sum()) // 2
-        return (found if bool(candidates.gather(1, found[:, None]).all()) else None), moves
+        tokens = torch.from_numpy(self.coding.to_tokens(joined[None])[0])
+        moves = int((joined != drafted).sum()) // 2
+        return (tokens if bool(candidates.gather(1, tokens[:, None]).all()) else None), moves
 
     def select(self, rows: IntTensor) -> FamilyRule:
         return self._changed({"families": tuple(self.families[row] for row in rows.tolist())})

@@ -1,8 +1,8 @@
-"""Graphs of a family: the prompt names it, the canvas holds the upper triangle, eight pairs a token.
+"""Graphs of a family: the prompt names it, the canvas holds the upper triangle, eight pairs in each token.
 
-Planar training graphs are Delaunay triangulations of uniform random points in the unit square, trees are uniform
-labelled trees: what the usual benchmarks hold (SPECTRE 2022, ESGG 2024). The others come from random scores, see
-`make_graph`. Nodes stand in a breadth-first order, see `in_order`, drawn anew each time a graph trains.
+Planar training graphs are Delaunay triangulations of uniform random points, trees are uniform labelled trees, as in the
+usual benchmarks (SPECTRE 2022, ESGG 2024); for the others see `make_graph`. Nodes are in a new random breadth-first
+order each time a graph trains, see `in_order`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from .tokens import (
 )
 from .walks import breadth_first
 
-#: Graphs drawn for one on its side of the split (one class in 16 is held out) before the search for it ends.
+#: Graphs drawn for each wanted one on its side of the split (one class in 16 is held out) before an error.
 _TRIES = 2000
 _RED, _OFF = "\x1b[31m", "\x1b[0m"
 
@@ -57,8 +57,8 @@ class GenerateProblem(Problem):
     """A graph to write.
 
     Attributes:
-        family: what it must be.
-        reference: a graph of the family to compare sets of answers with, never shown to the model; or None.
+        family: of the graph.
+        reference: a graph of the family for comparing sets of answers, never shown to the model; or None.
     """
 
     family: Family
@@ -125,24 +125,24 @@ def make_graph(name: str, nodes: int, draws: np.random.Generator) -> Graph:
 
 @lru_cache(maxsize=2**14)
 def rotations(graph: Graph) -> np.ndarray:
-    """(n, d) int64, the neighbours of each node of a planar graph clockwise in some drawing; -1 fills up."""
+    """(n, d) int64, the neighbours of each node of a planar graph clockwise in some drawing, then -1."""
     _, drawing = nx.check_planarity(graph.networkx)
     return _filled([list(drawing.neighbors_cw_order(node)) for node in range(graph.nodes)])
 
 
 def _filled(rows: Sequence[Sequence[int]]) -> np.ndarray:
     table = np.full((len(rows), max(1, *map(len, rows))), -1)
-    for own, row in zip(table, rows, strict=True):
-        own[: len(row)] = row
+    for line, row in zip(table, rows, strict=True):
+        line[: len(row)] = row
     return table
 
 
 def in_order(graph: Graph, planar: bool, draws: np.random.Generator) -> Graph:
     """The same graph with its nodes in a breadth-first order from a random start.
 
-    Ties are random, but for planar graphs: there the neighbours of a node are visited as they lie around it in a
-    drawing, either way round. Each node is then joined to a run of the layer before, which begins where the run of the
-    node before it ended, and that regularity is quickly learned.
+    Neighbours are visited in random order; in planar graphs, in their order around the node in a drawing, in either
+    direction. Then each node is joined to a run of the layer before, next to the run of the previous node, which is
+    quickly learned.
     """
     if planar:
         turns = rotations(graph)
@@ -158,10 +158,10 @@ class GenerateGraphs(Task):
     """Graphs of families: planar, tree, regular, given degrees, bipartite, connected with n nodes and m edges.
 
     Args:
-        mix: family -> nodes -> share of the training batches; one of them to a batch, the same on every rank.
-        graphs: base graphs of each entry of the mix, none of a held-out class; made on first use.
-        width: pairs a token, 8 or 1; see `tasks.graph.tokens`.
-        family: of the graphs of files whose names do not begin with one.
+        mix: family -> nodes -> share of the training batches; each batch has one entry, the same on every rank.
+        graphs: base graphs of each entry of the mix, of classes that are not held out; made on first use.
+        width: pairs in a token, 8 or 1; see `tasks.graph.tokens`.
+        family: of graphs from files whose names do not begin with a family.
         seed: of base graphs and batches; not negative.
 
     Raises:
@@ -204,10 +204,7 @@ class GenerateGraphs(Task):
         return coding_of(nodes, self.width)
 
     def training_graphs(self, name: str, nodes: int) -> list[Graph]:
-        """The base graphs of an entry of the mix, none of a held-out class; a pure function of the seed.
-
-        Nothing for what is not in the mix.
-        """
+        """The base graphs of an entry of the mix, a pure function of the seed; empty for what is not in the mix."""
         if (name, nodes) in self.mix and (name, nodes) not in self._pools:
             draws = np.random.default_rng((self.seed, FAMILIES.index(name), nodes))
             self._pools[name, nodes] = _graphs(name, nodes, self.graphs, False, draws)
@@ -233,8 +230,8 @@ class GenerateGraphs(Task):
         problems = []
         for name, nodes in self.mix:
             draws = np.random.default_rng((seed, FAMILIES.index(name), nodes, 1))
-            made = _graphs(name, nodes, per_tier, True, draws)
-            problems += [GenerateProblem.of(Family.like(name, graph), graph) for graph in made]
+            references = _graphs(name, nodes, per_tier, True, draws)
+            problems += [GenerateProblem.of(Family.like(name, graph), graph) for graph in references]
         return problems
 
     def overlap(self, problems: Sequence[GenerateProblem]) -> list[int]:
@@ -269,15 +266,15 @@ class GenerateGraphs(Task):
         families = []
         for row in batch.prompt.tolist():
             name, nodes, numbers = from_prompt(row)
-            whole = {"bipartite": (nodes - numbers[0], *numbers), "planar": (nodes,), "tree": (nodes,)}
-            whole |= {"degrees": numbers}
-            families.append(Family.of(name, whole.get(name, (nodes, *numbers))))
+            full = {"bipartite": (nodes - numbers[0], *numbers), "planar": (nodes,), "tree": (nodes,)}
+            full |= {"degrees": numbers}
+            families.append(Family.of(name, full.get(name, (nodes, *numbers))))
         return FamilyRule(tuple(families), self._coding(families[0].nodes), self.vocab_size)
 
     def read(self, path: str) -> list[GenerateProblem]:
-        """One problem for each graph of a file (`graph_files.read_graphs`), which is its reference.
+        """One problem for each graph of a file (`graph_files.read_graphs`), with the graph as its reference.
 
-        The family is what the file's name begins with, such as planar_val.g6.gz, or else that of the task.
+        The name of the file begins with the family, as in planar_val.g6.gz; else it is that of the task.
         """
         begin = next((name for name in FAMILIES if stem(Path(path)).startswith(name)), self.family)
         known = f"let its name begin with one of {', '.join(FAMILIES)}, or train with task.family=NAME"
@@ -292,7 +289,7 @@ class GenerateGraphs(Task):
         return GenerateProblem.of(Family.parse(text))
 
     def graph_of(self, problem: GenerateProblem, answer: IntTensor) -> Graph:
-        """The graph of an answer (T); tokens that are no pattern of their place add no edge."""
+        """The graph of an answer (T); a token that is not a pattern of its position adds no edge."""
         [joined], _ = self._coding(problem.family.nodes).from_tokens(answer.cpu().numpy()[None])
         return Graph.of_adjacency(joined)
 
@@ -301,7 +298,7 @@ class GenerateGraphs(Task):
         return self.graph_of(problem, answer).graph6
 
     def measure(self, outcomes: Sequence[Outcome], model: Any = None) -> dict[str, dict[str, Any]]:
-        """See `distances.measure`; compared with the references of the problems and with the training graphs."""
+        """See `distances.measure`; with the references of the problems and the training graphs."""
         problems: list[GenerateProblem] = [outcome.problem for outcome in outcomes]
         graphs = [self.graph_of(problem, outcome.tokens) for problem, outcome in zip(problems, outcomes, strict=True)]
         families = [problem.family for problem in problems]
@@ -314,7 +311,7 @@ class GenerateGraphs(Task):
         return distances.measure(families, graphs, references, training)
 
     def draw(self, problem: GenerateProblem, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
-        """A triangle of pairs, a line a node: # an edge, . none; those of violating tokens in red, as ! and :."""
+        """A triangle of pairs, one line for each node: # for an edge, . for none; ! and : in red where violated."""
         family = problem.family
         if answer is None:
             return family.text
@@ -346,14 +343,14 @@ class GenerateGraphs(Task):
 
 
 def _graphs(name: str, nodes: int, wanted: int, held_out: bool, draws: np.random.Generator) -> list[Graph]:
-    """Random graphs of a family, all of held-out classes or none."""
-    made: list[Graph] = []
+    """Random graphs of a family on one side of the split."""
+    kept: list[Graph] = []
     for tries in count(1):
         graph = make_graph(name, nodes, draws)
         if graph.held_out == held_out:
-            made.append(graph)
-        if len(made) == wanted:
-            return made
-        many = tries < _TRIES * (len(made) + 1)
+            kept.append(graph)
+        if len(kept) == wanted:
+            return kept
+        many = tries < _TRIES * (len(kept) + 1)
         kind = "held-out" if held_out else "training"
         check(many, f"no {kind} graph of {name} {nodes} among {_TRIES} tries", "use larger graphs: these are too few")

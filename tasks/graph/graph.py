@@ -16,7 +16,7 @@ from constrained_dg.shapes import BoolTensor, IntTensor
 
 from . import graph6
 
-#: Nodes that a graph from text may have where nothing smaller is asked for: its matrix takes a megabyte.
+#: Nodes that a graph from text may have by default: its matrix takes a megabyte.
 MOST_NODES = 1024
 #: One graph class in this many is kept for held-out problems.
 RESERVED = 16
@@ -27,7 +27,7 @@ class Graph:
     """A simple undirected graph. Make one with `of`, which checks.
 
     Attributes:
-        nodes: n; they are called 0 .. n-1 here and 1 .. n in sentences and DIMACS files.
+        nodes: n; numbered 0 .. n-1 here and 1 .. n in sentences and DIMACS files.
         edges: pairs (i, j) with i < j, sorted, each once.
     """
 
@@ -68,7 +68,7 @@ class Graph:
     def of_any(cls, value: object) -> Graph:
         """A graph from what Python users have: a Graph, a networkx graph, graph6, an adjacency matrix, or edges.
 
-        Nodes count from 0 in the order of their numbers, or in the order in which they come where they are no numbers.
+        Nodes are numbered from 0 in the order of their numbers, or of appearance where they are not numbers.
 
         Raises:
             InputError: another value, a directed graph, or one with self-loops.
@@ -100,7 +100,7 @@ class Graph:
 
     @cached_property
     def networkx(self) -> nx.Graph:
-        """The same as networkx has it, nodes in order."""
+        """As a networkx graph, nodes in order."""
         graph = nx.empty_graph(self.nodes)
         graph.add_edges_from(self.edges)
         return graph
@@ -127,8 +127,8 @@ class Graph:
     def fingerprint(self) -> int:
         """Equal for isomorphic graphs: of each node the walks of 1 to 3 steps and the closed walks of 3 to 6, sorted.
 
-        Different graphs may share one (all strongly regular ones of equal numbers do), so that a split by it keeps
-        isomorphic graphs on one side, and who asks for equality compares those that share it.
+        Different graphs may share one (all strongly regular ones of equal parameters do): use it to split graphs, and
+        `isomorphism` to compare them.
         """
         one = self.adjacency.astype(np.float64)
         two = one @ one
@@ -147,11 +147,11 @@ class Graph:
 
 
 def reordered(relations: BoolTensor, places: IntTensor) -> BoolTensor:
-    """Relations (B, R, N, N) whose position k is the position places[:, k] (B, N) of the ones given."""
+    """Relations (B, R, N, N) whose position k is position places[:, k] (B, N) of the given ones."""
     relations = relations.gather(2, places[:, None, :, None].expand_as(relations))
     return relations.gather(3, places[:, None, None].expand_as(relations))
 
 
 def random_graph(nodes: int, density: float, generator: np.random.Generator) -> Graph:
-    """Each pair joined with a probability of its own: G(n, p), Gilbert 1959."""
+    """Each pair joined with this probability, independently: G(n, p), Gilbert 1959."""
     return Graph.of_adjacency(generator.random((nodes, nodes)) < density)

@@ -14,14 +14,13 @@ _KINDS = {":": "sparse6", "&": "digraph6"}
 def decode(text: str, most: int) -> tuple[int, list[tuple[int, int]]]:
     """One graph in any of the three formats, with or without a header.
 
-    The number of nodes comes first in each format, so that a graph of more than `most` is refused before it is built.
-    digraph6 is read where every arc has its reverse.
+    A graph of more than `most` nodes is refused before it is built. digraph6 is read where every arc has its reverse.
 
     Returns:
         its number of nodes, and its edges, perhaps repeated.
 
     Raises:
-        InputError: a line of another form, a graph without nodes or of too many, or a directed graph.
+        InputError: not one of the formats, a graph without nodes or with too many, or a directed graph.
     """
     text = text.strip()
     shown, hint = repr(text[:40]), "graph6 is one line of the characters ? to ~, such as DQc"
@@ -31,7 +30,7 @@ def decode(text: str, most: int) -> tuple[int, list[tuple[int, int]]]:
     body = text.removeprefix(text[0]) if kind != "graph6" else text
     check(bool(body) and all("?" <= sign <= "~" for sign in body), f"{shown} is not valid graph6", hint)
     values = np.frombuffer(body.encode(), np.uint8) - 63
-    # One character holds n below 63; behind one or two "~" it takes 3 or 6 characters.
+    # One character holds n below 63; after one or two "~", 3 or 6 characters hold it.
     first, digits = (0, 1) if values[0] < 63 else (1, 3) if (values[1:2] < 63).any() else (2, 6)
     check(len(values) >= first + digits, f"{shown} is not valid {kind}: it ends too early", hint)
     nodes = 0

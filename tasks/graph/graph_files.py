@@ -1,4 +1,4 @@
-"""Graphs from files: graph6 and its kin, DIMACS .col, edge lists, 0-1 matrices, tables, and folders of these."""
+"""Graphs from files: graph6 and its variants, DIMACS .col, edge lists, 0-1 matrices, tables, and folders of these."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from constrained_dg.files import read_text
 from .graph import MOST_NODES, Graph
 
 log = logging.getLogger(__name__)
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 TABLES, LINES = {"tsv": "\t", "csv": ","}, ("g6", "s6", "d6")
 ENDINGS = (*LINES, "col", *TABLES, "edges", "txt")
@@ -35,9 +35,9 @@ class Named:
     """A graph of a file.
 
     Attributes:
-        name: its file, or its file and line, or what a table calls it.
-        source: where it was read, for messages.
-        columns: what else a table says of it, by header in lower case.
+        name: its file, or its file and line, or its name in a table.
+        source: file and line, for messages.
+        columns: other values of its row in a table, by header in lower case.
     """
 
     name: str
@@ -53,15 +53,15 @@ class Named:
 def read_graphs(path: Path | str, most: int = MOST_NODES, columns: Sequence[str] = ()) -> list[Named]:
     """The graphs of a file or folder, optionally .gz.
 
-    In a folder, a table with a column `name` says more of the files it names; files of other endings are passed over.
+    In a folder, a table with a column `name` adds values to the files it names; files of other endings are ignored.
 
     Args:
         most: nodes that a graph may have.
-        columns: of tables, those that the caller reads. A header that looks like one of them is refused where none of
-            them is there; others are named in a warning.
+        columns: columns of tables that the caller reads. If a table has none of them, a header that resembles one is
+            refused; other unread columns are named in a warning.
 
     Raises:
-        InputError: a file that cannot be read, or that holds something else; it names the file and the line.
+        InputError: naming the file and the line.
     """
     path = Path(path)
     if not os.path.isdir(path):
@@ -83,8 +83,8 @@ def read_graphs(path: Path | str, most: int = MOST_NODES, columns: Sequence[str]
     return [Named(each.name, each.source, each.graph, rows.get(each.name, each.columns)) for each in graphs]
 
 
-def located(source: str, make: Callable[..., Made], *given: object) -> Made:
-    """What `make` returns; an InputError names the source, such as a file and a line."""
+def located(source: str, make: Callable[..., Result], *given: object) -> Result:
+    """The result of `make`; an InputError names the source, such as a file and a line."""
     try:
         return make(*given)
     except InputError as error:
@@ -121,7 +121,7 @@ def _read_file(path: Path, most: int, columns: Sequence[str]) -> list[Named]:
         lines = [(at, row["graph6"], row) for at, row in table]
     elif ending in LINES:
         text = read_text(path, f"give {KNOWN}").splitlines()
-        # The header of the format may stand on a line of its own.
+        # The header of the format may be on a separate line.
         lines = [(at, line, {}) for at, line in enumerate(text, 1) if not re.fullmatch(r"\s*(>>\w+6<<)?\s*", line)]
     else:
         text = read_text(path, f"give {KNOWN}").splitlines()
@@ -156,7 +156,7 @@ def _table(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]
 
 
 def _check_columns(path: Path, head: Sequence[str], columns: Sequence[str]) -> None:
-    """Refuse a header that seems to mean one of the columns, where none of them is there; warn of others not read."""
+    """Refuse a header that resembles one of the columns if none of them is present; warn of other unread columns."""
     unread = [name for name in head if name not in {"name", "graph6", *columns}]
     if columns and not set(head) & set(columns):
         alike = [name for name in unread if _resembles(name, columns)]
@@ -173,14 +173,15 @@ def _resembles(name: str, columns: Sequence[str]) -> bool:
 
 
 def _numbers(path: Path, at: int, words: list[str]) -> list[int]:
+    if all(len(word) <= _DIGITS and word.isascii() and word.isdecimal() for word in words):
+        return [int(word) for word in words]
     return located(f"{path}, line {at}", lambda: [whole_number(word) for word in words])
 
 
 def _dimacs(path: Path, lines: list[str], most: int) -> Graph:
     """`p edge NODES EDGES`, then `e I J` with nodes from 1.
 
-    Both directions of an edge may be listed. EDGES counts the lines, or the edges without repetition; a file with fewer
-    was cut off.
+    Both directions of an edge may be listed. EDGES counts the lines, or the different edges.
     """
     nodes = wanted = None
     edges: list[tuple[int, int]] = []
@@ -197,13 +198,14 @@ def _dimacs(path: Path, lines: list[str], most: int) -> Graph:
         check(words[0] == "e" and len(words) >= 3, f"{source}: {line[:40]!r}", "it should be: e NODE NODE")
         check(nodes is not None, f"{source}: an edge comes first", "begin with: p edge NODES EDGES")
         one, other = _numbers(path, at, words[1:3])
-        located(source, _check_edge, one, other, 1, nodes)
+        if not (0 < one <= nodes and 0 < other <= nodes and one != other):
+            located(source, _check_edge, one, other, 1, nodes)
         edges.append((one - 1, other - 1))
     check(nodes is not None, f"{path} has no problem line", "begin with: p edge NODES EDGES")
     graph = Graph.of(nodes, edges)
-    whole = len(edges) == wanted or len(graph.edges) >= wanted
+    complete = len(edges) == wanted or len(graph.edges) >= wanted
     count = f"{len(edges)} lines of edges" + (f", {len(graph.edges)} different" if edges else "")
-    check(whole, f"{path}: {count}, but {wanted} in the problem line", "it may be cut off; else correct that line")
+    check(complete, f"{path}: {count}, but {wanted} in the problem line", "it may be cut off; else correct that line")
     return graph
 
 
@@ -216,8 +218,8 @@ def _check_edge(one: int, other: int, low: int, high: int) -> None:
 def _listed(path: Path, lines: list[str], most: int) -> Graph:
     """An edge list or a 0-1 matrix; # and % begin comments.
 
-    An edge list has two numbers a line. The nodes are those that occur, in the order of their numbers; or a number
-    alone on the first line says how many there are, and they count from 0, or from 1 where the highest is that number.
+    An edge list has two numbers on each line. The first line may hold the number of nodes alone; they are then numbered
+    from 0, or from 1 if the highest equals that number. Else the nodes are those that occur, in numerical order.
     """
     rows = [
         (at, words)
@@ -230,7 +232,7 @@ def _listed(path: Path, lines: list[str], most: int) -> Graph:
     alone = all(len(words) == 1 for _, words in rows)
     if len(rows) >= (2 if alone else 3) and all(len(row) == len(rows) and set(row) <= {"0", "1"} for row in signs):
         return _matrix(path, [at for at, _ in rows], signs, most)
-    # 2. The number of nodes, if it is there.
+    # 2. The number of nodes, if it is given.
     (first, words), count = rows[0], None
     if len(words) == 1:
         [count], rows = _numbers(path, first, words), rows[1:]
@@ -266,10 +268,10 @@ def _listed(path: Path, lines: list[str], most: int) -> Graph:
 def _matrix(path: Path, lines: list[int], signs: list[list[str]], most: int) -> Graph:
     """The graph of an adjacency matrix of 0 and 1."""
     check(len(signs) <= most, f"{path}: a graph of {len(signs)} nodes", f"at most {most} can be used here")
-    for row, (at, own) in enumerate(zip(lines, signs, strict=True)):
-        check(own[row] == "0", f"{path}, line {at}: node {row + 1} is joined to itself", "leave self-loops out")
-        odd = next((column for column in range(row) if own[column] != signs[column][row]), None)
+    for row, (at, cells) in enumerate(zip(lines, signs, strict=True)):
+        check(cells[row] == "0", f"{path}, line {at}: node {row + 1} is joined to itself", "leave self-loops out")
+        odd = next((column for column in range(row) if cells[column] != signs[column][row]), None)
         what = f"{path}, line {at}: node {row + 1} is joined to node {(odd or 0) + 1} in one direction"
         check(odd is None, what, "give a symmetric matrix")
-    pairs = [(row, column) for row, own in enumerate(signs) for column in range(row) if own[column] == "1"]
+    pairs = [(row, column) for row, cells in enumerate(signs) for column in range(row) if cells[column] == "1"]
     return Graph.of(len(signs), pairs)

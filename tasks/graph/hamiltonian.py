@@ -1,19 +1,17 @@
 """Hamiltonian cycles as a task: the canvas holds for each node the node that comes next.
 
-The graph enters as relations, and so the canvas has a position for each node: what stands there, its successor on the
-cycle, is one of its neighbours. Were the canvas the order in which the nodes are visited, its positions would be places
-in that order, and no relation between places could say which nodes are joined.
+The graph enters as relations between positions, which therefore belong to nodes: the position of a node holds its
+successor on the cycle. If positions were places in the order of visits, relations could not say which nodes are joined.
 
 | token | meaning |
 |---|---|
 | 0, 1 | pad, end of sequence |
 | 2 .. 65 | nodes 1 .. 64 |
 
-The prompt names the nodes in turn. No node is pinned: where a cycle begins is left open by successors anyway.
+The prompt names the nodes in order. No node is pinned, since successors do not depend on where a cycle begins.
 
-Any cycle is right, but one of them is taught: that of the shortest steps (`of_short_steps`), where nodes stand in a
-ring in the order of their numbers. Were it any cycle at random, a position of a dense graph could hold nearly every
-neighbour, and what is drawn at several positions at once would seldom fit together.
+Any cycle is right, but training shows the one of the shortest steps (`of_short_steps`): with random cycles a position
+of a dense graph could hold nearly every neighbour, and tokens drawn together would rarely fit.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ from constrained_dg.task import Batch, Problem, Symmetric, Task, normalised
 
 from . import drawing
 from .graph import Graph, reordered
-from .graph_files import Named, located, read_graphs
+from .graph_files import located, read_graphs
 from .hamiltonian_graphs import GraphPool, generate_graphs, of_short_steps, threshold
 from .hamiltonian_rule import HamiltonianCycle, visited
 from .hamiltonian_search import EXACT
@@ -43,20 +41,20 @@ from .hamiltonian_search import EXACT
 PAD, EOS, FIRST_NODE = 0, 1, 2
 MOST_NODES = 64
 VOCAB_SIZE = FIRST_NODE + MOST_NODES
-#: The relations, in this order. Each binds positions by their nodes, prompt and canvas alike.
+#: The relations, in this order, between positions of prompt and canvas by their nodes.
 RELATIONS = ("any", "joined", "node")
-#: Fewest nodes of generated graphs: smaller ones are too few to keep some apart.
+#: Fewest nodes of generated graphs: there are too few smaller ones to hold some out.
 FEWEST_GENERATED = 8
-#: Most edges of generated graphs, beside those at the threshold: held-out ones stay where both kinds occur.
+#: Most edges of generated graphs, as a multiple of the threshold; for held-out graphs, where both kinds occur.
 TRAINED, HELD_OUT = 1.75, 1.3
 
 
 @dataclass(frozen=True)
 class HamiltonianProblem(Problem):
-    """A graph in which a cycle through all nodes is wanted.
+    """A graph in which to find a cycle through all nodes.
 
     Attributes:
-        hamiltonian: whether there is one, where that is known.
+        hamiltonian: whether there is one, or None where that is unknown.
     """
 
     graph: Graph
@@ -64,7 +62,7 @@ class HamiltonianProblem(Problem):
 
     @classmethod
     def of(cls, graph: Graph, hamiltonian: bool | None = None) -> HamiltonianProblem:
-        """The tier is the number of nodes, and what is known: "14 hamiltonian"; else how many edges there are.
+        """The tier is the number of nodes with "hamiltonian" or "not hamiltonian", or else with the density.
 
         Raises:
             InputError: more nodes than the task has tokens for.
@@ -77,13 +75,13 @@ class HamiltonianProblem(Problem):
 
     @property
     def truth(self) -> bool | None:
-        """Whether there is a cycle: by exact search up to `EXACT` nodes, else as it was given."""
+        """Whether there is a cycle: by exact search up to `EXACT` nodes, else the value of `hamiltonian`."""
         if self.graph.nodes > EXACT:
             return self.hamiltonian
         return self.graph.nodes >= 3 and bool(of_short_steps(self.graph.adjacency[None])[1][0])
 
     def is_cycle(self, successors: Sequence[int]) -> bool:
-        """Whether these successors, nodes from 0, are a Hamiltonian cycle: in plain steps, for reports."""
+        """Whether these successors, nodes from 0, are a Hamiltonian cycle; independent of the rule."""
         edges, at, passed = set(self.graph.edges), 0, set()
         while at not in passed:
             passed.add(at)
@@ -95,13 +93,12 @@ class HamiltonianProblem(Problem):
 
 
 class Hamiltonian(Task):
-    """Graphs of 1 to 64 nodes; trained on random ones about the density at which half of them are Hamiltonian.
+    """Graphs of 1 to 64 nodes; trained on random ones near the density at which half of them are Hamiltonian.
 
-    Training graphs are made at the first `train_batch` of their size; every example has its nodes in a random order,
-    and its cycle of the shortest steps.
+    Training graphs are made at the first `train_batch` of their size; each example has its nodes in a random order.
 
     Args:
-        sizes: nodes -> share of the training batches; one size to a batch, the same on every rank.
+        sizes: nodes -> share of the training batches; each batch has one size, the same on every rank.
         graphs: training graphs of all sizes, by their shares (24,000: about a minute on one core).
         seed: of the graphs and of the batches; not negative.
 
@@ -149,21 +146,20 @@ class Hamiltonian(Task):
         return self._batch(joined, of_short_steps(joined)[0])
 
     def held_out(self, per_tier: int, seed: int) -> list[HamiltonianProblem]:
-        """Generated graphs near the threshold, none of which trains up to isomorphism: of each size trained on,
-        `per_tier` that are Hamiltonian and as many that are not."""
+        """Generated graphs near the threshold, of classes that never train: of each trained size `per_tier` that are
+        Hamiltonian and `per_tier` that are not."""
         check(is_count(per_tier, 1), f"per_tier={per_tier!r}", "use an integer of at least 1")
         check(is_count(seed), f"seed={seed!r}", "use an integer that is not negative")
         problems = []
         for nodes in self.sizes:
             for hamiltonian in (True, False):
                 generator = np.random.default_rng((seed, nodes, hamiltonian))
-                made = generate_graphs(nodes, per_tier, HELD_OUT, hamiltonian, True, generator)
-                problems += [HamiltonianProblem.of(Graph.of_adjacency(each), hamiltonian) for each in made.joined]
+                pool = generate_graphs(nodes, per_tier, HELD_OUT, hamiltonian, True, generator)
+                problems += [HamiltonianProblem.of(Graph.of_adjacency(each), hamiltonian) for each in pool.joined]
         return problems
 
     def overlap(self, problems: Sequence[HamiltonianProblem]) -> list[int]:
-        """Which of these graphs could equal a training graph up to isomorphism, as indices: too many perhaps, never too
-        few."""
+        """Indices of the graphs that could be isomorphic to a training graph: perhaps too many, never too few."""
         sizes = {problem.graph.nodes for problem in problems} & set(self.sizes)
         known = {int(each) for nodes in sizes for each in self.training_graphs(nodes).fingerprints}
         return [at for at, problem in enumerate(problems) if problem.graph.fingerprint in known]
@@ -177,10 +173,10 @@ class Hamiltonian(Task):
         rows, nodes = successors.shape
         prompt = torch.arange(FIRST_NODE, FIRST_NODE + nodes).repeat(rows, 1)
         same = torch.eye(nodes, dtype=torch.bool).expand(rows, -1, -1)
-        held = torch.stack([torch.ones_like(same), torch.from_numpy(joined), same], 1)
+        related = torch.stack([torch.ones_like(same), torch.from_numpy(joined), same], 1)
         canvas = torch.from_numpy(successors) + FIRST_NODE
         noise = (FIRST_NODE, FIRST_NODE + nodes)
-        return Batch(prompt, canvas, torch.zeros_like(canvas, dtype=torch.bool), held.repeat(1, 1, 2, 2), noise)
+        return Batch(prompt, canvas, torch.zeros_like(canvas, dtype=torch.bool), related.repeat(1, 1, 2, 2), noise)
 
     def shape_of(self, problem: HamiltonianProblem) -> tuple[int, int]:
         return problem.graph.nodes, problem.graph.nodes
@@ -211,7 +207,13 @@ class Hamiltonian(Task):
 
     def read(self, path: str) -> list[HamiltonianProblem]:
         """Graphs of a file (`files.read_graphs`); a column `hamiltonian` of a table may say 0 or 1."""
-        return [_named(each) for each in read_graphs(path, MOST_NODES, ("hamiltonian",))]
+        problems = []
+        for named in read_graphs(path, MOST_NODES, ("hamiltonian",)):
+            known = named.column(("hamiltonian",))
+            check(known in (None, "0", "1"), f"{named.source}: hamiltonian is {str(known)[:40]!r}", "use 0 or 1")
+            truth = None if known is None else known == "1"
+            problems.append(located(named.source, HamiltonianProblem.of, named.graph, truth))
+        return problems
 
     def parse(self, text: str) -> HamiltonianProblem:
         """One graph in graph6 from the command line."""
@@ -222,28 +224,27 @@ class Hamiltonian(Task):
         return HamiltonianProblem.of(Graph.of_any(graph))
 
     def decode(self, problem: HamiltonianProblem, answer: IntTensor) -> str:
-        """The nodes as they are visited, from 1; an answer that is not a cycle through all as successors: "unfinished:
-        1>4 2>7 ..."."""
+        """The nodes in the order of visits, from 1; for other answers the successors: "unfinished: 1>4 2>7 ..."."""
         successors = [token - FIRST_NODE for token in answer.tolist()]
         if problem.is_cycle(successors):
             return " ".join(str(node + 1) for node in visited(successors))
         return f"unfinished: {' '.join(_steps(successors))}"
 
     def measure(self, outcomes: Sequence[Outcome], model: Any = None) -> dict[str, dict[str, Any]]:
-        """Shares, where it is known whether there is a cycle (see `HamiltonianProblem.truth`).
+        """Shares of graphs whose `HamiltonianProblem.truth` is known, except for "false_claims".
 
-        "found": of the Hamiltonian graphs, those whose cycle was found. "refused": of the others, those that were said
-        to have none. "right_verdicts": of both, found or refused. "false_claims": of all, wrong cycles called solved,
-        and graphs said to have no cycle though they have one.
+        "found": Hamiltonian graphs whose cycle was found. "refused": other graphs with the verdict of no cycle.
+        "right_verdicts": both together. "false_claims": of all graphs, wrong cycles called solved and false verdicts of
+        no cycle.
         """
-        found, refused, false = [], [], []
+        solved, refused, false = [], [], []
         for outcome in outcomes:
             truth, denied = outcome.problem.truth, outcome.status is Status.UNSATISFIABLE
             right = outcome.problem.is_cycle([token - FIRST_NODE for token in outcome.tokens.tolist()])
             if truth is not None:
-                (found if truth else refused).append(outcome.solved and right if truth else denied)
+                (solved if truth else refused).append(outcome.solved and right if truth else denied)
             false.append((outcome.solved and not right) or (denied and truth is True))
-        cases = {"found": found, "refused": refused, "right_verdicts": found + refused, "false_claims": false}
+        cases = {"found": solved, "refused": refused, "right_verdicts": solved + refused, "false_claims": false}
         return {name: share(sum(each), len(each)) for name, each in cases.items() if each}
 
     def draw(self, problem: HamiltonianProblem, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
@@ -257,30 +258,16 @@ class Hamiltonian(Task):
         return f"{head}\n{drawing.draw_nodes(_steps(successors), marked)}\n{last}"
 
     def plot(
-        self,
-        axes: Any,
-        problem: HamiltonianProblem,
-        answer: IntTensor | None,
-        violations: BoolTensor | None = None,
+        self, axes: Any, problem: HamiltonianProblem, answer: IntTensor | None, violations: BoolTensor | None = None
     ) -> None:
         bad = torch.zeros(problem.graph.nodes, dtype=torch.bool) if violations is None else violations
         successors = [] if answer is None else [token - FIRST_NODE for token in answer.tolist()]
-        steps = {(min(at, to), max(at, to)): bad[at] for at, to in enumerate(successors) if _is_node(to, successors)}
+        nodes = range(problem.graph.nodes)
+        steps = {(min(at, to), max(at, to)): bad[at] for at, to in enumerate(successors) if to in nodes}
         kinds = [{edge for edge, wrong in steps.items() if bool(wrong) is kind} for kind in (True, False)]
         drawing.plot_graph(axes, problem.graph, conflicts=kinds[0], bold=kinds[1])
 
 
-def _is_node(node: int, successors: Sequence[int]) -> bool:
-    return 0 <= node < len(successors)
-
-
 def _steps(successors: Sequence[int]) -> list[str]:
     """ "1>4" where node 4 follows node 1, and "1>?" where no node does."""
-    return [f"{at + 1}>{to + 1 if _is_node(to, successors) else '?'}" for at, to in enumerate(successors)]
-
-
-def _named(named: Named) -> HamiltonianProblem:
-    """The problem of a graph of a file. Raises InputError that names it."""
-    known = named.column(("hamiltonian",))
-    check(known in (None, "0", "1"), f"{named.source}: hamiltonian is {str(known)[:40]!r}", "use 0 or 1")
-    return located(named.source, HamiltonianProblem.of, named.graph, None if known is None else known == "1")
+    return [f"{at + 1}>{to + 1 if to in range(len(successors)) else '?'}" for at, to in enumerate(successors)]

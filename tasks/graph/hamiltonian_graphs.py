@@ -1,4 +1,4 @@
-"""Graphs to learn Hamiltonian cycles from: random ones near the density where half have one, and their cycles."""
+"""Training graphs for Hamiltonian cycles: random ones near the density where half have one, and their cycles."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .hamiltonian_search import best_cycles, shrink
 
 
 def threshold(nodes: int) -> float:
-    """Edges about which random graphs become Hamiltonian: n (ln n + ln ln n) / 2 (Komlós and Szemerédi, 1983).
+    """Number of edges where random graphs become Hamiltonian: n (ln n + ln ln n) / 2 (Komlós and Szemerédi, 1983).
 
-    Below 3 nodes, where there is no cycle, that of 3."""
+    For fewer than 3 nodes, the value for 3."""
     nodes = max(3, nodes)
     return nodes * (log(nodes) + log(log(nodes))) / 2
 
 
 def of_short_steps(joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The Hamiltonian cycle of each graph whose steps are shortest, by the sum of their squares.
+    """The Hamiltonian cycle of each graph with the smallest sum of squared steps.
 
-    The step from node i to node j is as long as (j - i) mod n; so one direction of a cycle is told from the other too.
+    The step from node i to node j is (j - i) mod n long, so the two directions of a cycle differ.
 
     Args:
         joined: (B, n, n) bool, n up to `EXACT`.
@@ -33,8 +33,8 @@ def of_short_steps(joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     nodes = np.arange(joined.shape[1])
     steps = (nodes - nodes[:, None]) % len(nodes)
     cycles = np.zeros(joined.shape[:2], np.int64)
-    found = best_cycles(np.where(joined, -(steps.astype(float) ** 2), -np.inf), cycles)
-    return cycles, found
+    exists = best_cycles(np.where(joined, -(steps.astype(float) ** 2), -np.inf), cycles)
+    return cycles, exists
 
 
 @dataclass(frozen=True)
@@ -55,27 +55,27 @@ def generate_graphs(
 ) -> GraphPool:
     """Random graphs G(n, m) (Erdős and Rényi 1959) that are Hamiltonian or not, on one side of the split.
 
-    The number of edges is uniform from the threshold to `most` times that; graphs are drawn with it until one fits.
-    No cycle is planted, which would make some graphs more likely than others.
+    The number of edges is uniform from the threshold to `most` times that; graphs of that number are drawn until one
+    fits. Planting a cycle would favour graphs with many cycles.
     """
     one, other = np.triu_indices(nodes, 1)
     low = ceil(threshold(nodes))
     edges = generator.integers(low, int(most * threshold(nodes)) + 1, count)
-    made = GraphPool(np.zeros((count, nodes, nodes), bool), np.zeros(count, np.int64))
+    pool = GraphPool(np.zeros((count, nodes, nodes), bool), np.zeros(count, np.int64))
     wanted = np.arange(count)
     while len(wanted):
         keys = generator.random((len(wanted), len(one)))
         joined = np.zeros((len(wanted), nodes, nodes), bool)
         joined[:, one, other] = joined[:, other, one] = keys.argsort(1).argsort(1) < edges[wanted, None]
-        # Most graphs without a cycle are refuted by propagation, which is a hundred times as fast.
+        # Propagation, a hundred times as fast, excludes most graphs without a cycle.
         left = joined.copy()
         shrink(left)
-        found = left.any((1, 2))
-        found[found] = of_short_steps(joined[found])[1]
-        fits = (found == hamiltonian).nonzero()[0]
+        has_cycle = left.any((1, 2))
+        has_cycle[has_cycle] = of_short_steps(joined[has_cycle])[1]
+        fits = (has_cycle == hamiltonian).nonzero()[0]
         graphs = [Graph.of_adjacency(each) for each in joined[fits]]
         side = np.array([graph.held_out == held_out for graph in graphs], bool)
-        made.joined[wanted[fits[side]]] = joined[fits[side]]
-        made.fingerprints[wanted[fits[side]]] = np.array([graph.fingerprint for graph in graphs], np.int64)[side]
+        pool.joined[wanted[fits[side]]] = joined[fits[side]]
+        pool.fingerprints[wanted[fits[side]]] = np.array([graph.fingerprint for graph in graphs], np.int64)[side]
         wanted = np.delete(wanted, fits[side])
-    return made
+    return pool

@@ -1,4 +1,4 @@
-"""The rule of Hamiltonian cycles: an answer names for each node the node that comes next."""
+"""The rule of Hamiltonian cycles: an answer names the successor of each node."""
 
 from __future__ import annotations
 
@@ -18,46 +18,39 @@ from .hamiltonian_search import EXACT, best_cycles, shrink
 
 @dataclass(frozen=True, eq=False)
 class HamiltonianCycle(Constraint):
-    """Each position holds the successor of its node on one cycle through all nodes along edges. A graph a row.
+    """Each position holds the successor of its node on one cycle through all nodes along edges; one graph for each row.
 
-    A cycle may be written in either direction. Strength of `propagate`: see `shrink`; up to `EXACT` nodes `most_likely`
-    decides the rest.
+    Either direction is right. For the strength of `propagate` see `shrink`; `most_likely` is exact up to `EXACT` nodes.
 
     Args:
-        joined: (1 or B, n, n) bool, symmetric, which nodes an edge joins; n = T from 1 to 64. Below 3 no
-            answer satisfies it.
+        joined: (1 or B, n, n) bool, symmetric, which nodes an edge joins; n = T from 1 to 64. With fewer than 3 nodes
+            no answer satisfies the rule.
         first: the token of node 1; the others follow it.
         num_classes: A.
 
     Raises:
-        InputError: wrong shape or type, a graph too small or too large, or tokens that do not fit the alphabet.
+        InputError: wrong shape or type, a graph too small or too large, or more tokens than classes.
     """
 
     joined: BoolTensor
     first: int
     num_classes: int
     strength = (
-        "edges that propagation leaves of the graph, no node named twice, no known path closed before all nodes are on "
-        f"it; most_likely is exact up to {EXACT} nodes"
+        "edges that propagation leaves, no node named twice, no known path closed before it visits all nodes; "
+        f"most_likely is exact up to {EXACT} nodes"
     )
     per_row = ("joined",)
 
     def __post_init__(self) -> None:
         joined = self.joined
         fits = joined.dim() == 3 and joined.shape[1] == joined.shape[2] and joined.dtype == torch.bool
-        check(
-            fits,
-            f"joined has shape {tuple(joined.shape)} and type {joined.dtype}",
-            "give (rows, nodes, nodes) of torch.bool",
-        )
+        what = f"joined has shape {tuple(joined.shape)} and type {joined.dtype}"
+        check(fits, what, "give (rows, nodes, nodes) of torch.bool")
         simple = torch.equal(joined, joined.mT) and not joined.diagonal(dim1=1, dim2=2).any()
         check(simple, "joined is not the matrix of a simple graph", "make it symmetric, with a diagonal of False")
         check(1 <= self.length <= 64, f"a graph of {self.length} nodes", "a cycle is searched for on 1 to 64 nodes")
-        check(
-            0 <= self.first <= self.num_classes - self.length,
-            f"tokens {self.first} .. {self.first + self.length - 1} do not fit the alphabet of {self.num_classes}",
-            "make the alphabet larger",
-        )
+        what = f"tokens {self.first} .. {self.first + self.length - 1} do not fit {self.num_classes} classes"
+        check(0 <= self.first <= self.num_classes - self.length, what, "use more classes")
 
     @property
     def length(self) -> int:
@@ -69,13 +62,13 @@ class HamiltonianCycle(Constraint):
 
     @cached_property
     def _possible(self) -> BoolTensor:
-        """(B, n, n) the successors that propagation leaves where nothing is known."""
+        """(B, n, n) the successors that propagation leaves before any token is known."""
         may = self.joined.cpu().numpy().copy()
         shrink(may)
         return torch.from_numpy(may).to(self.joined.device)
 
     def _next(self, answer: IntTensor) -> IntTensor:
-        """(B, T) -> (B, T + 1) the node that each node names; n where it is none, and for n itself."""
+        """(B, T) -> (B, T + 1) the successor of each node; n where the token is not a node, and for n itself."""
         self.check_answer(answer)
         after, n = answer - self.first, self.length
         return torch.nn.functional.pad(after.where((after >= 0) & (after < n), n), (0, 1), value=n)
@@ -84,19 +77,19 @@ class HamiltonianCycle(Constraint):
         return ~self.violations(answer).any(-1)
 
     def _strays(self, after: IntTensor) -> BoolTensor:
-        """(B, T + 1) -> (B, T) True where what a node names is not joined to it."""
+        """(B, T + 1) -> (B, T) True where a node is not joined to its successor."""
         inside = torch.nn.functional.pad(self.joined, (0, 1)).expand(len(after), -1, -1)
         return ~inside.gather(2, after[:, :-1, None])[..., 0]
 
     @staticmethod
     def _shared(after: IntTensor) -> BoolTensor:
-        """(B, T + 1) -> (B, T) True where another node names the same node."""
+        """(B, T + 1) -> (B, T) True where another node has the same successor."""
         times = torch.zeros_like(after).scatter_add_(1, after[:, :-1], torch.ones_like(after[:, :-1]))
         times[:, -1] = 0
         return times.gather(1, after[:, :-1]) > 1
 
-    def _own_cycles(self, after: IntTensor) -> tuple[BoolTensor, IntTensor]:
-        """Cycles that leave nodes out, but for the longest, and of equals that of the smallest node.
+    def _short_cycles(self, after: IntTensor) -> tuple[BoolTensor, IntTensor]:
+        """All cycles except the longest one; of equally long ones, except that of the smallest node.
 
         Args:
             after: (B, T + 1) of `_next`.
@@ -107,39 +100,38 @@ class HamiltonianCycle(Constraint):
         n = self.length
         smallest = torch.arange(n + 1, device=after.device).expand_as(after)
         far = after
-        for _ in range(n.bit_length()):  # 1, 2, 4, ... steps, until no node is on its way to a cycle any more
+        for _ in range(n.bit_length()):  # 1, 2, 4, ... steps, until every path has reached its cycle
             smallest = torch.minimum(smallest, smallest.gather(1, far))
             far = far.gather(1, far)
         on = torch.zeros_like(after, dtype=torch.bool).scatter_(1, far, True)[:, :-1]
         smallest = smallest[:, :-1]
         nodes = torch.zeros_like(smallest).scatter_add_(1, smallest, on.long())
-        # The first of the longest; where all nodes are on one cycle it is the only one.
+        # The first of the longest ones.
         longest = nodes.argmax(1, keepdim=True)
         return on & (smallest != longest), smallest
 
     def violations(self, answer: IntTensor) -> BoolTensor:
         after = self._next(answer)
-        return self._strays(after) | self._shared(after) | self._own_cycles(after)[0] | (self.length < 3)
+        return self._strays(after) | self._shared(after) | self._short_cycles(after)[0] | (self.length < 3)
 
     def explain(self, answer: IntTensor) -> list[list[str]]:
         after = self._next(answer)
-        on, smallest = self._own_cycles(after)
+        on, smallest = self._short_cycles(after)
         columns = (after[:, :-1], self._strays(after), self._shared(after), on, smallest)
-        told = []
-        for ahead, strays, shared, own, label in zip(*(column.tolist() for column in columns), strict=True):
+        rows = []
+        for ahead, strays, shared, apart, label in zip(*(column.tolist() for column in columns), strict=True):
             sentences = [] if self.length >= 3 else ["a cycle needs three nodes or more"]
             sentences += [_stray(node, ahead[node], self.length) for node, stray in enumerate(strays) if stray]
             for node in sorted({ahead[i] for i, twice in enumerate(shared) if twice}):
                 named = [i + 1 for i, other in enumerate(ahead) if other == node]
-                sentences.append(
-                    f"{listing('node', named)} {'both' if len(named) == 2 else 'all'} go to node {node + 1}"
-                )
-            for cycle in sorted({label[i] for i, alone in enumerate(own) if alone}):
-                nodes = [i + 1 for i, alone in enumerate(own) if alone and label[i] == cycle]
+                both = "both" if len(named) == 2 else "all"
+                sentences.append(f"{listing('node', named)} {both} go to node {node + 1}")
+            for cycle in sorted({label[i] for i, alone in enumerate(apart) if alone}):
+                nodes = [i + 1 for i, alone in enumerate(apart) if alone and label[i] == cycle]
                 if len(nodes) > 1:
-                    sentences.append(f"{listing('node', nodes)} form a cycle of their own")
-            told.append(sentences)
-        return told
+                    sentences.append(f"{listing('node', nodes)} form a separate cycle")
+            rows.append(sentences)
+        return rows
 
     def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         n, nodes = self.length, slice(self.first, self.first + self.length)
@@ -150,7 +142,7 @@ class HamiltonianCycle(Constraint):
         may &= candidates_of(answer, known, self.num_classes)
         times = torch.zeros_like(after).scatter_add_(1, after, torch.ones_like(after))
         named_by_another = times[:, None, :-1] > (after[:, :-1, None] == torch.arange(n, device=answer.device)).long()
-        # Where a node comes to along known successors, it is not the next, unless all nodes are on the way.
+        # The start of a known path is not the successor of its end, unless the path visits all nodes.
         closing = torch.zeros(len(answer), n + 1, n, dtype=torch.bool, device=answer.device)
         at = after
         for _ in range(n - 2):
@@ -177,9 +169,9 @@ class HamiltonianCycle(Constraint):
         barred = ~self.joined if self.length >= 3 else torch.ones_like(self.joined)
         scores = log_probs[..., self.first : self.first + self.length].double().masked_fill(barred, -torch.inf)
         cycles = np.zeros(scores.shape[:2], np.int64)
-        found = best_cycles(scores.cpu().numpy(), cycles)
+        exists = best_cycles(scores.cpu().numpy(), cycles)
         device = log_probs.device
-        return torch.from_numpy(cycles).to(device) + self.first, torch.from_numpy(found).to(device)
+        return torch.from_numpy(cycles).to(device) + self.first, torch.from_numpy(exists).to(device)
 
 
 def _stray(node: int, after: int, nodes: int) -> str:
@@ -191,7 +183,7 @@ def _stray(node: int, after: int, nodes: int) -> str:
 
 
 def visited(successors: Sequence[int]) -> list[int]:
-    """The nodes of a Hamiltonian cycle as they are visited from node 0, in the direction of its smaller neighbour."""
+    """The nodes of a Hamiltonian cycle in the order of visits, from node 0 towards its smaller neighbour."""
     order = [0]
     while (node := successors[order[-1]]) != 0:
         order.append(node)

@@ -1,7 +1,7 @@
-"""Search for Hamiltonian cycles: the best one by dynamic programming over sets of nodes, and propagation.
+"""Search for Hamiltonian cycles: the best one by dynamic programming, and propagation.
 
-The best of all cycles is found over all sets of nodes on the way (Held and Karp, 1962; Bellman, 1962), which is exact
-and takes memory and time that double with each node.
+Dynamic programming over sets of visited nodes (Held and Karp, 1962; Bellman, 1962) is exact; its memory and time double
+with each node.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ EXACT = 16
 
 @compiled
 def best_cycles(scores, cycles):
-    """The Hamiltonian cycle of the highest sum of scores in each row; of equals, one that depends on the row alone.
+    """The Hamiltonian cycle of the highest sum of scores in each row; ties depend on the row alone.
 
     A graph of 14 nodes and 30 edges takes 0.9 ms, the complete graph of 16 nodes 40 ms (one AMD EPYC core, busy).
 
     Args:
-        scores: (B, n, n) float64, of going from node i to node j; -inf where that may not be. 3 <= n <= EXACT.
-        cycles: (B, n) int64, receives the successor of each node; left as it is where there is no cycle.
+        scores: (B, n, n) float64, of a step from node i to node j; -inf where it is not allowed. 3 <= n <= EXACT.
+        cycles: (B, n) int64, receives the successor of each node; unchanged where there is no cycle.
 
     Returns:
         (B) bool, whether there is a cycle.
     """
     rows, n, _ = scores.shape
     others = n - 1
-    whole = (1 << others) - 1
-    best = np.empty((whole + 1, others))
-    before = np.empty((whole + 1, others), np.int8)
-    found = np.zeros(rows, np.bool_)
+    all_nodes = (1 << others) - 1
+    best = np.empty((all_nodes + 1, others))
+    before = np.empty((all_nodes + 1, others), np.int8)
+    exists = np.zeros(rows, np.bool_)
     for row in range(rows):
         best[:] = -np.inf
         for node in range(others):
             best[1 << node, node] = scores[row, others, node]
-        for visited in range(1, whole + 1):
+        for visited in range(1, all_nodes + 1):
             for node in range(others):
                 score = best[visited, node]
                 if score == -np.inf:
@@ -50,42 +50,42 @@ def best_cycles(scores, cycles):
                             before[visited | 1 << other, other] = node
         highest, last = -np.inf, -1
         for node in range(others):
-            if best[whole, node] + scores[row, node, others] > highest:
-                highest, last = best[whole, node] + scores[row, node, others], node
+            if best[all_nodes, node] + scores[row, node, others] > highest:
+                highest, last = best[all_nodes, node] + scores[row, node, others], node
         if last < 0:
             continue
-        found[row] = True
+        exists[row] = True
         cycles[row, last] = others
-        visited = whole
+        visited = all_nodes
         while visited != 1 << last:
             previous = before[visited, last]
             cycles[row, previous] = last
             visited ^= 1 << last
             last = previous
         cycles[row, others] = last
-    return found
+    return exists
 
 
 @compiled
 def shrink(may):
-    """Rule out successors that no Hamiltonian cycle among them has, in place; a row refuted becomes False all over.
+    """Remove successors that no Hamiltonian cycle can use, in place; a row without any cycle becomes False throughout.
 
-    To a fixed point, on (B, n, n) bool with 3 <= n <= 64: a decided successor is nobody else's; a node with one
-    predecessor left has it; of a node with two edges left, in either direction, both are used; of a node with two used
-    edges no other is; and used edges close no cycle before all nodes are on it. Then there must be a successor for each
-    node, all different (a matching), and what is left must hang together, also without any one node.
+    On (B, n, n) bool with 3 <= n <= 64, to a fixed point: a decided successor belongs to one node; so does a decided
+    predecessor; if a node has two edges left, in either direction, both are used; if two edges are used, no other is;
+    used edges close no cycle before it has all nodes. Then all nodes need different successors (a matching), and the
+    remaining edges must connect all nodes, also without any single one.
     """
     for sets in may:
         alive, changed = True, True
         while alive and changed:
             alive, changed = _sweep(sets)
-        if not (alive and _assignable(sets) and _holds_together(sets)):
+        if not (alive and _assignable(sets) and _stays_connected(sets)):
             sets[:] = False
 
 
 @compiled
 def _sweep(may):
-    """Each rule of `shrink` once, on (n, n) bool -> (not refuted, changed)."""
+    """Each rule of `shrink` once, on (n, n) bool -> (a cycle is still possible, changed)."""
     n = len(may)
     before = may.sum()
     used = np.zeros((n, n), np.bool_)
@@ -132,7 +132,7 @@ def _sweep(may):
 
 @compiled
 def _along(used, start):
-    """Along used edges, at most two at each node -> (the last node, nodes on the way, whether they lead back)."""
+    """Follow used edges, at most two at each node -> (last node, number of nodes, whether the path is closed)."""
     previous, at, nodes = -1, start, 1
     while True:
         after = -1
@@ -149,7 +149,7 @@ def _assignable(may):
     """Whether all nodes can have different successors among (n, n), by augmenting paths (Kuhn, 1955)."""
     n = len(may)
     holder = np.full(n, -1)  # whose successor a node is
-    held = np.full(n, -1)
+    successor = np.full(n, -1)
     queue = np.empty(n, np.int64)
     for node in range(n):
         reached_from = np.full(n, -1)
@@ -167,16 +167,16 @@ def _assignable(may):
                     waiting += 1
         if free < 0:
             return False
-        while free >= 0:  # each on the way takes the next and leaves its own
+        while free >= 0:  # each node on the path takes the next one and releases its old one
             at = reached_from[free]
             holder[free] = at
-            free, held[at] = held[at], free
+            free, successor[at] = successor[at], free
     return True
 
 
 @compiled
-def _holds_together(may):
-    """Whether the edges left (n, n), in either direction, join all nodes, also without any one of them."""
+def _stays_connected(may):
+    """Whether the edges left (n, n), in either direction, connect all nodes, also without any single one of them."""
     n = len(may)
     around = np.zeros(n, np.uint64)
     one = np.uint64(1)
@@ -184,9 +184,9 @@ def _holds_together(may):
         for other in range(n):
             if may[node, other] or may[other, node]:
                 around[node] |= one << np.uint64(other)
-    whole = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - n)
+    all_nodes = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - n)
     for without in range(n):
-        wanted = whole & ~(one << np.uint64(without))
+        wanted = all_nodes & ~(one << np.uint64(without))
         reached = one << np.uint64(1 if without == 0 else 0)
         done = np.uint64(0)
         while reached != done:

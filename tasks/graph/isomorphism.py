@@ -1,9 +1,8 @@
 """Whether two graphs are isomorphic, exactly and within a bound: color refinement and individualisation.
 
-Colors of nodes are refined by the colors of their neighbours until nothing more is told apart (1-dimensional
-Weisfeiler-Leman, 1968). Where nodes still share a color, one of them in the first graph gets a color of its own, and
-each candidate in the second is tried in turn (McKay, 1981). Disconnected graphs and complements are compared piece by
-piece, so that many equal pieces do not multiply the work.
+Colors of nodes are refined by the colors of their neighbours until they are stable (1-dimensional Weisfeiler-Leman,
+1968). Where nodes still share a color, one node of the first graph gets a new color, and each candidate in the second
+is tried (McKay, 1981). Disconnected graphs and complements are compared component by component.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from constrained_dg.numba_jit import compiled
 from .graph import Graph
 from .walks import pieces
 
-#: Refinements after which a comparison is given up: about a second at 64 nodes. EASY: what most comparisons need.
+#: Refinements after which a comparison gives up: about a second at 64 nodes. EASY: enough for most comparisons.
 BUDGET, EASY = 20_000, 500
 
 
@@ -32,7 +31,7 @@ def _mixed(value):
 
 @compiled
 def refine(joined, colors):
-    """(n) uint64, colors refined until their number stops growing; they do not depend on the order of the nodes."""
+    """(n) uint64, colors refined until their number stops growing, independent of the order of the nodes."""
     n, count = len(joined), 0
     while True:
         distinct = len(np.unique(colors))
@@ -51,7 +50,7 @@ def refine(joined, colors):
 
 @compiled
 def _pair_summaries(joined, colors):
-    """(n) uint64, for each node a summary of the refined colors once it and any other have colors of their own."""
+    """(n) uint64, for each node a summary of the refined colors after it and any other node got new colors."""
     n = len(joined)
     summaries = np.empty(n, np.uint64)
     for node in range(n):
@@ -72,12 +71,12 @@ def _pair_summaries(joined, colors):
 
 @lru_cache(maxsize=2**14)
 def signature(graph: Graph) -> bytes:
-    """Equal for isomorphic graphs; it tells most strongly regular graphs apart. n^2 refinements."""
+    """Equal for isomorphic graphs, and different for most strongly regular ones that are not; n^2 refinements."""
     return np.sort(_pair_summaries(graph.adjacency, _start(graph.adjacency))).tobytes()
 
 
 def isomorphic(one: Graph, other: Graph, budget: int = BUDGET) -> bool | None:
-    """Whether two graphs are isomorphic; None where `budget` refinements did not decide it."""
+    """Whether two graphs are isomorphic; None if `budget` refinements do not decide it."""
     if one.nodes != other.nodes or len(one.edges) != len(other.edges):
         return False
     return _same(one.adjacency, other.adjacency, [budget])
@@ -88,7 +87,7 @@ def _start(joined: np.ndarray) -> np.ndarray:
 
 
 def _same(one: np.ndarray, other: np.ndarray, left: list[int]) -> bool | None:
-    """`isomorphic` for adjacencies; `left` holds the refinements that may still be made."""
+    """`isomorphic` for adjacencies; `left` holds the remaining number of refinements."""
     for flipped in (False, True):
         both = [~joined & ~np.eye(len(joined), dtype=bool) if flipped else joined for joined in (one, other)]
         labels = [pieces(joined) for joined in both]
@@ -105,7 +104,7 @@ def _same(one: np.ndarray, other: np.ndarray, left: list[int]) -> bool | None:
 
 
 def _same_pieces(ones: list[np.ndarray], others: list[np.ndarray], left: list[int]) -> bool | None:
-    """Whether each piece has a partner of its own: isomorphism is an equivalence, so that any partner will do."""
+    """Whether the pieces can be paired; any isomorphic partner is right."""
     for one in ones:
         answers = []
         for at, other in enumerate(others):
@@ -128,7 +127,7 @@ def _match(
     if counts.max() == 1:
         place, at = colors.argsort(), candidates.argsort()
         return bool((one[np.ix_(place, place)] == other[np.ix_(at, at)]).all())
-    # The smallest color that several nodes share: the fewest candidates.
+    # The rarest color that several nodes share has the fewest candidates.
     shared = names[np.where(counts > 1, counts, len(one) + 1).argmin()]
     marked = _individualised(one, colors, int((colors == shared).argmax()))
     undecided = False
@@ -150,14 +149,12 @@ def _individualised(joined: np.ndarray, colors: np.ndarray, node: int) -> np.nda
 
 
 class Classes:
-    """Graphs up to isomorphism. Where a comparison is given up, the two graphs count as the same.
-
-    So what is called new is new; of strongly regular graphs a few new ones may be missed.
-    """
+    """Graphs up to isomorphism. If a comparison gives up, the two graphs count as equal, so a new graph may be missed,
+    but a known one is never called new."""
 
     def __init__(self, graphs: Iterable[Graph] = ()) -> None:
         self._known: dict[int, list[Graph]] = {}  # by fingerprint
-        self._signed: dict[int, dict[bytes, list[Graph]]] = {}  # also by signature, where comparing takes long
+        self._signed: dict[int, dict[bytes, list[Graph]]] = {}  # by fingerprint and signature, for slow comparisons
         for graph in graphs:
             self.add(graph)
 

@@ -1,4 +1,4 @@
-"""Where the nodes of a graph stand in a picture: stress majorization for each component, components packed in rows."""
+"""Places of the nodes of a graph in a picture: stress majorization for each component, components packed in rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .walks import pieces
 
 #: Rounds of majorization: beyond, nodes move by less than a hundredth of an edge.
 _ROUNDS = 300
-#: Components up to this many nodes with more than this share of all pairs joined stand on a circle.
+#: Components up to this many nodes with more than this share of all pairs joined are drawn on a circle.
 _CIRCLE, _DENSE = 32, 0.4
 
 
@@ -18,7 +18,7 @@ def layout(graph: Graph) -> np.ndarray:
     label = pieces(graph.adjacency)
     parts = sorted((np.flatnonzero(label == piece) for piece in range(label.max() + 1)), key=len, reverse=True)
     boxes = [_component(graph.adjacency[np.ix_(nodes, nodes)]) for nodes in parts]
-    # 1. Components in rows, the largest first; a row is about as wide as all rows are high.
+    # 1. Components in rows, the largest first; the picture is about as wide as high.
     wide = max(float(np.sqrt(sum((size[0] + 1) * (size[1] + 1) for _, size in boxes))), max(s[0] for _, s in boxes) + 1)
     where, across, down, high = np.zeros((graph.nodes, 2)), 0.0, 0.0, 0.0
     for nodes, (places, size) in zip(parts, boxes, strict=True):
@@ -44,7 +44,7 @@ def _component(joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         places = _radial(joined, steps)
     else:
         places = circle if n <= _CIRCLE and dense else _majorized(steps, _scaled(steps))
-    # Upright or lying: the longest axis across.
+    # The longest axis becomes horizontal.
     places = places - places.mean(0)
     places = places @ np.linalg.eigh(places.T @ places)[1][:, ::-1]
     places -= places.min(0)
@@ -61,7 +61,7 @@ def _distances(joined: np.ndarray) -> np.ndarray:
 
 
 def _radial(joined: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """A tree around its centre: a node as far out as it is deep, its children within its share of the circle."""
+    """A tree around its centre: radius by depth, and children within the share of the circle of their parent."""
     root = int(steps.max(1).argmin())
     depth = steps[root]
     leaves, angle, start = np.zeros(len(joined)), np.zeros(len(joined)), np.zeros(len(joined))
@@ -78,7 +78,7 @@ def _radial(joined: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 
 def _scaled(steps: np.ndarray) -> np.ndarray:
-    """Classical multidimensional scaling (Torgerson 1952), and a little noise that tells apart what falls together."""
+    """Classical multidimensional scaling (Torgerson 1952), with a little noise that separates equal places."""
     centred = steps**2 - (steps**2).mean(0)
     centred -= centred.mean(1, keepdims=True)
     values, vectors = np.linalg.eigh(-centred / 2)

@@ -1,4 +1,4 @@
-"""Whether a graph can be drawn without crossings: a test, what makes it fail, and which edges may be added.
+"""Planarity, whether a graph can be drawn without crossings: a test, a subgraph that fails it, and edges that keep it.
 
 Adjacencies are symmetric (n, n) bool with a False diagonal.
 """
@@ -24,7 +24,7 @@ def _root(above, parity, item):
 
 @compiled
 def _bind(above, parity, one, other, differ):
-    """State that two items are equal (0) or differ (1); whether that contradicts nothing said before."""
+    """State that two items are equal (0) or differ (1); False if that contradicts earlier statements."""
     first, of_first = _root(above, parity, one)
     second, of_second = _root(above, parity, other)
     if first == second:
@@ -37,11 +37,10 @@ def _bind(above, parity, one, other, differ):
 def is_planar(joined):
     """Whether a graph can be drawn without crossings: the left-right criterion (de Fraysseix and Rosenstiehl 1982).
 
-    A depth-first search leaves back edges. Of two edges out of one node, all that returns from the first above the
-    lowest return of the second lies on one side, and the reverse on the other. The graph is planar exactly where the
-    sides of all back edges can be chosen so (Brandes, "The Left-Right Planarity Test", 2009, theorem 2). Here they are
-    bound pair by pair in a forest of equal and different: quadratic, and short. networkx judges answers; this one is
-    for the thousands of tests of a projection.
+    A depth-first search leaves back edges. For two edges out of one node, the back edges from the first that return
+    above the lowest return of the second are on one side, and the reverse on the other side. The graph is planar if and
+    only if all back edges can be given sides in this way (Brandes, "The Left-Right Planarity Test", 2009, theorem 2).
+    Quadratic, for the thousands of tests of a projection; networkx judges answers.
     """
     n = len(joined)
     edges = joined.sum() // 2
@@ -52,7 +51,7 @@ def is_planar(joined):
     order, height, parent, end = walk(joined)
     place, low = np.empty(n, np.int64), height.copy()
     place[order] = np.arange(n)
-    # Back edges in the order of their sources, so that those from below a node stand together.
+    # Back edges in the order of their sources, so that those from below a node are consecutive.
     to, first = np.empty(edges, np.int64), np.empty(n + 1, np.int64)
     count = 0
     for at in range(n):
@@ -98,7 +97,7 @@ def is_planar(joined):
 
 @compiled
 def kuratowski(joined):
-    """Of a graph that is not planar, a part that is planar without any of its edges: a subdivision of K5 or K3,3."""
+    """A minimal subgraph that is not planar, of a graph that is not: a subdivision of K5 or K3,3."""
     left = joined.copy()
     n = len(joined)
     for one in range(n):
@@ -112,7 +111,7 @@ def kuratowski(joined):
 
 @compiled
 def keeps_planar(joined):
-    """(n, n) bool: the pairs whose edge can be added, one alone, to a planar graph; its own edges too."""
+    """(n, n) bool: the edges of a planar graph, and the pairs that can be added one at a time."""
     n = len(joined)
     may, tried = np.ones((n, n), np.bool_), joined.copy()
     label = pieces(joined)

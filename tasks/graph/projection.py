@@ -1,7 +1,7 @@
 """Projections: from scores of pairs to a graph of a family with a high sum of scores.
 
-Adjacencies are symmetric (n, n) bool with a False diagonal. Scores are symmetric (n, n) float64,
--inf where no edge may stand.
+Adjacencies are symmetric (n, n) bool with a False diagonal. Scores are symmetric (n, n) float64, -inf where no edge is
+allowed.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from constrained_dg.numba_jit import compiled
 from .planarity import is_planar
 from .walks import sides
 
-#: Rounds of degree-preserving switches after which a realisation is left as it is.
+#: Most rounds of degree-preserving switches.
 _ROUNDS = 1000
 
 
 @compiled
 def spanning_tree(scores):
-    """The spanning tree of the highest sum, or a forest where what may stand is not connected (Prim 1957)."""
+    """The spanning tree of the highest sum, or a forest where the allowed edges are not connected (Prim 1957)."""
     n = len(scores)
     joined, inside = np.zeros((n, n), np.bool_), np.zeros(n, np.bool_)
     best, source = np.full(n, -np.inf), np.full(n, -1)
@@ -71,7 +71,7 @@ def is_graphical(degrees):
         total += degree
     if total % 2:
         return False
-    for low in range(n):  # of the k nodes whose degree is at least `low`; other k never fail alone
+    for low in range(n):  # k nodes have a degree of at least `low`; it is enough to test these k
         k = first = others = 0
         for degree in range(n):
             if degree >= low:
@@ -85,11 +85,11 @@ def is_graphical(degrees):
 
 @compiled
 def of_degrees(degrees, scores):
-    """A graph of these graphical degrees, found from its scores and bettered by switches.
+    """A graph of these graphical degrees with a high sum of scores.
 
-    The node with the fewest edges left to get takes its best partner with whom the rest stays graphical, until all have
-    their edges; this never gets stuck (Blitzstein and Diaconis 2011). Then pairs of edges ab, cd become ac, bd where
-    that raises the sum, until none does.
+    The node with the fewest missing edges takes its best partner that keeps the rest graphical, until no edge is
+    missing; this always succeeds (Blitzstein and Diaconis 2011). Then pairs of edges ab, cd become ac, bd as long as
+    that raises the sum.
     """
     n = len(degrees)
     left, joined = degrees.copy(), np.zeros((n, n), np.bool_)
@@ -123,7 +123,7 @@ def of_degrees(degrees, scores):
 
 @compiled
 def _switch(joined, scores):
-    """One round of switches that raise the sum, in place; whether there was any."""
+    """One round of switches that raise the sum, in place; True if there was any."""
     n = len(joined)
     changed = False
     for a in range(n):
@@ -148,8 +148,8 @@ def _switch(joined, scores):
 def two_sides(scores, size):
     """Colors (n) with `size` nodes of color 1, so that pairs of positive score join different colors.
 
-    From the two sides of the best spanning tree, or the reverse; the cheapest node changes sides until the sizes fit,
-    then nodes swap sides while that gains.
+    Starts from the two sides of the best spanning tree; the cheapest node changes sides until the sizes fit, then nodes
+    swap sides as long as that helps.
     """
     n = len(scores)
     weight = np.maximum(np.minimum(scores, 1e9), 0.0)
@@ -180,7 +180,7 @@ def two_sides(scores, size):
 
 @compiled
 def _gain(weight, color, node):
-    """What the weight between the sides gains where a node changes its own."""
+    """Weight gained between the sides when a node changes sides."""
     gain = 0.0
     for other in range(len(weight)):
         gain += weight[node, other] if color[other] == color[node] else -weight[node, other]

@@ -1,4 +1,4 @@
-"""What a family of graphs asks for, one requirement at a time: faults, whom to blame, and what may still be."""
+"""The requirements of families of graphs: faults, the pairs to blame, and the pairs still possible."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from .graph import Graph
 from .planarity import is_planar, keeps_planar, kuratowski
 from .walks import bridges, pieces, sides
 
-#: What is wrong with a graph: a sentence, and the pairs that take part, (n, n) bool, at least one.
+#: A fault of a graph: a sentence, and the pairs to blame, (n, n) bool, at least one.
 Fault = tuple[str, np.ndarray]
-#: Nodes up to which `Planar` rules out edges. Beyond, testing them all would cost more than the model's pass; and what
-#: rules out the next edge must also blame the known ones once they cross (else knowing more would allow more), all that
-#: might be meant: at 64 nodes samplers that re-noise violations then lose nearly every edge, and end with half as many.
+#: Nodes up to which `Planar` rules out edges. Beyond, the tests would cost more than a pass of the model. Also, all
+#: edges that may cause a crossing must be blamed (else knowing more would allow more): at 64 nodes, samplers that
+#: re-noise violations would then lose nearly every edge.
 _TESTED = 24
 
 
 class Requirement(ABC):
     """Something that must hold of a graph.
 
-    `tighten` works on two symmetric (n, n) bool matrices, `one` (the pair may be an edge) and `zero` (it may be none;
-    the diagonal is True). It is sound and monotone. In a contradiction it takes both from the pairs to blame.
+    `tighten` works on two symmetric (n, n) bool matrices, `one` (the pair may be an edge) and `zero` (it may be absent;
+    the diagonal is True). It is sound and monotone. In a contradiction both become False at the pairs to blame.
     """
 
     strength: str
 
     @abstractmethod
     def faults(self, joined: np.ndarray) -> list[Fault]:
-        """What is wrong with a graph, (n, n) bool; nothing exactly where the requirement holds."""
+        """The faults of a graph, (n, n) bool; empty if and only if the requirement holds."""
 
     def holds(self, joined: np.ndarray) -> bool:
-        """Whether there is no fault, where that is quicker to say."""
+        """Whether there is no fault; some requirements have a faster test."""
         return not self.faults(joined)
 
     @abstractmethod
     def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
-        """Take away, in place, what no graph within the sets can have."""
+        """Remove, in place, what no graph within the sets can have."""
 
 
 @dataclass(frozen=True)
 class Connected(Requirement):
-    """Every node can be reached from every other: not closed under the removal of edges."""
+    """Every node can be reached from every other."""
 
-    strength: ClassVar[str] = "the last pair that can join two parts is an edge"
+    strength: ClassVar[str] = "the last pair that can join two components is an edge"
 
     def faults(self, joined: np.ndarray) -> list[Fault]:
         label = pieces(joined)
         if label.max() == 0:
             return []
-        first = "node " if (label == 0).sum() == 1 else "nodes "
-        told = f"{label.max() + 1} pieces that nothing joins: {first}{_listed(np.flatnonzero(label == 0))} and the rest"
-        return [(told, label[:, None] != label)]
+        nodes = np.flatnonzero(label == 0)
+        first = f"node{'s' * (len(nodes) > 1)} {_listed(nodes)}"
+        return [(f"{label.max() + 1} pieces that nothing joins: {first} and the rest", label[:, None] != label)]
 
     def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
         label = pieces(one)
@@ -67,7 +67,7 @@ class Connected(Requirement):
 class Acyclic(Requirement):
     """No cycle."""
 
-    strength: ClassVar[str] = "no pair that known edges join already is an edge"
+    strength: ClassVar[str] = "no edge between nodes that known edges already connect"
 
     def faults(self, joined: np.ndarray) -> list[Fault]:
         on_cycles = joined & ~bridges(joined)
@@ -109,7 +109,7 @@ class Planar(Requirement):
         if is_planar(sure):
             one &= keeps_planar(sure)
             return
-        # More known edges make these parts larger and never planar again.
+        # With more known edges these parts grow and do not become planar.
         on_cycles = sure & ~bridges(sure)
         label = pieces(on_cycles)
         for piece in range(label.max() + 1):
@@ -123,20 +123,18 @@ class Degrees(Requirement):
     """Each node has its number of neighbours."""
 
     degrees: tuple[int, ...]
-    strength: ClassVar[str] = (
-        "a node that has all its neighbours gets no more, one that needs all that are left gets them"
-    )
+    strength: ClassVar[str] = "a full node gets no more neighbours, a node that needs all remaining ones gets them"
 
     def faults(self, joined: np.ndarray) -> list[Fault]:
-        found = []
+        faults = []
         for node, (has, wants) in enumerate(zip(joined.sum(0).tolist(), self.degrees, strict=True)):
             if has != wants:
-                own = np.zeros_like(joined)
-                own[node] = own[:, node] = True
-                np.fill_diagonal(own, False)
-                told = f"node {node + 1} has {has} neighbour{'s' * (has != 1)} instead of {wants}"
-                found.append((told, own & (joined if has > wants else ~joined)))
-        return found
+                pairs = np.zeros_like(joined)
+                pairs[node] = pairs[:, node] = True
+                np.fill_diagonal(pairs, False)
+                sentence = f"node {node + 1} has {has} neighbour{'s' * (has != 1)} instead of {wants}"
+                faults.append((sentence, pairs & (joined if has > wants else ~joined)))
+        return faults
 
     def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
         wants = np.array(self.degrees)
@@ -155,10 +153,10 @@ class Degrees(Requirement):
 
 @dataclass(frozen=True)
 class EdgeCount(Requirement):
-    """So many edges."""
+    """A number of edges."""
 
     edges: int
-    strength: ClassVar[str] = "no edge beyond the number, and every pair once all that are left are needed"
+    strength: ClassVar[str] = "no edge beyond the number, and all remaining pairs once they are all needed"
 
     def faults(self, joined: np.ndarray) -> list[Fault]:
         has = int(joined.sum()) // 2
@@ -178,7 +176,7 @@ class EdgeCount(Requirement):
 
 @dataclass(frozen=True)
 class TwoSided(Requirement):
-    """Edges join two sides of given sizes. Used beside `Connected`: then the sides are what they are."""
+    """Edges join two sides of given sizes; used with `Connected`, which makes the sides unique."""
 
     sizes: tuple[int, int]
     strength: ClassVar[str] = "no edge between nodes that known edges put on one side"
@@ -193,11 +191,11 @@ class TwoSided(Requirement):
             ends = [*cycle[1:], cycle[0]]
             on_cycle[cycle, ends] = on_cycle[ends, cycle] = True
             return [(f"a cycle of odd length through nodes {_listed(cycle)}", on_cycle)]
-        held = int(color.sum())
-        if pieces(joined).max() > 0 or held in self.sizes:
+        second = int(color.sum())
+        if pieces(joined).max() > 0 or second in self.sizes:
             return []
-        told = f"sides of {len(joined) - held} and {held} nodes instead of {self.sizes[0]} and {self.sizes[1]}"
-        return [(told, ~np.eye(len(joined), dtype=bool))]
+        sentence = f"sides of {len(joined) - second} and {second} nodes instead of {self.sizes[0]} and {self.sizes[1]}"
+        return [(sentence, ~np.eye(len(joined), dtype=bool))]
 
     def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
         sure = ~zero

@@ -1,4 +1,4 @@
-"""Coloring by local search, and cliques: what the completer repairs with, and what training graphs are made by."""
+"""Coloring by local search, and cliques: the repair of the completer, and colorings for training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from constrained_dg.numba_jit import compiled, next_random
 
 from .graph import Graph
 
-#: Moves of a tabu list: 0 to TENURE - 1 at random, and a share of the conflicts (Galinier and Hao, 1999).
+#: Moves that a color stays tabu: 0 to TENURE - 1 at random, plus a share of the conflicts (Galinier and Hao, 1999).
 TENURE, SHARE = 10, 0.6
 #: Nodes of highest degree from which a greedy clique is grown.
 STARTS = 64
@@ -18,18 +18,18 @@ STARTS = 64
 def repair(joined, may, colors, most_moves, state):
     """Move conflicting nodes to other colors until none conflict: tabu search (Hertz and de Werra, 1987).
 
-    Each move takes the node and color that leave the fewest conflicts, among nodes in conflict and colors they may
-    have and did not just leave; equals are drawn at random.
+    Each move takes the node and color that leave the fewest conflicts, among nodes in conflict and allowed colors that
+    are not tabu; ties are broken at random.
 
     Args:
         joined: (n, n) bool.
         may: (n, k) bool, the colors of each node.
-        colors: (n) int64 in [0, k), each one it may have; changed in place.
-        most_moves: at most.
+        colors: (n) int64 in [0, k), allowed ones; changed in place.
+        most_moves: largest number of moves.
         state: (1) uint64 of `next_random`.
 
     Returns:
-        conflicting edges left, and the moves made.
+        conflicting edges left, and the number of moves.
     """
     nodes, k = may.shape
     around = np.zeros((nodes, k), np.int64)  # neighbours of each color
@@ -48,13 +48,13 @@ def repair(joined, may, colors, most_moves, state):
             return 0, move
         best, ties, at, to = nodes * nodes, 0, -1, -1
         for node in range(nodes):
-            own = around[node, colors[node]]
-            if own == 0:
+            present = around[node, colors[node]]
+            if present == 0:
                 continue
             for color in range(k):
                 if color == colors[node] or not may[node, color]:
                     continue
-                change = around[node, color] - own
+                change = around[node, color] - present
                 if free_again[node, color] > move and conflicts + change >= fewest:
                     continue
                 if change < best:
@@ -79,7 +79,7 @@ def repair(joined, may, colors, most_moves, state):
 
 @compiled
 def grow_clique(joined, starts):
-    """(n) bool, the largest clique grown from one of the starts by the node with most neighbours among what is left."""
+    """(n) bool, the largest clique grown from the starts, always by the candidate with most neighbours among them."""
     nodes = len(joined)
     largest = np.zeros(nodes, np.bool_)
     size = 0
@@ -115,7 +115,7 @@ def clique_of(graph: Graph) -> list[int]:
 
 
 def color(graph: Graph, k: int, most_moves: int, seed: int) -> np.ndarray | None:
-    """A coloring (n) int64 in [0, k) from random colors, or None where the moves did not suffice."""
+    """A coloring (n) int64 in [0, k) from random colors, or None if the moves were not enough."""
     state = np.array([seed], np.uint64)
     colors = np.array([next_random(state) % k for _ in range(graph.nodes)])
     conflicts, _ = repair(graph.adjacency, np.ones((graph.nodes, k), bool), colors, most_moves, state)

@@ -1,13 +1,11 @@
-"""Graphs as tokens: the upper triangle on the canvas, `width` pairs a token, and the family in the prompt.
+"""Graphs as tokens: the upper triangle on the canvas, `width` pairs in each token, and the family in the prompt.
 
-Why eight pairs a token. 64 nodes have 2,016 pairs. One bit a token would take eight canvases of 256 tokens, so eight
-times the passes, seven commits between them, and a graph whose early rows are final before the later ones are begun.
-Eight bits a token take 256 tokens: one canvas, in which every pair sees every other in every pass. A token also holds
-the joint distribution of its eight pairs, which single bits, drawn side by side in a pass, can not.
+With eight pairs in a token, the 2,016 pairs of 64 nodes fit one canvas of 256 tokens, in which every pair sees every
+other in every pass; and a token holds the joint distribution of its pairs. Single bits would need eight canvases.
 
-Tokens run row by row. Columns are cut into blocks of `width`; a token of row i and a block before the row's own holds
-the pairs of i with the nodes of that block. Within a block of rows and columns of the same nodes, row r has r pairs, so
-rows r and width - 1 - r share a token. With width 4 and 8 nodes (letters are tokens, rows from the top):
+Tokens go row by row. Columns are cut into blocks of `width`; a token of row i holds the pairs of i with the nodes of
+one earlier block. In the block of row i itself, row r of the block has r pairs, so rows r and width - 1 - r share one.
+With width 4 and 8 nodes (letters are tokens, rows from the top):
 
     1 A              a token of row 1 and 2: A = (1,0) (2,0) (2,1)
     2 A A
@@ -17,7 +15,7 @@ rows r and width - 1 - r share a token. With width 4 and 8 nodes (letters are to
     6 E E E E F F
     7 G G G G H H H
 
-Bit k of a pattern is the pair of rank k in its token. One bit a token is width 1: the plain upper triangle.
+Bit k of a pattern is the pair of rank k in its token. Width 1 is the plain upper triangle.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ PAD, EOS, FIRST_FAMILY = 0, 1, 2
 FIRST_NUMBER = FIRST_FAMILY + len(FAMILIES)
 FIRST_NODE = FIRST_NUMBER + MOST_NODES
 FIRST_PATTERN = FIRST_NODE + MOST_NODES
-#: Which relations bind two positions, in this order; see `relations`.
+#: The relations between two positions, in this order; see `relations`.
 RELATIONS = ("row", "columns", "crossing", "any")
 #: Tokens of a prompt before its nodes: the family, then two numbers of two digits each.
 _HEAD = 5
@@ -46,11 +44,11 @@ _HEAD = 5
 
 @dataclass(frozen=True)
 class Coding:
-    """Where the pairs of a graph stand on its canvas.
+    """The places of the pairs of a graph on its canvas.
 
     Attributes:
         nodes: n, at least 2.
-        width: pairs a token holds at most, 1 to 8.
+        width: most pairs in a token, 1 to 8.
         first: the token of the empty pattern; pattern p is token first + p.
     """
 
@@ -63,14 +61,14 @@ class Coding:
         """The pairs (row, column) of each token, row > column."""
         tokens = []
         for row in range(self.nodes):
-            own = row - row % self.width
-            for block in range(0, own, self.width):
+            block_start = row - row % self.width
+            for block in range(0, block_start, self.width):
                 tokens.append([(row, block + k) for k in range(self.width)])
-            partner = own + self.width - 1 - row % self.width
+            partner = block_start + self.width - 1 - row % self.width
             if partner > row and partner < self.nodes:
                 continue  # the later row of the two holds them
             rows = [row] if partner >= row else [partner, row]
-            tokens.append([(one, column) for one in rows for column in range(own, one)])
+            tokens.append([(one, column) for one in rows for column in range(block_start, one)])
         return [token for token in tokens if token]
 
     @property
@@ -81,12 +79,12 @@ class Coding:
     @cached_property
     def _places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Token, bit, and pair as row * n + column, of every pair: three (P) int64."""
-        found = [
+        places = [
             (token, bit, row * self.nodes + column)
             for token, pairs in enumerate(self.pairs)
             for bit, (row, column) in enumerate(pairs)
         ]
-        token, bit, pair = np.array(found).T
+        token, bit, pair = np.array(places).T
         return token, bit, pair
 
     @cached_property
@@ -101,7 +99,7 @@ class Coding:
         return np.arange(2**self.width) < 2 ** sizes[:, None]
 
     def matrix_of(self, bits: np.ndarray) -> np.ndarray:
-        """What is said of each bit, (B, T, width), as symmetric matrices (B, n, n) with a diagonal of zeros."""
+        """Values of the bits (B, T, width) as symmetric matrices (B, n, n) with a diagonal of zeros."""
         token, bit, pair = self._places
         flat = np.zeros((len(bits), self.nodes**2), bits.dtype)
         flat[:, pair] = bits[:, token, bit]
@@ -120,7 +118,7 @@ class Coding:
         return self.first + (self.bits_of(joined) @ (1 << np.arange(self.width)))
 
     def from_tokens(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(B, T) int64 -> adjacency (B, n, n) bool, and where no pattern of the token stands (B, T); no edges there."""
+        """(B, T) int64 -> adjacency (B, n, n) bool, and which tokens are not patterns (B, T); they give no edges."""
         pattern = tokens - self.first
         inside = (pattern >= 0) & (pattern < 2**self.width)
         pattern = np.where(inside, pattern, 0)
@@ -135,15 +133,12 @@ def coding_of(nodes: int, width: int) -> Coding:
 
 
 def prompt_length(nodes: int, degrees: bool) -> int:
-    """S: the family and its numbers, a token for each node, and for each degree where they are given."""
+    """S: the family and its numbers, a token for each node, and for each degree if the family has degrees."""
     return _HEAD + nodes * (2 if degrees else 1)
 
 
 def to_prompt(family: str, nodes: int, numbers: tuple[int, ...]) -> list[int]:
-    """Tokens of a family and its numbers: the name, n and the last number in two digits, nodes, and their degrees.
-
-    A node's token is what tells the canvas which rows and columns are its own: `relations` lead there.
-    """
+    """Tokens of a family: its name, n and the last number in two digits each, the nodes, and their degrees."""
     degrees = numbers if family == "degrees" else ()
     pair = (nodes, 0 if degrees else numbers[-1])
     digits = [FIRST_NUMBER + digit for number in pair for digit in divmod(number, MOST_NODES)]
@@ -152,7 +147,7 @@ def to_prompt(family: str, nodes: int, numbers: tuple[int, ...]) -> list[int]:
 
 
 def from_prompt(tokens: list[int]) -> tuple[str, int, tuple[int, ...]]:
-    """The inverse of `to_prompt`: family, nodes and the number it wrote, or the degrees."""
+    """The inverse of `to_prompt`: family, nodes, and the last number or the degrees."""
     family = FAMILIES[tokens[0] - FIRST_FAMILY]
     digits = [token - FIRST_NUMBER for token in tokens[1:_HEAD]]
     nodes, number = (high * MOST_NODES + low for high, low in (digits[:2], digits[2:]))
@@ -162,27 +157,27 @@ def from_prompt(tokens: list[int]) -> tuple[str, int, tuple[int, ...]]:
 
 @lru_cache
 def relations(coding: Coding, degrees: bool) -> BoolTensor:
-    """How positions are bound, prompt then canvas: (1, 4, S + T, S + T) bool.
+    """The relations between positions, prompt then canvas: (1, 4, S + T, S + T) bool.
 
-    A canvas token has the rows and columns of its pairs, a node's token and its degree's are both row and column of
-    that node. "row": a row in common; "columns": a column in common; "crossing": a row of one is a column of the other,
-    so that a node meets all its pairs through "row" and "crossing"; "any": always. A position is related to itself
-    through "any" alone where it is of no node.
+    A canvas token has the rows and columns of its pairs; the tokens of a node and its degree have that node as row and
+    as column. "row": a row in common; "columns": a column in common; "crossing": a row of one is a column of the other,
+    so that a node reaches all its pairs through "row" and "crossing"; "any": always True.
     """
     nodes, names = coding.nodes, prompt_length(coding.nodes, degrees)
     rows, columns = (np.zeros((names + coding.length, nodes), np.int64) for _ in range(2))
-    for own in (rows, columns):
-        own[np.arange(_HEAD, names), np.arange(names - _HEAD) % nodes] = 1
+    for table in (rows, columns):
+        table[np.arange(_HEAD, names), np.arange(names - _HEAD) % nodes] = 1
     for token, pairs in enumerate(coding.pairs, names):
         for row, column in pairs:
             rows[token, row] = columns[token, column] = 1
     crossing = rows @ columns.T
-    held = [rows @ rows.T, columns @ columns.T, crossing + crossing.T, np.ones((len(rows), len(rows)))]
-    return torch.from_numpy(np.stack(held)[None] > 0)
+    related = [rows @ rows.T, columns @ columns.T, crossing + crossing.T, np.ones((len(rows), len(rows)))]
+    return torch.from_numpy(np.stack(related)[None] > 0)
 
 
 def check_width(width: int, nodes: int) -> None:
-    """Raise InputError unless graphs of this size fit one canvas at this many pairs a token."""
-    check(width in (1, 8), f"width={width!r}", "use 8 pairs a token, or 1")
+    """Raise InputError unless graphs of this size fit one canvas with `width` pairs in a token."""
+    check(width in (1, 8), f"width={width!r}", "use 8 pairs in a token, or 1")
     length = Coding(nodes, width).length
-    check(length <= 256, f"{nodes} nodes at {width} pairs a token need {length} tokens", "one canvas holds 256: use 8")
+    what = f"{nodes} nodes with {width} pairs in a token need {length} tokens"
+    check(length <= 256, what, "one canvas holds 256: use 8")

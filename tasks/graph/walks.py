@@ -12,7 +12,7 @@ from constrained_dg.numba_jit import compiled
 
 @compiled
 def pieces(joined):
-    """(n) int64: the number of each node's connected component, from 0 in the order of their first nodes."""
+    """(n) int64: the number of each node's connected component, from 0 by their first nodes."""
     n = len(joined)
     label, stack, count = np.full(n, -1), np.empty(n, np.int64), 0
     for start in range(n):
@@ -66,7 +66,7 @@ def bridges(joined):
     """(n, n) bool, edges that lie on no cycle (Tarjan 1974)."""
     n = len(joined)
     order, height, parent, _ = walk(joined)
-    low, found = height.copy(), np.zeros((n, n), np.bool_)
+    low, on_no_cycle = height.copy(), np.zeros((n, n), np.bool_)
     for node in order[::-1]:
         for other in range(n):
             if not joined[node, other]:
@@ -76,8 +76,8 @@ def bridges(joined):
             elif other != parent[node]:
                 low[node] = min(low[node], height[other])
         if parent[node] >= 0 and low[node] == height[node]:
-            found[node, parent[node]] = found[parent[node], node] = True
-    return found
+            on_no_cycle[node, parent[node]] = on_no_cycle[parent[node], node] = True
+    return on_no_cycle
 
 
 @compiled
@@ -96,13 +96,13 @@ def sides(joined):
 
 @compiled
 def breadth_first(turns, start, first):
-    """(n) an order of the nodes, breadth first; a further component starts at its first node.
+    """(n) an order of the nodes, breadth first; other components start at their first node.
 
     Args:
-        turns: (n, d) int64, the neighbours of each node in the order in which they are visited, turning from the node
-            that led there; -1 fills up.
+        turns: (n, d) int64, the neighbours of each node in cyclic order, then -1; visits begin after the node that led
+            there.
         start: the first node.
-        first: which of its neighbours comes first.
+        first: index of the first visited neighbour of the start.
     """
     n = len(turns)
     order, seen, count = np.empty(n, np.int64), np.zeros(n, np.bool_), 0

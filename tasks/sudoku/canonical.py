@@ -16,7 +16,7 @@ from .codec import BOX, size_of
 
 @lru_cache
 def _line_orders(size: int) -> np.ndarray:
-    """Every order of columns that keeps stacks together: (8, 4) or (1296, 9) int64."""
+    """All orders of columns that keep stacks together: (8, 4) or (1296, 9) int64."""
     box = BOX[size]
     inside = list(permutations(range(box)))
     orders = [
@@ -32,8 +32,8 @@ def _smallest(cells, orders, box):
     """The smallest version of cells (N,) int64, rows packed in base 32: (size,) int64.
 
     For each transposition and order of columns, rows are chosen from the top, depth first. Symbols are renamed in order
-    of appearance, which is the smallest relabelling for that arrangement. Any prefix can be completed, so a prefix
-    above the best known one is dropped, and one below it replaces it at once.
+    of appearance, the smallest relabelling. Every prefix can be completed, so a prefix above the best one is dropped,
+    and one below replaces it.
     """
     size = box * box
     most = np.iinfo(np.int64).max
@@ -84,7 +84,7 @@ def _smallest(cells, orders, box):
                 if least[depth] == best[depth]:
                     row = tried[depth]
                     while row < size:
-                        # Blank rows of a band are interchangeable: the first stands for all.
+                        # Blank rows of a band are interchangeable: only the first is tried.
                         twin = codes[depth, row] == 0 and row % box and codes[depth, row - 1] == 0
                         if codes[depth, row] == least[depth] and not twin:
                             break
@@ -113,12 +113,11 @@ def _smallest(cells, orders, box):
 def canonical(cells: Sequence[int]) -> tuple[int, ...]:
     """The smallest of all symmetric versions of a puzzle or full grid, read row by row with blanks as 0.
 
-    Two 4x4 or 9x9 puzzles are equal up to relabelling, permutation and transposition exactly when their canonical
-    forms are equal. Takes 1 to 10 ms for 9x9 puzzles (AMD EPYC, one core, 2026-11-23).
+    Two puzzles are equal up to relabelling, permutation and transposition if and only if their canonical forms are
+    equal. Takes 1 to 10 ms for 9x9 puzzles (AMD EPYC, one core).
 
     Raises:
-        InputError: 16x16, whose eight million column orders are out of reach; `symmetry.fingerprint` of its
-            solution separates those.
+        InputError: 16x16, which has eight million orders of columns; see `symmetry.fingerprint`.
     """
     size = size_of(len(cells))
     check(size < 16, "no canonical form for 16x16", "compare the fingerprints of the solutions")

@@ -22,7 +22,7 @@ VOCAB_SIZE = FIRST_SYMBOL + 16
 #: Side of the grid -> side of a box.
 BOX = {4: 2, 9: 3, 16: 4}
 SYMBOLS = "123456789ABCDEFG"
-#: What marks a blank besides 0.
+#: Signs of a blank, as 0 is.
 BLANKS = frozenset("._*xX")
 _VALUES = (
     dict.fromkeys(BLANKS, 0)
@@ -39,7 +39,7 @@ class Puzzle(Problem):
     Attributes:
         size: side of the grid: 4, 9 or 16.
         cells: size * size values, row by row; 0 is a blank, 1 .. size a clue.
-        solution: a solution where one is known (generated puzzles), only for reference: the judge never reads it.
+        solution: of a generated puzzle, else None; the judge never reads it.
     """
 
     size: int
@@ -48,7 +48,7 @@ class Puzzle(Problem):
 
     @classmethod
     def of(cls, cells: Sequence[int], tier: str | None = None, solution: Sequence[int] | None = None) -> Puzzle:
-        """A puzzle from its cells; without a tier, the clue count."""
+        """A puzzle from its cells; the default tier is the clue count."""
         values = tuple(int(cell) for cell in cells)
         answer = None if solution is None else tuple(int(cell) for cell in solution)
         tier = str(sum(value > 0 for value in values)) if tier is None else tier
@@ -76,11 +76,11 @@ def zero_is_symbol(text: str) -> bool:
     """Whether 0 is a symbol of this line of text, and not a blank: in 16x16 puzzles of 0-F with other blanks.
 
     Raises:
-        InputError: blanks of two kinds where 0 may be a symbol as well.
+        InputError: 0 may be either.
     """
     size = size_of(len(text))
     symbols = set(text.upper())
-    # The last of the symbols 1 .. size leaves none for 0.
+    # With the last of the symbols 1 .. size, 0 is not a symbol.
     if "0" not in symbols or not symbols & BLANKS or SYMBOLS[size - 1] in symbols:
         return False
     last = SYMBOLS[size - 2]
@@ -95,8 +95,8 @@ def zero_is_symbol(text: str) -> bool:
 def from_text(text: str) -> tuple[int, ...]:
     """The cells of one line of text, letters in either case.
 
-    Symbols are 1-4, 1-9, or 1-9 and A-G; blanks are 0 or any of `BLANKS`. A 16x16 puzzle may also be hexadecimal (0-F):
-    where A-F stand beside other blanks and no G, 0 is the symbol that is written G here.
+    Symbols are 1-4, 1-9, or 1-9 and A-G; blanks are 0 or any of `BLANKS`. A 16x16 puzzle may also be hexadecimal: with
+    A-F, other blanks and no G, 0 is the symbol G (see `zero_is_symbol`).
 
     Raises:
         InputError: another length or symbol, or 0 of unclear meaning.
@@ -116,5 +116,5 @@ def to_tokens(values: np.ndarray) -> np.ndarray:
 
 
 def from_tokens(tokens: np.ndarray) -> np.ndarray:
-    """Tokens as cell values, any shape; other tokens than symbols become 0."""
+    """Tokens as cell values, any shape; tokens that are not symbols become 0."""
     return np.maximum(np.asarray(tokens, dtype=np.int64) - BLANK, 0)

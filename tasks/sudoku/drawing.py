@@ -20,7 +20,7 @@ def _marks(puzzle: Puzzle, violations: torch.Tensor | None) -> list[bool]:
 
 
 def draw(puzzle: Puzzle, answer: torch.Tensor | None, violations: torch.Tensor | None = None) -> str:
-    """The grid with box lines. Clues are bold; violations are red and followed by `!`, so they show without color.
+    """The grid with box lines. Clues are bold; violations are red and marked with `!`.
 
     Args:
         answer: (N,) tokens, or None for the puzzle alone.

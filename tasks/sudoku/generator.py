@@ -1,6 +1,6 @@
 """Uniquely solvable puzzles: a random full grid, then clues removed in random order while one solution remains.
 
-Measured on an AMD EPYC, one core, 2026-11-23, after 10 s of compiling on the very first use:
+Measured on one core of an AMD EPYC, after 10 s of compilation on the first use:
 
 | puzzles | a second |
 |---|---|
@@ -23,17 +23,17 @@ from .codec import BOX
 from .solver import search, units
 from .symmetry import fingerprint
 
-#: Clue count that asks for a minimal puzzle: one whose every clue is needed.
+#: The clue count of a request for a minimal puzzle, in which every clue is needed.
 MINIMAL = 0
 #: One grid class in this many is kept for held-out puzzles.
 RESERVED = 16
 ANY, TRAINING, HELD_OUT = -1, 0, 1
-#: Fewest clues that can be requested; what random digging reaches within `TRIES` grids.
+#: Fewest clues that can be requested: random digging reaches them within `TRIES` grids.
 FEWEST = {4: 4, 9: 22, 16: 100}
 TRIES = 2000
-#: Puzzles that are generated in one call of compiled code, which Ctrl-C cannot interrupt.
+#: Puzzles generated in one call of compiled code, which Ctrl-C cannot interrupt.
 _STRETCH = {4: 2000, 9: 200, 16: 2}
-#: A clue whose removal takes longer to check than this many guesses stays. Only 16x16 comes near.
+#: Most guesses to check whether a clue can be removed; without a result it stays. Matters for 16x16 only.
 MAX_NODES = 200
 
 
@@ -65,7 +65,7 @@ def full_grid(grid, of, members, state):
 
 @compiled
 def full_grid_of_side(grid, of, members, side, state):
-    """As `full_grid`; with a `side`, until the fingerprint lies in (HELD_OUT) or outside (TRAINING) the reserved share.
+    """As `full_grid`; with a `side`, until the fingerprint is in (HELD_OUT) or outside (TRAINING) the reserved share.
 
     Returns the fingerprint (uint64), 0 without a side.
     """
@@ -84,7 +84,7 @@ def full_grid_of_side(grid, of, members, side, state):
 def first_grids(of, members, start, seed, side, marks, grids):
     """The first full grid of each puzzle of `generate`, (M, N) uint8, and its fingerprint (M,) uint64.
 
-    Minimal puzzles always come from their first grid, so these are their solutions, without any digging.
+    These are the solutions of minimal puzzles, which always come from their first grid.
     """
     state = np.zeros(1, np.uint64)
     grid = np.empty(grids.shape[1], np.int64)
@@ -98,8 +98,8 @@ def first_grids(of, members, start, seed, side, marks, grids):
 def generate(of, members, clues, start, seed, side, tries, puzzles, solutions):
     """Fill puzzles and solutions, (M, N) uint8, with puzzles of `clues` (M,) int64 clues; 0 asks for minimal.
 
-    Puzzle i depends on (seed, clues[i], side, start + i) alone. Returns the first i that `tries` grids did not reach,
-    or M.
+    Puzzle i depends on (seed, clues[i], side, start + i) alone. Returns the first i for which `tries` grids were not
+    enough, or M.
     """
     size = members.shape[1]
     total = size * size
@@ -151,10 +151,10 @@ def generate_puzzles(size: int, clues: np.ndarray, seed: int, side: int = ANY) -
 
     Args:
         size: 4, 9 or 16.
-        clues: (M,) clue counts; 9x9: 22 to 80, 16x16: 100 to 255, 4x4: 4 to 15, or MINIMAL. Every size also takes the
-            full grid. A 16x16 puzzle is minimal up to clues whose need could not be decided in 200 guesses.
+        clues: (M,) clue counts, from `FEWEST` to the full grid, or MINIMAL. A minimal 16x16 puzzle may keep clues whose
+            need was not decided in 200 guesses.
         seed: not negative.
-        side: ANY, or TRAINING or HELD_OUT, which share no solution grid up to symmetry (9x9 and 16x16 only).
+        side: ANY, or TRAINING or HELD_OUT, which have no common solution grid up to symmetry (9x9 and 16x16 only).
 
     Raises:
         InputError: a clue count that random digging does not reach.
@@ -163,9 +163,9 @@ def generate_puzzles(size: int, clues: np.ndarray, seed: int, side: int = ANY) -
     check(size in BOX, f"size {size}", "use 4, 9 or 16")
     check(seed >= 0, f"seed {seed}", "use a number that is not negative")
     assert side == ANY or size > 4, "4x4 has two grid classes only: split puzzles instead"
-    works = f"a {size}x{size} puzzle takes {FEWEST[size]} to {size * size} clues, or {MINIMAL} for a minimal one"
+    hint = f"a {size}x{size} puzzle takes {FEWEST[size]} to {size * size} clues, or {MINIMAL} for a minimal one"
     for count in clues[(clues != MINIMAL) & ((clues < FEWEST[size]) | (clues > size * size))][:1]:
-        raise InputError(f"{count} clues for the {size}x{size} generator", works)
+        raise InputError(f"{count} clues for the {size}x{size} generator", hint)
     puzzles = np.empty((clues.size, size * size), np.uint8)
     generated = Generated(puzzles, np.empty_like(puzzles))
     for start in range(0, clues.size, _STRETCH[size]):
@@ -173,5 +173,5 @@ def generate_puzzles(size: int, clues: np.ndarray, seed: int, side: int = ANY) -
         buffers = generated.puzzles[here], generated.solutions[here]
         reached = start + generate(*units(size), clues[here], start, seed, side, TRIES, *buffers)
         if reached < min(here.stop, clues.size):
-            raise InputError(f"no puzzle of {clues[reached]} clues within {TRIES} {size}x{size} grids", works)
+            raise InputError(f"no puzzle of {clues[reached]} clues within {TRIES} {size}x{size} grids", hint)
     return generated

@@ -1,8 +1,7 @@
-"""Base puzzles for training, and the wall between training and held-out puzzles.
+"""Base puzzles for training, and the split into training and held-out puzzles.
 
-9x9 and 16x16: the solution grids' fingerprints fall in 16 shares; one share is reserved. A puzzle of the reserved share
-never trains, whatever clues are added, so no list of test puzzles has to be compared. 4x4 has only two grid classes,
-so there the puzzles' own canonical forms are divided.
+9x9 and 16x16: a sixteenth of the solution grids, by fingerprint, is reserved and never trains, with any clues. 4x4 has
+only two classes of grids, so puzzles are split by their canonical forms.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from .solver import units
 
 log = logging.getLogger(__name__)
 
-#: Most base puzzles of a size: 4x4 has a few thousand classes in all, 16x16 digs at some ten a second.
+#: Most base puzzles of a size: 4x4 has a few thousand classes, and 16x16 takes a tenth of a second for each.
 MOST = {4: 8000, 9: 2**31, 16: 500}
 _CHUNK = {4: 8000, 9: 8000, 16: 100}
 _FNV = 0x100000001B3
 
 
 def is_reserved(cells: np.ndarray) -> bool:
-    """Whether a 4x4 puzzle (16,) belongs to the held-out share: equal for all its symmetric versions."""
+    """Whether a 4x4 puzzle (16,) is held out; equal for all its symmetric versions."""
     key = 0
     for cell in canonical(cells.tolist()):
         key = (key * _FNV + cell + 1) % 2**64
@@ -35,7 +34,7 @@ def is_reserved(cells: np.ndarray) -> bool:
 
 
 def make_4x4(count: int, seed: int, side: int) -> Generated:
-    """`count` 4x4 puzzles of one side (TRAINING or HELD_OUT): a quarter minimal, else 4 to 12 clues, uniformly."""
+    """`count` 4x4 puzzles of one side (TRAINING or HELD_OUT): a quarter minimal, the others with 4 to 12 clues."""
     parts: list[Generated] = []
     have = 0
     while have < count:
@@ -51,14 +50,14 @@ def make_4x4(count: int, seed: int, side: int) -> Generated:
 
 
 def _chunk_seed(size: int, seed: int, first: int) -> int:
-    """Another seed for each chunk of base puzzles, far from those of neighbouring pools."""
+    """A seed for each chunk of base puzzles."""
     return int(np.random.SeedSequence((seed, size, first)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def training_grids(size: int, count: int, seed: int, marks: np.ndarray) -> list[np.ndarray]:
-    """Those solutions of the 9x9 or 16x16 `training_pool`, (N,) uint8, whose fingerprint is one of marks (M,) uint64.
+    """The solutions of the 9x9 or 16x16 `training_pool`, (N,) uint8, whose fingerprint is one of marks (M,) uint64.
 
-    No puzzle is dug, so that this takes a twentieth of the time of the pool: 150,000 grids of 9x9 about 4 s.
+    Without digging puzzles, a twentieth of the time of the pool: about 4 s for 150,000 grids of 9x9.
     """
     count, alike = min(count, MOST[size]), []
     for first in range(0, count, _CHUNK[size]):
@@ -70,7 +69,7 @@ def training_grids(size: int, count: int, seed: int, marks: np.ndarray) -> list[
 
 
 def training_pool(size: int, count: int, seed: int) -> Generated:
-    """The base puzzles: minimal ones for 9x9 and 16x16, mixed clue counts for 4x4. Logs its rate."""
+    """The base puzzles: minimal ones for 9x9 and 16x16, mixed clue counts for 4x4."""
     count = min(count, MOST[size])
     start = time.perf_counter()
     parts: list[Generated] = []

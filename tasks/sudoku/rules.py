@@ -18,7 +18,7 @@ from .solver import units
 
 
 def show(token: int) -> str:
-    """A token as people write it: a symbol, or the name of another token."""
+    """A token for people: a symbol, or the name of another token."""
     return SYMBOLS[token - FIRST_SYMBOL] if token >= FIRST_SYMBOL else ("pad", "end", "blank")[token]
 
 
@@ -28,16 +28,16 @@ def _cell_name(size: int) -> Callable[[int], str]:
 
 
 def show_symbol(token: int, size: int) -> str:
-    """A token of a vocabulary that holds symbols alone."""
+    """A token of a vocabulary of symbols alone."""
     return SYMBOLS[token] if token < size else "no symbol"
 
 
 @lru_cache
 def all_different(size: int, symbols_alone: bool = False) -> AllDifferent:
-    """Each row, column and box holds every symbol of this size once; a member is named by where it crosses.
+    """Each row, column and box holds every symbol of this size once.
 
     Args:
-        symbols_alone: over tokens 0 .. size - 1, which are the symbols, instead of the codec's.
+        symbols_alone: over tokens 0 .. size - 1 for the symbols, instead of the tokens of `codec`.
     """
     members = units(size)[1]
     name = _cell_name(size)
@@ -60,13 +60,13 @@ def all_different(size: int, symbols_alone: bool = False) -> AllDifferent:
 
 
 def rules(problems: Sequence[Puzzle], symbols_alone: bool = False) -> Constraint:
-    """All different, and the clues; puzzles of one size, a row each. No stored solution is read.
+    """All different, and the clues; one row for each puzzle, all of one size. No stored solution is read.
 
     Args:
         symbols_alone: see `all_different`; for `Constraint.on`.
     """
     size = problems[0].size
-    assert all(problem.size == size for problem in problems), "one size to a batch"
+    assert all(problem.size == size for problem in problems), "a batch has one size"
     clues = torch.tensor([problem.cells for problem in problems])
     rule = all_different(size, symbols_alone)
     tokens = clues - 1 if symbols_alone else clues + BLANK
@@ -74,7 +74,7 @@ def rules(problems: Sequence[Puzzle], symbols_alone: bool = False) -> Constraint
 
 
 def rules_of_tokens(canvas: IntTensor, pinned: BoolTensor) -> Constraint:
-    """The rules of clues in the codec's tokens: (B, N), and where the clues are, (B, N) bool."""
+    """The rules of canvases (B, N) in tokens of `codec`, with clues where `pinned` (B, N) bool."""
     size = round(canvas.shape[1] ** 0.5)
     rule = all_different(size).to(canvas.device)
     return rule & Pinned(canvas, pinned, rule.num_classes, show=rule.show, where=_cell_name(size))

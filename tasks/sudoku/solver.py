@@ -1,4 +1,4 @@
-"""A bitmask solver: naked and hidden singles to a fixed point, then a guess at a cell with the fewest candidates."""
+"""A bitmask solver: naked and hidden singles to a fixed point, then a guess in a cell with the fewest candidates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DECIDED = 100_000
 
 @lru_cache
 def units(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The 3 * size units: rows, then columns, then boxes.
+    """The 3 * size units: rows, columns, boxes.
 
     Returns:
         of: (size * size, 3) int64, the row, column and box of each cell as unit numbers.
@@ -41,9 +41,8 @@ def search(cells, of, members, limit, max_nodes, banned_cell, banned_value, stat
         of, members: `units(size)`.
         limit: stop at this many solutions.
         max_nodes: give up after this many guesses.
-        banned_cell, banned_value: this cell must not hold this value (cell -1: no ban). Digging asks so whether a
-            clue is needed: cheaper than counting to two from scratch.
-        state: (1,) uint64; 0 takes values in ascending order, anything else draws them at random.
+        banned_cell, banned_value: this cell must not hold this value (cell -1: no ban); tests whether a clue is needed.
+        state: (1,) uint64; 0 tries values in ascending order, other states in random order.
         solution: (N,) int64, receives the last solution.
 
     Returns:
@@ -54,8 +53,8 @@ def search(cells, of, members, limit, max_nodes, banned_cell, banned_value, stat
     full = (1 << size) - 1
     used = np.zeros(3 * size, np.int64)
     grid = cells.copy()
-    # The first `blanks` entries of `free` are the open cells; filling one swaps it behind them. Read from there, the
-    # list is the trail in reverse: undoing is `blanks += 1`.
+    # The first `blanks` entries of `free` are the open cells; a filled one is swapped behind them, so that
+    # `blanks += 1` undoes the last one.
     free = np.empty(total, np.int64)
     where = np.empty(total, np.int64)
     blanks = 0
@@ -137,7 +136,7 @@ def search(cells, of, members, limit, max_nodes, banned_cell, banned_value, stat
                 break
             if again or blanks == 0:
                 continue
-            # No naked single is left, so once and twice describe the present state exactly.
+            # No naked single is left, so once and twice describe the current state.
             for unit in range(3 * size):
                 if full & ~used[unit] & ~once[unit]:
                     conflict = True
@@ -207,11 +206,10 @@ def solve(cells: Sequence[int], max_nodes: int = 2**62) -> tuple[tuple[int, ...]
 
     Args:
         cells: 16, 81 or 256 values, 0 for a blank.
-        max_nodes: give up after this many guesses; without it some 16x16 puzzles take for ever.
+        max_nodes: give up after this many guesses.
 
     Returns:
-        (a solution or None, number of solutions counted up to 2, values guessed; 0 guesses = singles alone, -1 = gave
-        up).
+        (a solution or None, number of solutions counted up to 2, number of guesses or -1 if it gave up).
     """
     size = size_of(len(cells))
     answer = np.zeros(size * size, np.int64)
@@ -222,11 +220,11 @@ def solve(cells: Sequence[int], max_nodes: int = 2**62) -> tuple[tuple[int, ...]
 
 @dataclass(frozen=True)
 class SolutionCount:
-    """How many solutions were counted.
+    """The result of `count_solutions`.
 
     Attributes:
-        count: solutions that were met.
-        complete: whether the search ended by itself: there is no further solution, or `most` were met.
+        count: number of solutions met.
+        complete: whether the search did not give up: there are no others, or `most` were met.
         most: where counting stops.
     """
 
@@ -236,7 +234,8 @@ class SolutionCount:
 
     def __str__(self) -> str:
         if not self.complete:
-            return f"{self.count or 'no'} known solution{'s' * (self.count != 1)}, and perhaps more: the search gave up"
+            known = f"{self.count or 'no'} known solution{'s' * (self.count != 1)}"
+            return f"{known}, and perhaps more: the search gave up"
         if self.count == self.most:
             return f"at least {self.count} solution{'s' * (self.count != 1)}"
         return {0: "no solution", 1: "exactly one solution"}.get(self.count, f"exactly {self.count} solutions")
@@ -247,7 +246,7 @@ def count_solutions(cells: Sequence[int], most: int = 2, max_guesses: int = DECI
 
     Args:
         cells: 16, 81 or 256 values, 0 for a blank.
-        most: stop at this many; 2 are enough to say whether a solution is unique. With 1, only whether there is any.
+        most: stop at this many; 2 are enough to know whether a solution is unique.
         max_guesses: give up after this many.
 
     Raises:

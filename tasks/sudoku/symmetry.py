@@ -1,7 +1,4 @@
-"""Symmetries of Sudoku: relabelling, permutations within and of bands and stacks, transposition.
-
-Augmentation draws them; `fingerprint` is a number that none of them changes.
-"""
+"""Symmetries of Sudoku: relabelling, permutations of and within bands and stacks, transposition."""
 
 from __future__ import annotations
 
@@ -44,10 +41,10 @@ def apply_symmetry(cells: np.ndarray, order: np.ndarray, relabel: np.ndarray) ->
 def fingerprint(grid, box):
     """A number (uint64) that is equal for all symmetric versions of a complete grid (N,) int64.
 
-    Two rows of a full grid define a permutation of the symbols (the one above the other). Relabelling conjugates it and
-    permuting columns leaves it, so its cycle lengths are invariant; sums over pairs of rows, apart for pairs of one
-    band, remove the order of the rows; adding the same for columns removes transposition. Equal grids up to
-    symmetry always agree; grids that differ may agree too (rarely, for 9x9 and 16x16).
+    Two rows of a full grid define a permutation of the symbols (one above the other). Its cycle lengths do not change
+    under relabelling and permutations of columns; sums over pairs of rows (separate for pairs of one band) do not
+    depend on the order of rows, and the sum with the same for columns does not change under transposition. Grids that
+    differ may also agree (rarely, for 9x9 and 16x16).
     """
     size = box * box
     total = np.uint64(0)

@@ -1,4 +1,4 @@
-"""Sudoku as a task: the prompt holds the puzzle, the canvas its solution, clues are pinned."""
+"""Sudoku as a task: the prompt holds the puzzle, the canvas its solution; clues are pinned."""
 
 from __future__ import annotations
 
@@ -18,35 +18,18 @@ from constrained_dg.text import Tokenizer
 
 from . import drawing, files
 from .canonical import canonical
-from .codec import (
-    BLANK,
-    BOX,
-    EOS,
-    FIRST_SYMBOL,
-    PAD,
-    VOCAB_SIZE,
-    Puzzle,
-    from_text,
-    from_tokens,
-    to_text,
-    to_tokens,
-)
+from .codec import BLANK, BOX, EOS, FIRST_SYMBOL, PAD, VOCAB_SIZE, Puzzle, from_text, from_tokens, to_text, to_tokens
 from .generator import HELD_OUT, MINIMAL, RESERVED, Generated, generate_puzzles
 from .pool import is_reserved, make_4x4, training_grids, training_pool
 from .rules import rules, rules_of_tokens
 from .solver import DECIDED, SolutionCount, count_solutions, solve, units
 from .symmetry import apply_symmetry, fingerprint, random_symmetry
 
-#: The relations, in this order. Each binds positions by their cells, prompt and canvas alike.
+#: The relations, in this order, between positions of prompt and canvas by their cells.
 RELATIONS = ("row", "column", "box", "cell", "any")
 #: Tiers of held-out puzzles: label -> clue counts, uniform within the tier.
 TIERS = {
-    9: {
-        "minimal": (MINIMAL, MINIMAL),
-        "28-35": (28, 35),
-        "36-46": (36, 46),
-        "47-80": (47, 80),
-    },
+    9: {"minimal": (MINIMAL, MINIMAL), "28-35": (28, 35), "36-46": (36, 46), "47-80": (47, 80)},
     16: {"16x16": (110, 200)},
 }
 
@@ -60,10 +43,7 @@ def _is_share(value: object) -> bool:
 
 @lru_cache
 def relations(size: int) -> BoolTensor:
-    """Which positions share a row, column, box or cell: (1, 5, 2N, 2N) bool over prompt then canvas, N = size * size.
-
-    A position is related to itself; the last relation is always true.
-    """
+    """`RELATIONS` between positions: (1, 5, 2N, 2N) bool over prompt then canvas, N = size * size; "any" is True."""
     of = torch.from_numpy(units(size)[0]).repeat(2, 1)
     cell = torch.arange(size * size).repeat(2)
     same = [of[:, None, k] == of[None, :, k] for k in range(3)]
@@ -74,16 +54,15 @@ def relations(size: int) -> BoolTensor:
 class Sudoku(Task):
     """Sizes 4, 9 and 16 on one vocabulary.
 
-    Training takes a base puzzle, minimal for 9x9 and 16x16, keeps it with probability `minimal` and else adds
-    0 .. `added` clues of its solution at random cells; 4x4 puzzles come with their clues. Base puzzles are made at the
-    first `train_batch` of their size (48,000 9x9: about 30 s on one core).
+    An example is a base puzzle, with random clues of its solution added (not for 4x4). Base puzzles, minimal for 9x9
+    and 16x16, are made at the first `train_batch` of their size (48,000 9x9: about 30 s on one core).
 
     Args:
-        sizes: size -> share of the training batches; one size to a batch, the same on every rank.
+        sizes: size -> share of the training batches; each batch has one size, the same on every rank.
         puzzles: base puzzles of each size (4x4 and 16x16: at most `pool.MOST`).
         seed: of the base puzzles and of the training batches; not negative.
         minimal: share of the examples without added clues.
-        added: most clues added; for 16x16 in proportion to the cells.
+        added: most added clues; for 16x16 in proportion to the cells.
         augment: whether each example is moved by a random symmetry.
 
     Raises:
@@ -140,7 +119,7 @@ class Sudoku(Task):
         if size > 4:
             most = self.added * size * size // 81
             extra = generator.integers(most + 1, size=batch_size) * (generator.random(batch_size) >= self.minimal)
-            # The ranks of random keys choose the cells; clues sort last, so `extra` counts blanks.
+            # Ranks of random keys choose the cells; clues have the highest keys, so `extra` counts blanks.
             keys = generator.random(puzzles.shape) + (puzzles > 0)
             revealed = keys.argsort(axis=1).argsort(axis=1) < extra[:, None]
             puzzles = np.where(revealed, solutions, puzzles)
@@ -150,7 +129,7 @@ class Sudoku(Task):
         return self._batch(size, puzzles, solutions)
 
     def solutions(self, puzzle: Puzzle | str, most: int = 2, max_guesses: int = DECIDED) -> SolutionCount:
-        """How many solutions a puzzle has, counted up to `most`; see `solver.count_solutions`.
+        """The number of solutions of a puzzle, counted up to `most`; see `solver.count_solutions`.
 
         Raises:
             InputError: a text that is not a puzzle (see `parse`), or `most` below 1.
@@ -158,14 +137,14 @@ class Sudoku(Task):
         return count_solutions((self.parse(puzzle) if isinstance(puzzle, str) else puzzle).cells, most, max_guesses)
 
     def remark(self, puzzle: Puzzle) -> str:
-        """How many solutions the puzzle has: none, one, several, or undecided."""
+        """The number of solutions: none, one, several, or undecided."""
         return f"the puzzle has {count_solutions(puzzle.cells)}"
 
     def held_out(self, per_tier: int, seed: int) -> list[Puzzle]:
-        """Generated puzzles that never train: `per_tier` for each tier of the sizes trained on.
+        """Generated puzzles that never train: `per_tier` for each tier of the trained sizes.
 
-        9x9: "minimal", "28-35", "36-46", "47-80" clues; 16x16 (110 to 200 clues) and 4x4 (4 to 12)
-        are a tier each. 4x4 has so few puzzle classes that its held-out puzzles recur up to symmetry.
+        For tiers see `TIERS`; 4x4 (4 to 12 clues) has one. 4x4 has so few classes that its held-out puzzles recur up to
+        symmetry.
         """
         check(per_tier >= 1, f"per_tier={per_tier}", "use at least 1")
         check(seed >= 0, f"seed={seed}", "use a number that is not negative")
@@ -186,13 +165,12 @@ class Sudoku(Task):
         return problems
 
     def overlap(self, puzzles: Sequence[Puzzle]) -> list[int]:
-        """Which of these puzzles could equal a training puzzle up to symmetry, as indices.
+        """Indices of the puzzles that could equal a training puzzle up to symmetry.
 
-        9x9: those whose solution is the solution of a base puzzle up to symmetry, by fingerprint first, then exactly;
-        that covers every choice of added clues. 16x16: by fingerprint alone, which may name too many, never too few.
-        4x4: those that equal a base puzzle. A puzzle without a unique solution never trains; one that cannot be decided
-        within `DECIDED` guesses is named. Of 150,000 base puzzles about 4 s, none where all puzzles are of the reserved
-        share.
+        9x9: puzzles whose solution equals that of a base puzzle up to symmetry, which covers all added clues. 16x16:
+        the same by fingerprint, perhaps too many, never too few. 4x4: puzzles that equal a base puzzle. A puzzle
+        without a unique solution never trains; one that is not decided within `DECIDED` guesses counts. About 4 s for
+        150,000 base puzzles.
         """
         overlap: list[int] = []
         for size in sorted({puzzle.size for puzzle in puzzles} & set(self.sizes)):
@@ -208,7 +186,7 @@ class Sudoku(Task):
         return [at for at in here if canonical(puzzles[at].cells) in known]
 
     def _overlap(self, size: int, puzzles: Sequence[Puzzle], here: Sequence[int]) -> list[int]:
-        # 1. What cannot be solved in time is named; what has one solution is known by its fingerprint.
+        # 1. Undecided puzzles count; unique solutions get their fingerprint.
         overlap: list[int] = []
         solutions: dict[int, tuple[tuple[int, ...], int]] = {}
         for at in here:
@@ -222,7 +200,7 @@ class Sudoku(Task):
                     solutions[at] = solution, mark
         if not solutions:
             return overlap
-        # 2. Solutions of base puzzles with one of these fingerprints, and whether they are the same up to symmetry.
+        # 2. Solutions of base puzzles with one of these fingerprints, compared up to symmetry.
         marks = np.unique(np.array([mark for _, mark in solutions.values()], np.uint64))
         alike: dict[int, list[list[int]]] = {}
         for grid in training_grids(size, self.puzzles, self.seed, marks):
@@ -236,7 +214,7 @@ class Sudoku(Task):
     def encode(self, problems: Sequence[Puzzle]) -> Batch:
         """Tokens of puzzles of one size: prompt and canvas (B, N). An unknown solution is filled with symbol 1."""
         size = problems[0].size
-        assert all(problem.size == size for problem in problems), "one size to a batch"
+        assert all(problem.size == size for problem in problems), "a batch has one size"
         puzzles = np.array([problem.cells for problem in problems])
         answers = np.array([problem.solution or [1] * size * size for problem in problems])
         return self._batch(size, puzzles, np.where(puzzles > 0, puzzles, answers))
@@ -257,14 +235,13 @@ class Sudoku(Task):
         return TextSudoku(self, tokenizer, canvas_length)
 
     def constraint(self, problems: Sequence[Puzzle]) -> Constraint:
-        """All different in each row, column and box, and the clues: judged without any stored solution."""
         return rules(problems)
 
     def rules(self, batch: Batch) -> Constraint:
         return rules_of_tokens(batch.answer, batch.pinned)
 
     def symmetric(self, batch: Batch, seeds: IntTensor) -> Symmetric:
-        """Each puzzle relabelled, permuted and perhaps transposed."""
+        """Each puzzle moved by `random_symmetry`."""
         size = round(batch.answer.shape[1] ** 0.5)
         drawn = [random_symmetry(np.random.default_rng(seed % 2**63), 1, size) for seed in seeds.tolist()]
         order, relabel = (torch.from_numpy(np.concatenate(part)).to(seeds.device) for part in zip(*drawn, strict=True))

@@ -1,13 +1,14 @@
-"""Sudoku as text, the way the fine-tuning recipe of DiffusionGemma (Google, 2026) writes it.
+"""Sudoku as text, as in the fine-tuning recipe of DiffusionGemma (Google, 2026).
 
-The prompt is a chat: what to do, then the puzzle, its cells separated by spaces, 0 for a blank. The answer is the grid
-in the same form, then EOS to the end of the canvas. Nothing is pinned on the canvas: clues and layout are rules.
+The prompt is a chat: instructions, then the cells of the puzzle separated by spaces, 0 for a blank. The answer is the
+grid in the same form, then EOS to the end of the canvas. No token is pinned: clues and layout are rules.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ SYSTEM = (
     "Fill in this Sudoku: 0 stands for an empty cell. "
     "Answer with the numbers of the finished grid and nothing else, row by row, a space between two."
 )
-#: Random grids that a layout is tried on.
+#: Random grids on which a layout is tested.
 _TRIED = 32
 
 
@@ -40,12 +41,12 @@ def write(cells: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the cells of a size are among the tokens of an answer.
+    """The places of the cells among the tokens of an answer.
 
     Attributes:
-        positions: (N) int64, the token that holds each cell.
+        positions: (N) int64, the position of each cell.
         symbols: (N, size) int64, the token of each symbol in each cell.
-        frame: (C) int64, the tokens between the cells and the EOS behind them; EOS at the cells, too.
+        frame: (C) int64, the tokens between the cells, and EOS after them and at the cells.
         classes: the tokens of each symbol.
     """
 
@@ -56,20 +57,17 @@ class Layout:
 
     @classmethod
     def of(cls, size: int, tokenizer: Tokenizer, canvas_length: int) -> Layout:
-        """Found by encoding grids of one symbol each, then tried on random grids.
+        """The layout of a tokenizer, from grids of one symbol each, then tested on random grids.
 
         Raises:
-            InputError: a symbol is not one token, or has no fixed position, or the canvas is too short.
+            InputError: a symbol is not one token, or its position is not fixed, or the canvas is too short.
         """
         cells = size * size
         grids = [tokenizer.encode(write([value] * cells)) for value in range(1, size + 1)]
         hint = "use a tokenizer that keeps digits apart, as the released one does"
         length = len(grids[0])
-        check(
-            all(len(grid) == length for grid in grids),
-            f"grids of {size}x{size} symbols take {sorted({len(grid) for grid in grids})} tokens",
-            hint,
-        )
+        what = f"grids of {size}x{size} symbols take {sorted({len(grid) for grid in grids})} tokens"
+        check(all(len(grid) == length for grid in grids), what, hint)
         of_value = torch.tensor(grids)
         positions = (of_value != of_value[0]).any(0).nonzero().flatten()
         symbols = of_value[:, positions].T
@@ -82,11 +80,8 @@ class Layout:
             expected[positions] = symbols[torch.arange(cells), torch.from_numpy(grid)]
             fixed = fixed and tokenizer.encode(write((grid + 1).tolist())) == expected.tolist()
         check(fixed, f"the cells of a {size}x{size} grid are not one token each at a fixed place", hint)
-        check(
-            length <= canvas_length,
-            f"a {size}x{size} grid takes {length} tokens as text, a canvas of this model holds {canvas_length}",
-            "choose smaller sizes",
-        )
+        what = f"a {size}x{size} grid takes {length} tokens as text, a canvas of this model holds {canvas_length}"
+        check(length <= canvas_length, what, "choose smaller sizes")
         frame[positions] = tokenizer.eos_id
         filled = torch.tensor(tokenizer.fill(frame.tolist(), canvas_length))
         return cls(positions, symbols, filled, TokenClasses.of(tokenizer.vocab_size, classes))
@@ -98,16 +93,16 @@ class Layout:
         return tokens
 
     def cells(self, answer: IntTensor) -> list[int]:
-        """The values that an answer (C) holds, 0 where there is no symbol."""
+        """The values of the cells of an answer (C), 0 where the token is not a symbol."""
         tokens = answer.cpu()[self.positions]
         return ((tokens[:, None] == self.symbols) * torch.arange(1, self.symbols.shape[1] + 1)).sum(1).tolist()
 
 
 class TextSudoku(Task):
-    """The puzzles, training examples and rules of a `Sudoku`, as text. One canvas holds an answer.
+    """The puzzles, training examples and rules of a `Sudoku`, as text; one canvas holds an answer.
 
     Raises:
-        InputError: see `Layout.of`; for every size that is trained on.
+        InputError: see `Layout.of`, for every trained size.
     """
 
     name = "sudoku"
@@ -129,7 +124,7 @@ class TextSudoku(Task):
         return self._layouts[size]
 
     def train_batch(self, step: int, batch_size: int, rank: int = 0) -> Batch:
-        """The puzzles of the same step of `Sudoku`."""
+        """The puzzles of the same step of `Sudoku.train_batch`."""
         batch = self.puzzles.train_batch(step, batch_size, rank)
         return self._batch((batch.prompt - BLANK).tolist(), batch.answer - BLANK)
 
@@ -151,22 +146,18 @@ class TextSudoku(Task):
         return padded(len(self._prompt(problem.cells))), self.max_canvas
 
     def constraint(self, problems: Sequence[Puzzle]) -> Constraint:
-        """The rules of `Sudoku` on the cells, and the layout: the tokens between the cells, and EOS behind them."""
+        """The rules of `Sudoku` on the cells, and the layout: the tokens between the cells, and EOS after them."""
         layout = self.layout(problems[0].size)
+        decode = partial(self.tokenizer.raw.decode, skip_special_tokens=False)
         mask = torch.ones(1, self.max_canvas, dtype=torch.bool)
         mask[:, layout.positions] = False
-        frame = Pinned(layout.frame[None], mask, self.vocab_size, show=lambda token: repr(self._written([token])))
+        frame = Pinned(layout.frame[None], mask, self.vocab_size, show=lambda token: repr(decode([token])))
         return rules(problems, symbols_alone=True).on(layout.positions, layout.classes, self.max_canvas) & frame
 
-    def _written(self, tokens: Sequence[int]) -> str:
-        return self.tokenizer.raw.decode(list(tokens), skip_special_tokens=False)
-
     def held_out(self, per_tier: int, seed: int) -> list[Puzzle]:
-        """See `Sudoku.held_out`."""
         return self.puzzles.held_out(per_tier, seed)
 
     def overlap(self, puzzles: Sequence[Puzzle]) -> list[int]:
-        """See `Sudoku.overlap`."""
         return self.puzzles.overlap(puzzles)
 
     def remark(self, puzzle: Puzzle) -> str:
@@ -179,12 +170,12 @@ class TextSudoku(Task):
         return self.puzzles.parse(text)
 
     def decode(self, problem: Puzzle, answer: IntTensor) -> str:
-        """The grid as `Sudoku` writes it; an answer without a grid is quoted, up to its end."""
+        """The grid as from `Sudoku`; an answer without a grid is quoted."""
         cells = self.layout(problem.size).cells(answer)
         return to_text(cells) if all(cells) else f"unreadable: {self.tokenizer.decode(answer)!r}"
 
     def draw(self, problem: Puzzle, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
-        """The grid, cells without a symbol as blanks, and then the text itself below it."""
+        """The grid; if some cell has no symbol, also the text of the answer."""
         drawn = drawing.draw(problem, *self._grid(problem, answer, violations))
         readable = answer is None or all(self.layout(problem.size).cells(answer))
         return drawn if readable else f"{drawn}\n{self.decode(problem, answer)}"

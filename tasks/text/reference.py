@@ -1,4 +1,4 @@
-"""Reference answers as a judge: exact match of the text."""
+"""Reference answers as a judge: exact match of texts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from constrained_dg.text import Tokenizer
 
 @dataclass(frozen=True, eq=False)
 class Reference(Constraint):
-    """An answer counts where its text, up to its end and without surrounding space, is that of the reference.
+    """An answer is right if its text, without surrounding space, equals the reference.
 
-    It says nothing about what a token may be: all tokens are of one class, which is always allowed.
+    It allows every token: all tokens are in one class.
 
     Args:
-        texts: B references, None where there is no reference: no answer counts there.
-        tokens: (B, T) int64, the references with EOS behind them, to name where an answer departs from them.
-        tokenizer: which writes the text of an answer.
+        texts: B references, or None, which no answer matches.
+        tokens: (B, T) int64, the references followed by EOS, to find where an answer differs.
+        tokenizer: turns answers into text.
     """
 
     texts: Sequence[str | None]
@@ -31,7 +31,7 @@ class Reference(Constraint):
 
     @classmethod
     def of(cls, texts: Sequence[str | None], tokenizer: Tokenizer, length: int) -> Reference:
-        """References for answers of `length` tokens; of a longer one the first tokens are compared for blame."""
+        """References for answers of `length` tokens; `violations` compares only the first tokens of a longer one."""
         encoded = [tokenizer.encode(text or "")[:length] for text in texts]
         tokens = torch.tensor([tokenizer.fill(answer, length) for answer in encoded])
         return cls(tuple(texts), tokens, tokenizer)
@@ -64,10 +64,10 @@ class Reference(Constraint):
         return torch.tensor(same, device=answer.device)
 
     def violations(self, answer: IntTensor) -> BoolTensor:
-        """Where the tokens depart from the reference; everywhere if only their spelling of a text does not."""
+        """Where the tokens of a wrong answer differ from the reference; everywhere if they do not."""
         wrong = ~self.is_satisfied(answer)[:, None]
-        departs = answer != self.tokens
-        return wrong & (departs | ~departs.any(1, keepdim=True))
+        differs = answer != self.tokens
+        return wrong & (differs | ~differs.any(1, keepdim=True))
 
     def explain(self, answer: IntTensor) -> list[list[str]]:
         texts = self.texts * len(answer) if self.rows == 1 else self.texts
@@ -76,7 +76,7 @@ class Reference(Constraint):
         return [[] if fine else [sentence] for fine, sentence in zip(same, sentences, strict=True)]
 
     def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
-        """Everything: a reference is not a rule."""
+        """Every token: a reference is not a rule."""
         return torch.ones(*answer[:, span].shape, 1, dtype=torch.bool, device=answer.device)
 
     def select(self, rows: IntTensor) -> Reference:

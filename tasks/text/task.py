@@ -1,7 +1,7 @@
 """Pairs of a prompt and an answer from a file, for fine-tuning without writing a task.
 
-A file holds one JSON object a line: {"prompt": ..., "answer": ...}, and "system" where there is a system turn. All
-three are texts. A tenth of the prompts, chosen by a hash of the prompt, never trains: equal prompts stay together.
+Each line of the file is a JSON object {"prompt": ..., "answer": ...}, optionally with "system", all texts. A tenth of
+the prompts, chosen by a hash, never trains; equal prompts stay together.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TIER = "text"
 
 @dataclass(frozen=True)
 class Pair(Problem):
-    """A prompt, and the answer where one is known."""
+    """A prompt, and its answer if it is known."""
 
     prompt: str
     answer: str | None = None
@@ -46,13 +46,13 @@ class Pair(Problem):
 
     @property
     def held_out(self) -> bool:
-        """Whether this prompt is kept from training: a function of the prompt alone."""
+        """Whether this prompt never trains: a function of the prompt alone."""
         digest = hashlib.sha256(self.prompt.encode()).digest()
         return int.from_bytes(digest[:8], "big") % HELD_OUT == 0
 
 
 def one_line(text: str) -> str:
-    """Line breaks and the like as JSON writes them."""
+    """The text with line breaks and other control characters escaped as in JSON."""
     return json.dumps(text, ensure_ascii=False)[1:-1].replace('\\"', '"')
 
 
@@ -60,13 +60,13 @@ def read_pairs(path: str) -> list[tuple[int, Pair]]:
     """The pairs of a file, optionally .gz, and their line numbers; empty lines are skipped.
 
     Raises:
-        InputError: naming file, line and key; a file without pairs.
+        InputError: naming file, line and key; or a file without pairs.
     """
     pairs = []
     for number, line in enumerate(read_text(path, "give data=FILE.jsonl").split("\n"), 1):
         if not line.strip():
             continue
-        where, hint = f"{path} line {number}", 'a line is {"prompt": "...", "answer": "..."}, with "system" if need be'
+        where, hint = f"{path} line {number}", 'a line is {"prompt": "...", "answer": "..."}, optionally with "system"'
         try:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and deep nesting
@@ -84,7 +84,7 @@ def read_pairs(path: str) -> list[tuple[int, Pair]]:
 
 
 def check_text(text: str, where: str, hint: str) -> None:
-    """Raise InputError where a text is empty, or holds half a surrogate pair, which no encoding can write."""
+    """Raise InputError if a text is empty, or holds half a surrogate pair, which cannot be encoded."""
     check(text.strip() != "", f"{where} is empty", hint)
     half = next((letter for letter in text if "\ud800" <= letter <= "\udfff"), None)
     check(half is None, f"{where} holds {half!r}, half of a surrogate pair", "write whole characters, in UTF-8")
@@ -94,9 +94,9 @@ class Text(Task):
     """Fine-tuning on a file of pairs. It needs the tokenizer of a checkpoint: see `in_text`.
 
     Args:
-        data: the file; read when it is first needed, so that a trained model can be used without it.
+        data: the file; read on first use, so that a trained model can be used without it.
         prompt_length: longest prompt in tokens, chat format included.
-        canvases: most canvases an answer may take, the EOS behind it included.
+        canvases: most canvases of an answer with its EOS.
         seed: of the training batches.
 
     Raises:
@@ -131,33 +131,25 @@ class Text(Task):
         """Pairs of the data file, each with the tokens of its prompt and of its answer.
 
         Raises:
-            InputError: see `read_pairs`; too long a prompt or answer; nothing to train on, or nothing held out.
+            InputError: see `read_pairs`; a prompt or answer is too long; no pair to train on, or none held out.
         """
         check(self.data is not None, "task text has no data", "give data=FILE.jsonl")
         pairs = [(pair, *self._tokens(pair, f"{self.data} line {number}")) for number, pair in read_pairs(self.data)]
         count_held_out = sum(pair.held_out for pair, *_ in pairs)
         for count, what in ((count_held_out, "held out"), (len(pairs) - count_held_out, "left to train on")):
-            check(
-                count > 0,
-                f"none of the {len(pairs)} pairs of {self.data} is {what}",
-                f"each prompt is held out with chance 1 in {HELD_OUT}, by a hash of it: give more pairs",
-            )
+            hint = f"each prompt is held out with chance 1 in {HELD_OUT}, by a hash of it: give more pairs"
+            check(count > 0, f"none of the {len(pairs)} pairs of {self.data} is {what}", hint)
         return pairs
 
     def _tokens(self, pair: Pair, where: str) -> tuple[list[int], list[int]]:
-        """Tokens of prompt and answer, without EOS. Raises InputError where they are too long."""
+        """Tokens of prompt and answer, without EOS. Raises InputError if they are too long."""
         prompt = self.tokenizer.chat(pair.prompt, pair.system)
-        check(
-            len(prompt) <= self.prompt_length,
-            f"{where}: the prompt has {len(prompt)} tokens",
-            f"task.prompt_length is {self.prompt_length}: shorten the prompt, or raise it",
-        )
+        hint = f"task.prompt_length is {self.prompt_length}: shorten the prompt, or raise it"
+        check(len(prompt) <= self.prompt_length, f"{where}: the prompt has {len(prompt)} tokens", hint)
         answer = [] if pair.answer is None else self.tokenizer.encode(pair.answer)
-        check(
-            len(answer) < self.max_canvas,
-            f"{where}: the answer has {len(answer)} tokens and needs one more for EOS",
-            f"{self.canvases} canvases hold {self.max_canvas}: shorten it, or raise task.canvases",
-        )
+        hint = f"{self.canvases} canvases hold {self.max_canvas}: shorten it, or raise task.canvases"
+        what = f"{where}: the answer has {len(answer)} tokens and needs one more for EOS"
+        check(len(answer) < self.max_canvas, what, hint)
         return prompt, answer
 
     @cached_property
@@ -165,8 +157,8 @@ class Text(Task):
         return [(prompt, answer) for pair, prompt, answer in self.pairs if not pair.held_out]
 
     def train_batch(self, step: int, batch_size: int, rank: int = 0) -> Batch:
-        """Pairs drawn with replacement, each with one of its canvases, drawn uniformly. The canvases before it belong
-        to the prompt; EOS fills the last one and is learned."""
+        """Random pairs, each with one of its canvases, drawn uniformly. Earlier canvases belong to the prompt; EOS
+        fills the last one and is learned."""
         generator = np.random.default_rng((self.seed, step, rank, batch_size))
         prompts, canvases, size = [], [], self.canvas_length
         for pair in generator.integers(len(self._training), size=batch_size).tolist():
@@ -179,7 +171,7 @@ class Text(Task):
         return self._batch(*pad_left(prompts, self.blank_id), torch.tensor(canvases))
 
     def encode(self, problems: Sequence[Pair]) -> Batch:
-        """Prompts that are padded to one length, and empty canvases (EOS)."""
+        """Prompts padded to one length, and empty canvases (EOS)."""
         prompts = [self.tokenizer.chat(problem.prompt, problem.system) for problem in problems]
         canvas = torch.full((len(problems), self.max_canvas), self.padding_id)
         return self._batch(*pad_left(prompts, self.blank_id), canvas)
@@ -191,14 +183,14 @@ class Text(Task):
         return padded(len(self.tokenizer.chat(problem.prompt, problem.system))), self.max_canvas
 
     def held_out(self, per_tier: int, seed: int) -> list[Pair]:
-        """Held-out pairs of the data file, drawn with the seed; fewer where there are fewer."""
+        """At most `per_tier` held-out pairs of the data file, drawn with the seed."""
         check(per_tier >= 1, f"per_tier={per_tier}", "use at least 1")
         pairs = [pair for pair, *_ in self.pairs if pair.held_out]
         order = np.random.default_rng(seed).permutation(len(pairs))[:per_tier]
         return [pairs[index] for index in sorted(order.tolist())]
 
     def constraint(self, problems: Sequence[Pair]) -> Constraint:
-        """The reference answers, to compare with: no rule."""
+        """The reference answers, which are not a rule."""
         return Reference.of([problem.answer for problem in problems], self.tokenizer, self.max_canvas)
 
     def read(self, path: str) -> list[Pair]:

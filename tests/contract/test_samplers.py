@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from constrained_dg.cli import load_sampler
+from constrained_dg.cli import adjusted, load_sampler
 from constrained_dg.constraints import Pinned
 from constrained_dg.errors import InputError
 from constrained_dg.sampling import Diffusion, EntropyBound, Status, named, sampler_names
@@ -152,3 +152,42 @@ def test_a_rule_that_never_objects_reproduces_the_sampler_without_rules(name, mo
     ruled = sampler.run(model, batch, Anything(), 5, trace=True)
     assert torch.equal(free.tokens, ruled.tokens) and torch.equal(free.passes, ruled.passes)
     assert all(torch.equal(a.canvas, b.canvas) for a, b in zip(free.trace, ruled.trace, strict=True))
+
+
+def test_a_yaml_of_ones_own_builds_on_a_shipped_one(tmp_path):
+    (tmp_path / "sampler").mkdir()
+    (tmp_path / "sampler" / "mine.yaml").write_text(
+        "defaults: [restarts, _self_]\nname: mine\nsampler: {accept: {bound: 2.5}}\nattempts: 3\n"
+    )
+    inner = replace(named("restarts").sampler, accept=EntropyBound(2.5))
+    mine = replace(named("restarts"), name="mine", sampler=inner, attempts=3)
+    assert load_sampler("mine", folders=[tmp_path]) == mine
+    assert load_sampler("mine", ["attempts=4"], [tmp_path]) == replace(mine, attempts=4)
+    with pytest.raises(InputError, match="no sampler 'mine'"):
+        load_sampler("mine")
+
+
+def test_changes_reach_the_sampler_they_name():
+    inner = {"sampler": {"accept": {"bound": 3}}, "complete": None}
+    assert adjusted("restarts", ["restarts", "restarts"], inner) == ["sampler.accept.bound=3", "complete=null"]
+    several = {"restarts": {"attempts": 2}, "eager": {"max_passes": 3}}
+    assert adjusted("restarts", ["restarts", "eager"], several) == ["attempts=2"]
+    assert adjusted("plain", ["plain", "restarts", "eager"], several) == []
+    assert adjusted("candidates", ["candidates"], {"candidates": 4}) == ["candidates=4"]  # a name and a key
+    for changes, words in (({"attempts": 3}, "sampler.attempts names no sampler"), ("plain", "'sampler' is 'plain'")):
+        with pytest.raises(InputError, match=words):
+            adjusted("restarts", ["restarts", "eager"], changes)
+
+
+@pytest.mark.parametrize(
+    "name, change, words",
+    [
+        ("restarts", "sampler.acept.bound=3", "did you mean accept. known in restarts.sampler: name, guide"),
+        ("eager", "bound=3", "sampler 'eager' has no key 'bound'; known in eager: name, guide"),
+        ("eager", "accept.bound=-1", "entropy bound is -1"),
+        ("egaer", "x=1", "known: autoregressive.*did you mean eager"),
+    ],
+)
+def test_a_change_that_fits_nothing_is_named(name, change, words):
+    with pytest.raises(InputError, match=words):
+        load_sampler(name, [change])

@@ -1,4 +1,4 @@
-"""The README's task of one's own: its one file and one yaml train and are evaluated as it says."""
+"""The task of one's own of docs/tasks.md: its one file and one yaml train and are evaluated as it says."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from constrained_dg.errors import InputError
 from constrained_dg.runs import build
 from constrained_dg.task import Task
 
-SECTION = (ROOT / "README.md").read_text().partition("## A task of your own\n")[2].partition("\n## ")[0]
+SECTION = (ROOT / "docs" / "tasks.md").read_text().partition("## A task of your own\n")[2].partition("\n## ")[0]
 #: Few steps and passes: what is learned is not asked for here.
 TINY = ["debug=steps", "optimisation.steps=3", "validate.every=100", "report_per_tier=1", "sampler.max_passes=2"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of the README, where it says."""
+    """The files of the page, where it says."""
     here = tmp_path_factory.mktemp("own")
     [code] = re.findall(r"```python\n(.*?)```", SECTION, flags=re.DOTALL)
     [choice] = re.findall(r"```yaml\n(.*?)```", SECTION, flags=re.DOTALL)
@@ -50,7 +50,7 @@ def my_tasks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def command(script: str) -> list[str]:
-    """The first command of the README with this script, after `python`."""
+    """The first command of the page with this script, after `python`."""
     return shlex.split(re.findall(rf"^    python ({script}\.py .*)$", SECTION, flags=re.MULTILINE)[0])
 
 
@@ -69,7 +69,7 @@ def renamed(symbols: str) -> tuple[int, ...]:
 
 @pytest.fixture(scope="module")
 def run(folder: Path) -> Path:
-    """The run folder that the README's command leaves."""
+    """The run folder that the command of the page leaves."""
     script, *options = command("train")
     done = subprocess.run(
         [sys.executable, str(ROOT / script), *options, *TINY],
@@ -125,11 +125,11 @@ def test_a_run_goes_on_where_its_package_is_named(
     (cut / "final.json").unlink()
     (cut / "checkpoints" / "last.ckpt").resolve().write_bytes(b"cut")
     monkeypatch.chdir(folder)
-    for named, told in (([], "'my_tasks.LatinSquares' lies outside"), (["packages=[my_tasks]"], beyond)):
+    for named, message in (([], "'my_tasks.LatinSquares' lies outside"), (["packages=[my_tasks]"], beyond)):
         monkeypatch.setattr(sys, "argv", ["train.py", *how.format(cut).split(), *named])
         with pytest.raises(SystemExit):
             train.main()
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert not (folder / "further").exists()
 
 
@@ -164,8 +164,8 @@ def test_relations_say_which_positions_bind_which(my_tasks: ModuleType) -> None:
     for one in range(32):
         for other in range(32):
             (r, c), (s, d) = divmod(one % 16, 4), divmod(other % 16, 4)
-            told = row[one, other], column[one, other], cell[one, other], every[one, other]
-            assert [bool(each) for each in told] == [r == s, c == d, (r, c) == (s, d), True]
+            related = row[one, other], column[one, other], cell[one, other], every[one, other]
+            assert [bool(each) for each in related] == [r == s, c == d, (r, c) == (s, d), True]
 
 
 def test_defaults_of_a_task_read_draw_and_tell_shapes(my_tasks: ModuleType, tmp_path: Path) -> None:
@@ -176,12 +176,16 @@ def test_defaults_of_a_task_read_draw_and_tell_shapes(my_tasks: ModuleType, tmp_
     problem, same = task.read(str(path))
     assert problem == same == task.parse(square) and problem.tier == "3 given"
     assert task.shape_of(problem) == (16, 16)
-    for content, told in ((f"{square}\n{square[1:]}\n", "line 2"), ("\n", "no problems"), (b"\xff", "cannot read")):
+    for content, part in (
+        (f"{square}\n{square[1:]}\n", "line 2"),
+        ("\n", "no problems"),
+        (b"\xff", "cannot be read"),
+    ):
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        with pytest.raises(InputError, match=told) as refused:
+        with pytest.raises(InputError, match=part) as refused:
             task.read(str(path))
         assert str(path) in str(refused.value)
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="no file"):
         task.read(str(tmp_path / "nowhere.txt"))
 
     answer, marks = torch.ones(16, dtype=torch.int64), torch.tensor([False, True] * 8)

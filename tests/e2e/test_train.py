@@ -129,14 +129,14 @@ def test_two_processes_stop_together_and_continue(trainer: str, unbroken: Path, 
     """With another logger and a process that prepares batches, neither of which changes what is learned."""
     whole, out = tmp_path / "whole", tmp_path / "stopped"
     options = [*TINY, "objective=own_canvas", f"trainer={trainer}", "sampler.max_passes=8", "report_per_tier=1"]
-    run(*options, f"out={whole}")
+    run(*options, "validate.every=100", f"out={whole}")
     # Two processes learn from rows of their own, so their model is not that of one.
     assert not same_weights(unbroken, whole)
     output = stop(out, signal.SIGTERM, *options, "checkpoint_every=2", "logger=wandb", "workers=1")
     assert f"resume={out}" in output and "Traceback" not in output
     assert steps_of(out)[0] == steps_of(out)[1] < 10
     assert list(out.glob("wandb/offline-run-*/files/media/table/canvases*.json"))
-    run(f"resume={out}")
+    run(f"resume={out}", "validate.every=100")
     assert same_weights(whole, out)
 
 

@@ -1,4 +1,4 @@
-"""A search over answers that may end early, beside a list of all answers."""
+"""A search over answers that may end early, compared with a list of all answers."""
 
 from itertools import product
 

@@ -6,7 +6,7 @@ from itertools import combinations
 import networkx as nx
 import numpy as np
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constrained_dg.constraints import check_constraint, complete
@@ -21,6 +21,8 @@ from tasks.graph.walks import bridges, pieces, sides
 from tests.property.examples import many
 
 seeds = st.integers(0, 2**32)
+#: For tests that try all answers of a rule.
+few = settings(many, max_examples=max(1, many.max_examples // 4))
 
 
 def symmetric(values: np.ndarray, diagonal: float | bool) -> np.ndarray:
@@ -76,13 +78,13 @@ def rules(draw, low: int = 3, high: int = 4, rows: int = 1) -> FamilyRule:
 graphs = st.builds(random_joined, st.integers(1, 12), st.floats(0, 0.7), seeds)
 
 
-@many
+@few
 @given(rules(), seeds)
 def test_every_invariant_of_a_rule(rule, seed):
     check_constraint(rule, examples=4, seed=seed % 2**31)
 
 
-@many
+@few
 @given(rules(rows=3), seeds)
 def test_rows_of_different_families(rule, seed):
     generator = torch.Generator().manual_seed(seed % 2**31)

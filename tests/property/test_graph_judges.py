@@ -1,4 +1,4 @@
-"""No judge of a graph task is laxer or stricter than its statement: beside plain Python and networkx, on any tokens."""
+"""Judges of graph tasks agree with plain Python and networkx on any tokens."""
 
 from __future__ import annotations
 

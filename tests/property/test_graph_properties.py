@@ -1,4 +1,4 @@
-"""Graphs, fingerprints, cliques and tabu search beside networkx and slow twins."""
+"""Graphs, fingerprints, cliques and tabu search compared with networkx and slow versions."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def test_hard_pairs_are_told_apart(name):
 
 def test_many_strongly_regular_graphs_are_counted():
     """Each is met twice, in another order: as many classes as there are."""
-    graphs = [latin(switched(6, seed)) for seed in range(8)]
+    graphs = [latin(switched(6, seed)) for seed in range(5)]
     classes = Classes()
     new = [graph for graph in graphs if classes.add(graph)]
     assert all(not isomorphic(*pair) for pair in itertools.combinations(new, 2))

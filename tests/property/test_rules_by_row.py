@@ -14,7 +14,7 @@ LENGTH, TOKENS, ROWS = 4, 3, 3
 EVERY = torch.tensor(list(product(range(TOKENS), repeat=LENGTH)))
 WHOLE = slice(0, LENGTH)
 
-size = st.sampled_from([1, 1, 5_000, 10**9])  # small sums have a table, larger ones are swept beside it
+size = st.sampled_from([1, 1, 5_000, 10**9])  # small sums have a table, larger ones are swept without it
 
 
 @st.composite

@@ -1,4 +1,4 @@
-"""Each part of a sampler beside its slow twin."""
+"""Each part of a sampler, compared with a slow version."""
 
 import itertools
 

@@ -119,7 +119,7 @@ def test_every_pass_accepts_and_no_mask_makes_a_nan(model, clues, seed, masks, k
 @given(clues, seeds)
 def test_masked_samples_never_leave_the_allowed_sets(clues, seed):
     batch, rules = sudoku_batch(list(range(len(clues))), clues)
-    result = Diffusion("masked", Guide(True, True), max_passes=4).run(Restless(), batch, rules, seed, trace=True)
+    result = Diffusion("masked", Guide(True), max_passes=4).run(Restless(), batch, rules, seed, trace=True)
     allowed = rules.allowed(batch.answer, clues, slice(0, 16))
     for record in result.trace:
         assert allowed[record.rows].gather(-1, record.best[..., None]).all()

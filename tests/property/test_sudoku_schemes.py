@@ -77,7 +77,7 @@ def test_an_unclear_scheme_is_refused_or_read_as_it_was_written(path, puzzle):
             values = [read.cells for read in read()]
         except InputError:
             continue
-        # By convention a 0 without any other blank is a blank, and 0 beside another blank and letters hexadecimal.
+        # A 0 without other blanks is a blank; with other blanks and letters it is hexadecimal.
         convention = "0" in marks and (not set(marks) & set(".-x") or (len(cells) == 256 and "G" not in marks))
         assert values == [tuple(cells)] or convention
 

@@ -199,9 +199,9 @@ def test_the_judge_agrees_with_biopython_and_re_on_sequences_near_by(seed, rules
         letters[at] = RESIDUES[int(draws.integers(20))]
     changed = "".join(letters)[: len(letters) - int(draws.integers(0, 3))]
     tokens = torch.tensor([tokens_of(changed, requirements.canvas)])
-    told = rule_of(requirements).explain(tokens)[0]
-    assert bool(rule_of(requirements).is_satisfied(tokens)) == (broken(requirements, changed) == []) == (told == [])
-    assert bool(rule_of(requirements).violations(tokens).any()) == (told != [])
+    faults = rule_of(requirements).explain(tokens)[0]
+    assert bool(rule_of(requirements).is_satisfied(tokens)) == (broken(requirements, changed) == []) == (faults == [])
+    assert bool(rule_of(requirements).violations(tokens).any()) == (faults != [])
 
 
 def test_each_kind_of_rule_holds_every_invariant():
@@ -235,8 +235,8 @@ def test_batches_are_natural_sequences_and_the_same_again(kind):
         written = [sequence_of(row) for row in batch.answer.tolist()]
         assert set(written) <= known
         for row, sequence, pinned in zip(batch.prompt.tolist(), written, batch.pinned.tolist(), strict=True):
-            told = prompt_of("protein", len(sequence), properties.charge(sequence), properties.hydropathy(sequence))
-            assert all(token in (OPEN, right) for token, right in zip(row[1:5], told[1:], strict=True))
+            prompt = prompt_of("protein", len(sequence), properties.charge(sequence), properties.hydropathy(sequence))
+            assert all(token in (OPEN, right) for token, right in zip(row[1:5], prompt[1:], strict=True))
             assert not all(pinned[: len(sequence)])
             if row[1] != OPEN:
                 assert all(pinned[len(sequence) :])
@@ -259,8 +259,8 @@ def test_infill_keeps_what_is_given_and_tells_recovery_beside_the_baseline():
         assert outcome.solved and re.fullmatch(template.replace("?", "."), outcome.answer)
     row = summarise("exact", made, task, model)[-1]["metrics"]
     masked = sum(problem.requirements.template.count("?") for problem in problems)
-    told = ["recovery", "recovery_kmer", "recovery_mix", "perplexity", "perplexity_kmer", "perplexity_mix"]
-    assert {row[name]["n"] for name in told} == {masked}
+    names = ["recovery", "recovery_kmer", "recovery_mix", "perplexity", "perplexity_kmer", "perplexity_mix"]
+    assert {row[name]["n"] for name in names} == {masked}
     right = sum(
         a == b
         for o in made

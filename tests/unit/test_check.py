@@ -236,8 +236,8 @@ def test_sentences_a_person_can_act_on(rule, answer, sentences):
 
 
 def test_sentences_about_graphs():
-    told = RULES["graphs a row"].explain(torch.tensor([[1, 1, 1, 0], [2, 0, 1, 2]]))
-    assert told == [
+    sentences = RULES["graphs a row"].explain(torch.tensor([[1, 1, 1, 0], [2, 0, 1, 2]]))
+    assert sentences == [
         ["nodes 1 and 2 are joined and both hold 1", "nodes 2 and 3 are joined and both hold 1"],
         ["nodes 1 and 4 are joined and both hold 2"],
     ]

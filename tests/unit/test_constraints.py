@@ -108,8 +108,8 @@ def test_combining_flattens_and_follows_rows():
 
 
 def test_listing_reads_like_a_sentence():
-    told = [listing("column", names) for names in ([2], [2, 8], [2, 5, 8])]
-    assert told == ["column 2", "columns 2 and 8", "columns 2, 5 and 8"]
+    texts = [listing("column", names) for names in ([2], [2, 8], [2, 5, 8])]
+    assert texts == ["column 2", "columns 2 and 8", "columns 2, 5 and 8"]
 
 
 GROUP = torch.tensor([[0, 1]])

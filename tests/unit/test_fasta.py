@@ -37,7 +37,7 @@ def test_every_way_to_write_two_records(tmp_path, text, packed):
         (b" \n\n", "holds no record"),
         (b"ACDE\n", "begins with 'ACDE\\n', not with '>'; give a FASTA file"),
         (b"; old\n>one\nA\n", "begins with '; old"),
-        (b">one\nAC\n>\nAC\n", "a.fasta, record 2 has no name; write it right behind '>'"),
+        (b">one\nAC\n>\nAC\n", "a.fasta, record 2 has no name; write it directly after '>'"),
         (b">one\n>two\nAC\n", "a.fasta, record 1 (one) has no residues"),
         (b">one\nAC\n>two\n", "a.fasta, record 2 (two) has no residues"),
         (b">one\n*\n", "record 1 (one) has no residues"),

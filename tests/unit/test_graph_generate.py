@@ -276,7 +276,7 @@ def test_families_are_read_as_they_are_written(task, text):
         ("bipartite:0,8", "a side without nodes"),
         ("bipartite:40,40", "80 nodes"),
         ("connected:10,8", "8 edges cannot connect 10 nodes; use 9 or more"),
-        ("connected:5,11", "5 nodes have no 11 edges; use at most 10"),
+        ("connected:5,11", "5 nodes cannot have 11 edges; use at most 10"),
     ],
 )
 def test_families_that_cannot_be_are_refused(task, text, words):
@@ -309,7 +309,7 @@ def test_files_give_references(task, tmp_path):
         ({"mix": {"tree": {8: 0}}}, "shares"),
         ({"mix": {"tree": {80: 1}}}, "80 nodes"),
         ({"mix": {"tree": {7: 1}}}, "train on 8 to 64"),
-        ({"mix": {"tree": {64: 1}}, "width": 1}, "64 nodes at 1 pairs a token need 2016 tokens; one canvas holds 256"),
+        ({"mix": {"tree": {64: 1}}, "width": 1}, "64 nodes with 1 pairs in a token need 2016 tokens; one canvas"),
         ({"width": 4}, "width=4"),
         ({"graphs": 0}, "graphs=0"),
         ({"family": "cubic"}, "no family 'cubic'"),
@@ -361,7 +361,7 @@ def test_sentences_name_nodes(task, text, edges, sentences):
     assert rule.explain(answer)[0] == sentences
     foreign = answer.clone()
     foreign[0, -1] = 0
-    assert f"position {coding.length} holds token 0, which is no pattern there" in rule.explain(foreign)[0]
+    assert f"position {coding.length} holds token 0, not a pattern there" in rule.explain(foreign)[0]
     assert rule.violations(foreign)[0, -1]
 
 

@@ -230,13 +230,13 @@ def test_answers_are_written_as_visited_and_what_is_none_differently(task):
 
 def test_sentences():
     problem = HamiltonianProblem.of(graph_of(nx.complete_graph(7)))
-    told = Hamiltonian().constraint([problem]).explain
-    assert told(tokens(2, 3, 4, 5, 6, 7, 1)[None]) == [[]]
-    assert told(tokens(2, 3, 1, 5, 6, 7, 4)[None]) == [["nodes 1, 2 and 3 form a cycle of their own"]]
-    assert told(tokens(3, 3, 1, 3, 6, 7, 5)[None]) == [
-        ["nodes 1, 2 and 4 all go to node 3", "nodes 1 and 3 form a cycle of their own"]
+    explain = Hamiltonian().constraint([problem]).explain
+    assert explain(tokens(2, 3, 4, 5, 6, 7, 1)[None]) == [[]]
+    assert explain(tokens(2, 3, 1, 5, 6, 7, 4)[None]) == [["nodes 1, 2 and 3 form a separate cycle"]]
+    assert explain(tokens(3, 3, 1, 3, 6, 7, 5)[None]) == [
+        ["nodes 1, 2 and 4 all go to node 3", "nodes 1 and 3 form a separate cycle"]
     ]
-    assert told(torch.tensor([[1, *tokens(2, 4, 5, 6, 7, 4).tolist()]])) == [
+    assert explain(torch.tensor([[1, *tokens(2, 4, 5, 6, 7, 4).tolist()]])) == [
         ["node 1 goes to no node", "node 2 goes to itself", "nodes 3 and 7 both go to node 4"]
     ]
     square = Hamiltonian().constraint([HamiltonianProblem.of(SQUARE)])
@@ -254,7 +254,7 @@ def test_sentences():
         (torch.zeros(1, 4, 4), 0, 9, "joined has shape"),
         (torch.ones(1, 4, 4, dtype=torch.bool), 0, 9, "no(t the)? matrix of a simple graph"),
         (torch.ones(1, 4, 4, dtype=torch.bool).triu(1), 0, 9, "simple graph"),
-        (torch.zeros(1, 4, 4, dtype=torch.bool), 6, 9, "tokens 6 .. 9 do not fit the alphabet of 9"),
+        (torch.zeros(1, 4, 4, dtype=torch.bool), 6, 9, "tokens 6 .. 9 do not fit 9 classes"),
         (torch.zeros(1, 4, 4, dtype=torch.bool), -1, 9, "tokens -1"),
     ],
 )
@@ -322,14 +322,14 @@ def test_measures(task):
         outcome(star, bad, Status.UNSOLVED),
         outcome(large, torch.arange(17), Status.UNSATISFIABLE),
     ]
-    told = task.measure(outcomes)
-    assert {name: (share["value"], share["n"]) for name, share in told.items()} == {
+    metrics = task.measure(outcomes)
+    assert {name: (share["value"], share["n"]) for name, share in metrics.items()} == {
         "found": (0.5, 2),
         "refused": (0.5, 2),
         "right_verdicts": (0.5, 4),
         "false_claims": (0.0, 5),
     }
-    assert all(low <= share["value"] <= high for share in told.values() for low, high in [share["ci95"]])
+    assert all(low <= share["value"] <= high for share in metrics.values() for low, high in [share["ci95"]])
     lies = [outcome(square, bad, Status.SOLVED), outcome(square, good, Status.UNSATISFIABLE)]
     assert task.measure(lies)["false_claims"]["value"] == 1.0 and task.measure(lies)["found"]["value"] == 0.0
     assert "refused" not in task.measure(lies)

@@ -34,14 +34,14 @@ def test_a_tiny_corpus_by_hand():
     context = Context(["A"])
     frequency = np.full(20, 1 / 21)
     frequency[0] = 2 / 21
-    beside = frequency / 2  # one kind among one residue: (c + q) / 2
-    beside[0] += 1 / 2
+    smoothed = frequency / 2  # one kind among one residue: (c + q) / 2
+    smoothed[0] += 1 / 2
     # Of a pair, q from both ends.
-    apart = beside**2 / frequency
+    apart = smoothed**2 / frequency
     apart /= apart.sum()
     pair = apart / 2
     pair[0] += 1 / 2
-    expected = frequency * (beside / frequency) ** (12 / 2) * (pair / apart) ** (3 / 2)
+    expected = frequency * (smoothed / frequency) ** (12 / 2) * (pair / apart) ** (3 / 2)
     assert np.allclose(np.exp(context.log_probs("?")), expected / expected.sum())
 
 
@@ -59,7 +59,7 @@ def test_residues_known_far_away_shift_the_frequencies(context):
 
 
 def test_kmer_counts_by_hand():
-    """Beside a C stand an A (twice) and a D; each count is smoothed towards that with less known."""
+    """Neighbours of C are A (twice) and D; each count is smoothed towards that with less known."""
     kmer = Kmer(["CA", "CA", "CD"])
     counts = np.ones(20)
     counts[[RESIDUES.index(letter) for letter in "ACD"]] += 2, 3, 1

@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
+import train
 from constrained_dg import places, runs
 from constrained_dg.errors import InputError
 from constrained_dg.places import OUR_PACKAGES
@@ -403,7 +404,7 @@ def test_every_shipped_run_has_a_name():
 
 def test_a_name_that_is_not_shipped_lists_those_that_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "sudoku").mkdir()  # a folder that is no run does not hide the shipped one
+    (tmp_path / "sudoku").mkdir()  # a folder without a run does not hide the shipped one
     assert runs.find_run("sudoku") == SHIPPED["sudoku"]
     for name in ("graph/colouring", "", "sudoku/small", Path("graph")):
         with pytest.raises(InputError, match=r"no run\.json in .*shipped runs: amino_acid/design, .*, sudoku$"):
@@ -492,3 +493,10 @@ def test_a_training_run_of_version_0_1_can_be_resumed(path, tmp_path):
     assert resumed["seed"] == saved["seed"] and resumed["optimisation"] == saved["optimisation"]
     assert build(resumed["sampler"], OUR_PACKAGES) == named("plain")
     assert build(resumed["task"], OUR_PACKAGES).name == "sudoku"
+
+
+def test_training_starts_from_a_shipped_run_by_its_name():
+    cfg = {"task": {}, "data": None, "model": {"run": "sudoku"}}
+    assert train.with_absolute_paths(cfg)["model"]["run"] == str(SHIPPED["sudoku"])
+    with pytest.raises(InputError, match=r"no run\.json in 'sudoku9'; .*shipped runs"):
+        train.with_absolute_paths(cfg | {"model": {"run": "sudoku9"}})

@@ -72,11 +72,11 @@ def test_violations_asks_decided_tokens_only():
     accepted = torch.ones(1, 16, dtype=torch.bool)
     accepted[0, 2] = False
     nothing = torch.zeros(1, 16, dtype=torch.bool)
-    told = Accepted(accepted, answer, nothing, slice(0, 16), rules)
-    kept = Violations()(told)
+    state = Accepted(accepted, answer, nothing, slice(0, 16), rules)
+    kept = Violations()(state)
     assert (accepted & ~kept)[0].nonzero().flatten().tolist() == [0, 4, 5, 13]
-    assert torch.equal(Uniform()(told), accepted)
-    assert torch.equal(Violations()(replace(told, constraint=None)), accepted)
+    assert torch.equal(Uniform()(state), accepted)
+    assert torch.equal(Violations()(replace(state, constraint=None)), accepted)
 
 
 def test_the_guide_masks_what_is_forbidden():
@@ -143,10 +143,10 @@ def test_several_canvases_and_the_end_of_an_answer():
         """Says 1 in the first canvas, 2 in the second, ...; EOS is 6, as the third token of canvas 2 in row 1."""
 
         def denoise(self, canvas, cache, signal=None, relations=None):
-            told = torch.full(canvas.shape, (cache.length - 2) // 4 + 1)
-            told[:, 2] = torch.where((cache.row == 1) & (cache.length == 6), 6, told[:, 2])
+            predicted = torch.full(canvas.shape, (cache.length - 2) // 4 + 1)
+            predicted[:, 2] = torch.where((cache.row == 1) & (cache.length == 6), 6, predicted[:, 2])
             self.calls += 1
-            return 40.0 * torch.nn.functional.one_hot(told, VOCAB)
+            return 40.0 * torch.nn.functional.one_hot(predicted, VOCAB)
 
     prompt = torch.tensor([[0, 5], [1, 5]])
     model = Counting()
@@ -270,7 +270,7 @@ PROMPT, CANVAS, FREE = torch.zeros(1, 2, dtype=torch.int64), GRIDS[:1], torch.ze
         ({"time_limit": 0}, "time_limit is 0"),
         ({"pad": 7}, "pad is 7"),
         ({"mask": PROMPT > 9}, r"the mask has shape \(1, 2\)"),
-        ({"guarantee": True}, "guarantee was asked without a constraint"),
+        ({"guarantee": True}, "guarantee is set without a constraint"),
         ({"canvas": None}, "canvas and pinned go together"),
         ({"canvas": None, "pinned": None}, "canvas_length is None"),
         ({"max_new_tokens": 4}, "given with a canvas"),

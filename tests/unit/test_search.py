@@ -88,7 +88,7 @@ def test_bad_input_is_named():
 
 
 class Guessing(Constraint):
-    """Five equal tokens; its repair returns what it is told to."""
+    """Five equal tokens; its repair returns given answers."""
 
     length, num_classes = 5, 4
 

@@ -1,4 +1,4 @@
-"""The sampler study: its statistics beside slow twins, refusals, and a rehearsal that is cut short and goes on."""
+"""The sampler study: statistics compared with slow versions, refusals, and an interrupted rehearsal that continues."""
 
 from __future__ import annotations
 
@@ -106,9 +106,9 @@ def test_search_nodes_are_compared_on_the_puzzles_that_all_were_given() -> None:
         column("guaranteed@untrained", [[1]] * 2, [[6], [6]]),
         column("search", [[1]] * 3, [[8], [9], [900]]),
     ]
-    told = study.shared_nodes(found, "clue17")
-    assert told.startswith("search nodes on the same 2 puzzles of clue17: guaranteed 3.0 (2.0-4.0)")
-    assert "guaranteed@untrained 6.0 (6.0-6.0), search 8.5 (8.0-9.0)" in told
+    sentence = study.shared_nodes(found, "clue17")
+    assert sentence.startswith("search nodes on the same 2 puzzles of clue17: guaranteed 3.0 (2.0-4.0)")
+    assert "guaranteed@untrained 6.0 (6.0-6.0), search 8.5 (8.0-9.0)" in sentence
     assert study.shared_nodes(found[:2], "clue17") == study.shared_nodes(found, "easy") == ""
 
 

@@ -97,7 +97,7 @@ BAD = {
         "line 1: a 4x4 puzzle holds both 0 and [.]: .* 0-3; .* write 4 for",
     ),
     "0 and . in 16x16 without letters": ("0123" + "." * 252, "16x16 puzzle holds both 0 and [.]: .* of 0-F; write all"),
-    "0-F beside G": (f"{SIXTEEN}\n{HEX}\n", "line 2: 0 may be a blank here, as line 1 has the symbol G"),
+    "0-F beside G": (f"{SIXTEEN}\n{HEX}\n", "line 2: 0 may be a blank, as line 1 has the symbol G"),
     "empty rows of 16": (
         "\n".join(["1234" + "." * 12, *["." * 16] * 15]),
         "line 2: 16 blanks may be a 4x4 puzzle",

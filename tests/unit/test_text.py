@@ -372,11 +372,11 @@ class Speller(Backbone):
     def __init__(self, task: Text, text: str) -> None:
         super().__init__(preset("tiny", vocab_size=VOCAB, canvas_length=CANVAS))
         self.init_weights(torch.Generator().manual_seed(0))
-        self.told = torch.tensor(task.tokenizer.fill(task.tokenizer.encode(text), task.max_canvas))
+        self.predicted = torch.tensor(task.tokenizer.fill(task.tokenizer.encode(text), task.max_canvas))
 
     def denoise(self, canvas, cache, signal=None, relations=None):
         from_prompt = cache.length - cache.length // MULTIPLE * MULTIPLE
-        window = self.told[from_prompt : from_prompt + canvas.shape[1]]
+        window = self.predicted[from_prompt : from_prompt + canvas.shape[1]]
         return 50.0 * torch.nn.functional.one_hot(window, VOCAB).float().expand(len(canvas), -1, -1).contiguous()
 
 

@@ -38,8 +38,8 @@ def test_sentences_name_positions_of_the_whole_answer():
     clash = torch.tensor([[6, 9, 6, 9, 5, 9]])
     assert LINE.explain(clash) == [["the line holds 1 twice, at positions 1 and 3"]]
     pins = Pinned(torch.tensor([[0, 0, 2]]), torch.tensor([[False, False, True]]), 3)
-    told = (THREE & pins).on(torch.tensor([4, 0, 2]), DIGITS, 6).explain(clash)[0]
-    assert told == ["the line holds 1 twice, at positions 1 and 3", "position 3 must stay 2 but holds 1"]
+    sentences = (THREE & pins).on(torch.tensor([4, 0, 2]), DIGITS, 6).explain(clash)[0]
+    assert sentences == ["the line holds 1 twice, at positions 1 and 3", "position 3 must stay 2 but holds 1"]
     # A rule that names its places keeps its own names, as a board does.
     board = torch.arange(VOCAB, VOCAB + 16)
     whole = sudoku4().on(board, TokenClasses.of(VOCAB, [[token] for token in range(VOCAB)]), VOCAB + 16)
@@ -164,7 +164,7 @@ ONE = torch.ones(1, 1, dtype=torch.bool)
         (lambda: THREE.on(torch.tensor([0, 1, 1]), DIGITS, 6), "twice"),
         (lambda: THREE.on(torch.tensor([0, 1, 6]), DIGITS, 6), "from 0 to 6"),
         (lambda: THREE.on(torch.tensor([0, 1, 2]), TokenClasses.of(9, [[1]]), 6), "1 classes do not fit"),
-        (lambda: LINE.on(torch.arange(6), TokenClasses.of(12, [[k] for k in range(12)]), 6), "already speaks"),
+        (lambda: LINE.on(torch.arange(6), TokenClasses.of(12, [[k] for k in range(12)]), 6), "already uses"),
         (lambda: LINE & frame(vocab=13), r"vocabulary \[12, 13\]"),
         (lambda: type(LINE).stack([LINE, THREE.on(torch.tensor([0, 1, 2]), DIGITS, 6)]), "cannot stack"),
         (lambda: Pinned(torch.tensor([[5]]), ONE, 4, classes=DIGITS), "shares its class"),

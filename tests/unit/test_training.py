@@ -57,7 +57,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> None:
         (Objective, {"own_canvas": -0.1}, "own_canvas"),
         (Objective, {"self_conditioning": 2}, "self_conditioning"),
         (Objective, {"pure_start": -0.5}, "pure_start"),
-        (Objective, {"pure_start": 0.6}, "pure_start"),  # half of the rows are told something
+        (Objective, {"pure_start": 0.6}, "pure_start"),  # half of the rows get a first prediction
         (Objective, {"balance_weight": -1}, "balance_weight"),
         (Objective, {"own_canvas_passes": 0}, "own_canvas_passes"),
         (Objective, {"own_canvass": 0.1}, "own_canvass"),
@@ -131,7 +131,7 @@ def test_rows_that_are_told_nothing_may_be_pure_noise(monkeypatch) -> None:
     told, free = seen["told"], ~batch.pinned
     kept = ((seen["noisy"] == batch.answer) & free).sum(1) / free.sum(1)
     assert told.sum() == 32
-    # One of six kinds of noise is the true token; what is told something has half of its tokens left besides.
+    # One of six kinds of noise is the true token; rows with a first prediction keep half of their tokens as well.
     assert kept[~told].mean() < 0.2 < 0.5 < kept[told].mean()
     assert torch.equal(seen["noisy"][batch.pinned], batch.answer[batch.pinned])
 

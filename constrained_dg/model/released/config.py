@@ -135,7 +135,7 @@ def _rope(text: dict[str, Any], all_full: bool) -> tuple[dict[str, float], float
 
 
 def special_tokens(raw: dict[str, Any], generation: dict[str, Any], vocab_size: int) -> dict[str, Any]:
-    """The attributes of a `Denoiser` that say which tokens end an answer, pad it, and stand for images.
+    """The attributes of a `Denoiser` that say which tokens end an answer, pad it, and mark images.
 
     Args:
         raw: config.json.
@@ -146,8 +146,8 @@ def special_tokens(raw: dict[str, Any], generation: dict[str, Any], vocab_size: 
     """
 
     def first(key: str, default: Any) -> Any:
-        found = (holder.get(key) for holder in (generation, raw, raw["text_config"]))
-        return next((value for value in found if value is not None), default)
+        values = (holder.get(key) for holder in (generation, raw, raw["text_config"]))
+        return next((value for value in values if value is not None), default)
 
     ends = first("eos_token_id", 1)
     tokens = {"eos_token_id": tuple(ends) if isinstance(ends, list) else (ends,)}

@@ -53,8 +53,8 @@ class Origin:
 
 def released_name(key: str) -> str:
     """The name a tensor of `Backbone.state_dict` has in a released checkpoint."""
-    layer, found = re.subn(r"^(layers\.\d+)\.encoder_layer_scalar$", r"\1.layer_scalar", key)
-    return f"model.encoder.language_model.{layer}" if found else f"model.decoder.{key}"
+    layer, replaced = re.subn(r"^(layers\.\d+)\.encoder_layer_scalar$", r"\1.layer_scalar", key)
+    return f"model.encoder.language_model.{layer}" if replaced else f"model.decoder.{key}"
 
 
 def read_json(path: Path, hint: str = "") -> dict[str, Any]:

@@ -74,7 +74,7 @@ def load_pretrained(
                     weights[key] = file.get_tensor(released_name(key)).to(dtype)
     model.load_state_dict(weights, assign=True)
 
-    # 4. What the checkpoint says beside its weights.
+    # 4. What the checkpoint holds in addition to its weights.
     model.eos_token_ids, model.pad_token_id = tokens["eos_token_ids"], tokens["pad_token_id"]
     model.image_token_ids = tokens["image_token_ids"]
     vision = {name: tensor.file for name, tensor in stored.items() if name.startswith(VISION)}
@@ -107,11 +107,11 @@ def _stored(folder: Path) -> dict[str, Stored]:
     check(not absent, f"{str(folder)!r} lacks the shards {absent[:4]}", f"{INDEX} names them: copy them too")
     stored: dict[str, Stored] = {}
     for shard in sorted(set(where.values())):
-        found = headers(folder / shard)
+        shard_headers = headers(folder / shard)
         wanted = sorted(name for name, at in where.items() if at == shard)
-        lost = [name for name in wanted if name not in found]
+        lost = [name for name in wanted if name not in shard_headers]
         check(not lost, f"{folder / shard} lacks {lost[:4]}", f"{INDEX} says that they are there")
-        stored |= {name: found[name] for name in wanted}
+        stored |= {name: shard_headers[name] for name in wanted}
     return stored
 
 

@@ -126,13 +126,13 @@ def _from_file(path: Path, name: str, kind: str, mapped: torch.Tensor) -> Outgoi
 def _write_weights(folder: Path, tensors: dict[str, Outgoing], max_shard_bytes: int) -> None:
     """One file, or shards and their index; never more than one tensor in memory."""
     shards: list[list[str]] = [[]]
-    held = 0
+    shard_bytes = 0
     for name, tensor in tensors.items():
-        if shards[-1] and held + tensor.size > max_shard_bytes:
+        if shards[-1] and shard_bytes + tensor.size > max_shard_bytes:
             shards.append([])
-            held = 0
+            shard_bytes = 0
         shards[-1].append(name)
-        held += tensor.size
+        shard_bytes += tensor.size
     if len(shards) == 1:
         return _write_shard(folder / WEIGHTS, tensors)
     files = [f"model-{number:05}-of-{len(shards):05}.safetensors" for number in range(1, len(shards) + 1)]
@@ -146,7 +146,7 @@ def _write_weights(folder: Path, tensors: dict[str, Outgoing], max_shard_bytes: 
 def _write_shard(path: Path, tensors: dict[str, Outgoing]) -> None:
     """The safetensors format: length of the header, header, tensors; wide types first, so that all are aligned.
 
-    By hand, since the library's own writer wants all tensors at once and closes its files to other users.
+    By hand, since safetensors' writer needs all tensors at once and other users cannot read its files.
     """
     ordered = sorted(tensors.items(), key=lambda named: -named[1].item)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}

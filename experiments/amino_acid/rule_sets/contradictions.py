@@ -1,4 +1,4 @@
-"""Requirements that nothing can meet, by arithmetic."""
+"""Requirements that no sequence can meet, by arithmetic."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from tasks.amino_acid.specification import Composition, Requirements
 
 
 def unsatisfiable(requirements: Requirements, draws: np.random.Generator) -> tuple[Requirements, str]:
-    """The same with one requirement more that contradicts them, and why nothing can satisfy them now, by arithmetic."""
+    """The requirements with one more that contradicts them, and the reason."""
     low, high = requirements.length
     kind = int(draws.integers(4))
     if kind == 0 and requirements.contains:

@@ -1,11 +1,11 @@
-"""Random rule sets, some of which nothing can meet: what samplers make of them, checked by `re` and Biopython alone.
+"""Samplers on random rule sets, some of which cannot be met; answers are judged by `re` and Biopython alone.
 
 python -m experiments.amino_acid.rule_sets.run run=RUN n=1000 samplers=exact,search out=DIR \\
     prosite=DATA/protein/biopython_tests
 
-A satisfiable set is made around a held-out natural sequence, half of those with motifs after a match of one of the
-PROSITE records in the folder was written into it; that sequence is checked to meet the set. One set in ten gets a
-requirement more that contradicts the others by arithmetic.
+A satisfiable set is made from a held-out natural sequence that meets it; for half of the sets with motifs, a match of a
+PROSITE record of the folder is first written into the sequence. One set in ten gets a requirement that contradicts the
+others by arithmetic.
 """
 
 import json
@@ -46,22 +46,22 @@ def matching(pattern: Pattern, draws: np.random.Generator) -> str:
     return letters
 
 
-def made(task, patterns: list[Pattern], n: int, seed: int) -> tuple[list[SequenceProblem], list[bool]]:
+def problems_of(task, patterns: list[Pattern], n: int, seed: int) -> tuple[list[SequenceProblem], list[bool]]:
     """n problems, and whether each can be met."""
     pool, problems, possible = task.pool(True), [], []
     for number in range(n):
         draws = np.random.default_rng((seed, number))
         sequence, kind = pool[int(draws.integers(len(pool)))]
         rules = rule_sets.RULES[number % len(rule_sets.RULES)]
-        own = []
+        written = []
         if patterns and rules in ("motif", "everything") and draws.random() < 0.5:
-            own = [patterns[int(draws.integers(len(patterns)))]]
-            match = matching(own[0], draws)
+            written = [patterns[int(draws.integers(len(patterns)))]]
+            match = matching(written[0], draws)
             at = int(draws.integers(max(1, len(sequence) - len(match) + 1)))
             sequence = (sequence[:at] + match + sequence[at + len(match) :])[: max(len(sequence), len(match))]
-        requirements = rule_sets.planted(sequence, rules, draws, own, kind)
-        told = broken(requirements, sequence)
-        check(not told and set(sequence) <= set(RESIDUES), f"set {number} is not met by its own sequence: {told}")
+        requirements = rule_sets.planted(sequence, rules, draws, written, kind)
+        faults = broken(requirements, sequence)
+        check(not faults and set(sequence) <= set(RESIDUES), f"set {number} is not met by its sequence: {faults}")
         possible.append(number % 10 != 9)
         if not possible[-1]:
             requirements, _ = unsatisfiable(requirements, draws)
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> None:
     folder = options["prosite"]
     patterns = [] if not folder else [p for path in sorted(Path(folder).glob("ps*.txt")) for p in read_prosite(path)]
     n, seed = options["n"], options["seed"]
-    problems, possible = made(run.task, patterns, n, seed)
+    problems, possible = problems_of(run.task, patterns, n, seed)
     rows = []
     for name in options["samplers"].split(","):
         sampler = load_sampler(name.removesuffix("@untrained"))
@@ -85,8 +85,8 @@ def main(arguments: list[str]) -> None:
         if name.endswith("@untrained"):
             model = Backbone(run.model.config).init_weights(torch.Generator().manual_seed(seed)).eval()
         begun = time.perf_counter()
-        with progress(name, len(problems)) as told:
-            outcomes = solve(model, run.task, sampler, problems, batch_size=16, seed=seed, progress=told)
+        with progress(name, len(problems)) as advance:
+            outcomes = solve(model, run.task, sampler, problems, batch_size=16, seed=seed, progress=advance)
         seconds = time.perf_counter() - begun
         met = [o.solved and not broken(o.problem.requirements, o.answer) for o in outcomes]
         for tier in [*rule_sets.RULES, "all satisfiable", "unsatisfiable"]:

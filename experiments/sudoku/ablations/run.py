@@ -1,7 +1,7 @@
-"""What each part of the Sudoku recipe is worth, at one small budget: `python -m experiments.sudoku.ablations.run OUT`.
+"""Ablations of the Sudoku recipe at a small budget: `python -m experiments.sudoku.ablations.run OUT`.
 
 Every variant is trained with `train.py` on the same puzzles for the same number of steps, and differs from a reference
-in one thing. OUT receives a run folder for each and table.json; a variant whose table exists is not trained again.
+in one setting. OUT receives a run folder for each and table.json; finished variants are not trained again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from constrained_dg.model import Backbone
 from constrained_dg.report import new_header, print_table
 from constrained_dg.runs import load
 
-#: Steps of 64 puzzles, seed and held-out puzzles a tier, the same for all.
+#: The same for all variants.
 BUDGET = [
     "trainer=cpu",
     "optimisation.steps=150",
@@ -29,17 +29,13 @@ BUDGET = [
     "validate.every=1000",
     "logger=csv",
 ]
-#: Name -> overrides. Variants from "plain_corruption" on compare with that one, the others with "reference".
+#: Name -> overrides. Variants after "plain_corruption" compare with it, the others with "reference".
 VARIANTS = {
     "reference": ["objective=own_canvas"],
     "no_relations": ["objective=own_canvas", "model.relations=false"],
     "one_loop": ["objective=own_canvas", "model.loops=1"],
     "plain_corruption": ["objective=diffusion"],
-    "no_self_conditioning": [
-        "objective=diffusion",
-        "objective.self_conditioning=0",
-        "sampler.self_conditioning=false",
-    ],
+    "no_self_conditioning": ["objective=diffusion", "objective.self_conditioning=0", "sampler.self_conditioning=false"],
 }
 
 
