@@ -1,4 +1,4 @@
-"""Solve problems in batches, and say how well with intervals."""
+"""Solve problems in batches, and compute solve rates with intervals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Outcome:
         tokens: (T) int64, on the CPU.
         seed: of the row; its random draws follow from it alone.
         violations: positions that take part in a broken rule.
-        tokens_per_pass: free tokens over passes; 0 where no pass was generation.
+        tokens_per_pass: free tokens over passes; 0 without a pass.
         seconds: wall time of its batch, divided by the rows of the batch.
     """
 
@@ -107,7 +107,7 @@ def solve(
 
 
 def check_sampler(task: Task, sampler: Sampler) -> None:
-    """Raise InputError where a sampler would read what its task only compares answers with."""
+    """Raise InputError if a sampler would read reference answers as rules."""
     if not task.compares:
         return
     check(
@@ -132,7 +132,7 @@ def solve_batch(
     """Solve problems of equal shape that are encoded already; see `solve`.
 
     Args:
-        batch, constraint: what `Task.encode` and `Task.constraint` make of the problems, on the model's device.
+        batch, constraint: from `Task.encode` and `Task.constraint`, on the model's device.
         seeds: (B) int64, one for each problem.
         begun: `time.perf_counter()` from which the time of the batch is counted; by default now.
     """

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 METRICS_FILE, ANSWERS_FILE = "metrics.json", "answers.csv"
 #: Free disk space that a report needs, in bytes.
 _ROOM = 1 << 20
-#: Takes that space while a report is made, and tells other processes that the folder is taken.
+#: Reserves that space while a report is written, and shows other processes that the folder is in use.
 _CLAIM = "report.partial"
 #: Seconds between two lines of progress without a terminal.
 _EVERY = 10.0
@@ -61,7 +61,7 @@ def check_folder(folder: Path) -> None:
 
 @contextmanager
 def new_folder(out: str | None) -> Iterator[Path]:
-    """A folder for one report alone, by default outputs/evaluate/<date>_<time>; removed again if nothing is written.
+    """A folder for one report, by default outputs/evaluate/<date>_<time>; removed again if nothing is written.
 
     Raises:
         InputError: it is not empty, another process makes a report there, it cannot be made, is read-only, or the disk
@@ -82,10 +82,10 @@ def new_folder(out: str | None) -> Iterator[Path]:
 
 
 def _claimed(first: Path, created: list[Path], other_name: bool) -> Path:
-    """Make a folder and see that a report has room there; what is new goes into `created`, the deepest first.
+    """Create a folder and check that a report has room there; new paths go into `created`, the deepest first.
 
     Args:
-        other_name: where the folder exists, take the same name with a number behind it.
+        other_name: if the folder exists, append a number to its name.
     """
     for number in itertools.count(1):
         folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
@@ -114,7 +114,7 @@ def _claimed(first: Path, created: list[Path], other_name: bool) -> Path:
 
 
 def new_header(root: Path, seed: int, device: str, **more: Any) -> dict[str, Any]:
-    """What is needed to repeat a report: command, seed, commit, device, date, versions, and what else is given."""
+    """What is needed to repeat a report: command, seed, commit, device, date, versions, and further entries."""
     packages = ("constrained_dg", "torch", "numpy", "hydra-core")
     return {
         "command": shlex.join(sys.argv),

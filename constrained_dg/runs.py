@@ -59,12 +59,11 @@ class Run:
 def build(config: Any, packages: Collection[str] | None = None) -> Any:
     """Build the object a plain configuration describes: {"_target_": "package.Class", **arguments}, nested.
 
-    Only task classes and dataclasses are built. What the user did not write himself, such as a run folder from
-    elsewhere, must not run code by naming it either: importing a module runs it. There, give the `packages` that may
-    be named; nothing outside them is imported.
+    Only task classes and dataclasses are built. Importing a module runs its code, so for files from elsewhere, such as
+    a run folder, give the `packages` that may be named; nothing outside them is imported.
 
     Args:
-        packages: top-level packages that targets may lie in; None for a configuration of the user's own, which may
+        packages: top-level packages that targets may lie in; None for the user's configuration, which may
             name any.
 
     Raises:
@@ -148,7 +147,7 @@ def save_run(
 def save_released_run(
     folder: Path | str, model: Backbone, description: dict[str, Any], state: dict[str, torch.Tensor] | None = None
 ) -> None:
-    """Write a model that `load_pretrained` made as a checkpoint in the released format, and the description.
+    """Write a model from `load_pretrained` as a checkpoint in the released format, and the description.
 
     The files are written into a folder inside `folder` and moved when all are there. The description comes last, so
     that a folder with a description is complete.

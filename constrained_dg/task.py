@@ -1,6 +1,6 @@
-"""What a task gives the library: problems, tokens, relations, rules and pictures.
+"""The protocol of tasks: problems, tokens, relations, rules and pictures.
 
-The library knows tasks through this protocol alone; `tasks/` implements it.
+The library uses tasks only through this protocol; `tasks/` implements it.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Symmetric:
     Attributes:
         batch: the moved problems.
         constraint: their rules.
-        undo: answers to them (B, T) -> answers to the problems as they were.
+        undo: answers to them (B, T) -> answers to the original problems.
     """
 
     batch: Batch
@@ -134,7 +134,7 @@ class Task(ABC):
         max_prompt, max_canvas: longest prompt and answer that `encode` returns.
         canvas_length: C where an answer may take several canvases; None where it is one.
         ends: tokens that end an answer; what follows them becomes `padding_id`.
-        needs_tokenizer: the task exists as text alone, so that it needs `in_text` first.
+        needs_tokenizer: the task exists only as text, so `in_text` must be called first.
         compares: `constraint` holds reference answers to compare with, not rules that a sampler may read.
         samplers: what evaluate.py compares unless the user names samplers; the first also solves single problems.
     """
@@ -183,21 +183,21 @@ class Task(ABC):
         return None
 
     def rules(self, batch: Batch) -> Constraint | None:
-        """The rules of a batch from its prompt and pinned tokens alone, one row each; None where a task cannot say.
+        """The rules of a batch from its prompt and pinned tokens alone, one row each; None where a task has none.
 
         Test-time symmetry needs them, since a moved problem exists as tokens only.
         """
         return None
 
     def symmetric(self, batch: Batch, seeds: IntTensor) -> Symmetric | None:
-        """The problems of a batch, each moved by a symmetry drawn with its own seed (B); None without symmetries."""
+        """The problems of a batch, each moved by a symmetry drawn with its seed (B); None without symmetries."""
         return None
 
     def read(self, path: str) -> list[Problem]:
         """Problems from a file; by default a text with one on each line, as `parse` takes it.
 
         Raises:
-            InputError: naming the file and the line; a file without problems.
+            InputError: bad lines, named with the file; or no problems.
         """
         hint = "give a text file with a problem on each line"
         return self.problems_of(path, read_text(path, hint).splitlines())
@@ -206,7 +206,7 @@ class Task(ABC):
         """A problem for each line that is not blank.
 
         Raises:
-            InputError: naming the file and the line; no problems.
+            InputError: bad lines, named with the file; or no problems.
         """
         problems: list[Problem] = []
         for number, line in enumerate(lines, 1):
@@ -243,7 +243,7 @@ class Task(ABC):
     def save(  # noqa: B027  (most tasks have no such format)
         self, folder: Path, outcomes: Mapping[str, Sequence[Any]]
     ) -> None:
-        """Write the answers of each sampler into the folder of a report in the usual format of the field, if any."""
+        """Write the answers of each sampler into the folder of a report in the field's usual format, if any."""
 
     def in_text(self, tokenizer: Tokenizer, canvas_length: int) -> Task:
         """The same problems as text, for a released checkpoint: tokens of its tokenizer, canvases of its length.

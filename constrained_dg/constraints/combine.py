@@ -176,7 +176,7 @@ class All(Joined):
             return super().most_likely(log_probs)
         may = torch.ones_like(log_probs, dtype=torch.bool)
         for part, coarser in self._plan.rest:
-            may = part.propagate(may) if coarser is None else _coarsely(part, coarser, may)
+            may = over_finer(part, coarser, may)
         classes, exists = likeliest_alone(log_probs, may)
         scores = log_probs.masked_fill(~may, -torch.inf)
         for product in self._plan.products:
@@ -218,7 +218,7 @@ class All(Joined):
             size = new_size
             for part, coarser in self._plan.rest:
                 check_time()
-                candidates = part.propagate(candidates) if coarser is None else _coarsely(part, coarser, candidates)
+                candidates = over_finer(part, coarser, candidates)
             for number, product in enumerate(products):
                 check_time()
                 if number not in left or not torch.equal(left[number], candidates[:, product.active]):
@@ -257,8 +257,10 @@ class All(Joined):
         return None if repaired is None else torch.from_numpy(repaired), moves + more
 
 
-def _coarsely(part: Constraint, coarser: IntTensor, candidates: BoolTensor) -> BoolTensor:
-    """`part.propagate` on candidates of finer classes: a class of the part is possible where one of its classes is."""
+def over_finer(part: Constraint, coarser: IntTensor | None, candidates: BoolTensor) -> BoolTensor:
+    """`part.propagate` on candidates of finer classes, each in class coarser[a] of the part; None: the same classes."""
+    if coarser is None:
+        return part.propagate(candidates)
     coarse = torch.zeros(*candidates.shape[:-1], part.num_classes, device=candidates.device)
     coarse = part.propagate(coarse.index_add_(-1, coarser, candidates.to(coarse.dtype)) > 0)
     return candidates & coarse[..., coarser]

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 
 from constrained_dg.constraints.base import Constraint
-from constrained_dg.constraints.combine import All, Joined
+from constrained_dg.constraints.combine import All, Joined, over_finer
 from constrained_dg.constraints.part import On
 from constrained_dg.constraints.predicate import Predicate
 from constrained_dg.constraints.sweep import Swept
@@ -48,15 +48,7 @@ class Either(Joined):
         return self._of_possible(sets)[:, span]
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
-        sets = []
-        for part, coarser in self._by_class:
-            if coarser is None:
-                sets.append(part.propagate(candidates))
-            else:
-                may = torch.zeros(*candidates.shape[:-1], part.num_classes, device=candidates.device)
-                may = may.index_add_(-1, coarser, candidates.to(may.dtype)) > 0
-                sets.append(candidates & part.propagate(may)[..., coarser])
-        return self._of_possible(sets)
+        return self._of_possible([over_finer(part, coarser, candidates) for part, coarser in self._by_class])
 
     @staticmethod
     def _of_possible(sets: Sequence[BoolTensor]) -> BoolTensor:

@@ -41,14 +41,14 @@ class Attention(nn.Module):
     def score_bias(
         self, relations: BoolTensor | None, visible: BoolTensor | None, dtype: torch.dtype
     ) -> FloatTensor | None:
-        """What is added to the scores, the same in every loop: relation biases, and -inf where nothing is seen.
+        """The biases added to the scores in every loop: of relations, and -inf at masked keys.
 
         Args:
             relations: (B or 1, R, N, M) bool, or None.
             visible: (B or 1, N or 1, M) bool, or None where every key is seen.
 
         Returns:
-            (B or 1, H or 1, N or 1, M), or None where there is nothing to add.
+            (B or 1, H or 1, N or 1, M), or None without biases.
         """
         bias = None
         if self.relation_bias is not None and relations is not None:
@@ -60,7 +60,7 @@ class Attention(nn.Module):
         return bias
 
     def keys_values(self, x: FloatTensor, rotation: KeysValues) -> KeysValues:
-        """(B, N, D) -> what the cache keeps of it: keys and values (B, N, G, K)."""
+        """(B, N, D) -> its entries for the cache: keys and values (B, N, G, K)."""
         k = self.k_proj(x).unflatten(-1, (self.groups, self.head_dim))
         v = k if self.v_proj is None else self.v_proj(x).unflatten(-1, (self.groups, self.head_dim))
         return rotate(self.k_norm(k), *rotation), self.v_norm(v)
@@ -93,7 +93,7 @@ def attend_blocks(q: FloatTensor, k: FloatTensor, v: FloatTensor, biases: list[F
     """`attend`, block by block of queries, each over the stretch of keys that its bias (.., N_i, M_i) covers.
 
     The queries are the last N of the M positions. Blocks divide them evenly but for the last one, and the keys of a
-    block end with its last query, so that a causal block reads nothing behind itself and, with a window, nothing far
+    block end with its last query, so that a causal block reads no later keys and, with a window, no keys far
     before it. One bias covers all queries and all keys; None adds nothing.
     """
     if biases is None or len(biases) == 1:
@@ -110,8 +110,8 @@ def attend_blocks(q: FloatTensor, k: FloatTensor, v: FloatTensor, biases: list[F
 def attend(q: FloatTensor, k: FloatTensor, v: FloatTensor, bias: FloatTensor | None) -> FloatTensor:
     """softmax(q k^T + bias) v: queries (B, N, H, K), keys and values (B, M, G, K), bias (B or 1, H or 1, N or 1, M).
 
-    Keys and values are never repeated: the H / G query heads that share one stand behind each other as if they were
-    more queries. A bias that needs a gradient goes through plain matrix products, which is faster with small heads on
+    Keys and values are never repeated: the H / G query heads that share one are concatenated as more
+    queries. A bias that needs a gradient goes through plain matrix products, which is faster with small heads on
     a CPU, forward and backward, than what scaled_dot_product_attention does then. Otherwise that function takes 0.55
     to 0.85 of the time of the plain products (one CPU thread, canvas of 256 behind 256 and 4096 tokens).
     """
@@ -120,7 +120,7 @@ def attend(q: FloatTensor, k: FloatTensor, v: FloatTensor, bias: FloatTensor | N
     q = q.unflatten(2, (groups, shared)).permute(0, 2, 3, 1, 4).reshape(rows, groups, shared * new, size)
     k, v = k.transpose(1, 2), v.transpose(1, 2)
     if bias is not None and (shared > 1 or bias.shape[1] > 1):
-        # Heads of the bias go the way of the heads of the queries; one that is the same for all queries stays small.
+        # The bias is reshaped like the queries; a bias equal for all queries stays small.
         if bias.shape[1] == 1 and bias.shape[2] > 1:
             bias = bias.expand(-1, shared, -1, -1).flatten(1, 2)[:, None]
         elif bias.shape[1] > 1:

@@ -110,7 +110,7 @@ class Backbone(nn.Module):
     ) -> Cache:
         """Causal pass over the prompt, PREFILL_CHUNK tokens at a time (all at once with gradients).
 
-        No head, and of the last layer nothing but its keys and values: no canvas ever reads more.
+        No head, and only keys and values in the last layer: a canvas reads no more.
 
         Args:
             prompt: (B, S) int64.
@@ -149,7 +149,7 @@ class Backbone(nn.Module):
         """Like `next_token`, at every position: fp32 (B, N, V).
 
         Args:
-            mask: (B, N) bool, False at padding, whose logits mean nothing.
+            mask: (B, N) bool, False at padding, where logits are undefined.
         """
         return self.head(self._causal_pass(tokens, cache, mask, relations, wanted=tokens.shape[1]))
 
@@ -286,7 +286,7 @@ class Backbone(nn.Module):
             see = causal_mask(lo, hi - lo, window, tokens.device, first)[None]
             if seen is None:
                 return see
-            # A padded query sees itself alone: a softmax over nothing would be NaN.
+            # A padded query sees itself: a softmax over no key would be NaN.
             itself = torch.eye(hi - lo, dtype=torch.bool, device=tokens.device)
             return (see & seen[:, None, first:hi]) | torch.nn.functional.pad(itself, (lo - first, 0))
 
@@ -305,7 +305,7 @@ class Backbone(nn.Module):
         return x
 
     def record(self, probabilities: FloatTensor, chosen: IntTensor, mask: BoolTensor | None = None) -> None:
-        """Note where a layer sent the tokens of a pass (B * N), but for those at padding, where `mask` (B, N) is
+        """Record the routing of the tokens of a pass (B * N), without padding, where `mask` (B, N) is
         False."""
         if self.routing is not None:
             if mask is not None:

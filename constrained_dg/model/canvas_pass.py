@@ -41,7 +41,7 @@ def soft_capped(model: Stack, x: FloatTensor) -> FloatTensor:
     """Tied, soft-capped head: (..., D) -> fp32 logits (..., V)."""
     cap = model.config.final_logit_softcapping
     logits = torch.nn.functional.linear(model.norm(x), model.embed_tokens.weight).float().div_(cap).tanh_()
-    # In place but for the last step, which tanh's own gradient forbids.
+    # In place except the last step: the gradient of tanh needs its input.
     return logits * cap if logits.requires_grad else logits.mul_(cap)
 
 

@@ -12,7 +12,7 @@ from constrained_dg.shapes import FloatTensor, IntTensor
 class RMSNorm(nn.Module):
     """y = x (mean(x^2) + eps)^(-1/2) w, in fp32, cast back to the dtype of x.
 
-    The weight multiplies plainly (w, not 1 + w). `scaled=False` has no weight.
+    The factor is w, not 1 + w. `scaled=False` has no weight.
     """
 
     def __init__(self, size: int, eps: float, scaled: bool = True) -> None:

@@ -12,7 +12,7 @@ from constrained_dg.shapes import FloatTensor
 
 
 class Adapted(nn.Linear):
-    """A frozen linear layer, which it takes the weight of, and its adapter.
+    """A frozen linear layer, whose weight it shares, with an adapter.
 
     Attributes:
         lora_a: (rank, in) fp32, N(0, 1 / in).
@@ -20,7 +20,7 @@ class Adapted(nn.Linear):
     """
 
     def __init__(self, base: nn.Linear, rank: int, generator: torch.Generator) -> None:
-        nn.Module.__init__(self)  # not Linear's own, which would make a second weight
+        nn.Module.__init__(self)  # Linear.__init__ would allocate a second weight
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
         # Drawn on the CPU so that one seed gives one adapter on every device.
@@ -50,7 +50,7 @@ def freeze_routers(model: Backbone) -> Backbone:
 def adapt(model: Backbone, rank: int, generator: torch.Generator | None = None) -> Backbone:
     """Freeze the model and put an adapter on every linear layer but the routers', in place.
 
-    Prefill and denoising share their weights, so one adapter serves both. Experts and embeddings stay as they are.
+    Prefill and denoising share their weights, so one adapter serves both. Experts and embeddings do not change.
 
     Raises:
         InputError: a rank below 1, or a model that has adapters.
@@ -73,10 +73,8 @@ def adapt(model: Backbone, rank: int, generator: torch.Generator | None = None) 
 def merge(model: Backbone) -> Backbone:
     """Fold the adapters into the weights and remove them, in place: equal up to the rounding of the weights.
 
-    The result has no adapters left, so that none can be added twice.
-
     Raises:
-        InputError: a model without adapters.
+    InputError: a model without adapters.
     """
     adapters = _adapted(model)
     check(bool(adapters), "the model has no adapters", "they may be merged already")

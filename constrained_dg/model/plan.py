@@ -55,7 +55,7 @@ def plan_pass(
     plain: dict[int | None, list[FloatTensor | None]] = {}
     for index, layer in enumerate(layers):
         window = config.window(index)
-        # 1. What all layers of one kind share.
+        # 1. Values shared by all layers of one window.
         if window not in shared:
             full = window is None
             frequencies = inverse_frequencies(

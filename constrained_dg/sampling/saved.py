@@ -31,7 +31,7 @@ def current(description: Any) -> Any:
     values, hint = dict(description), "choose one of today's samplers; commit b677b14 was the last to have it"
     target = values.get("_target_")
     part = target.removeprefix(_PACKAGE) if isinstance(target, str) and target.startswith(_PACKAGE) else ""
-    check(part not in DELETED, f"{part} was removed from the samplers", hint)
+    check(part not in DELETED, f"{part} is no longer a part of samplers", hint)
     if part == "Guide" and {"mask_logits", "mask_self_conditioning"} & values.keys():
         masks = {values.pop(name, False) for name in ("mask_logits", "mask_self_conditioning")}
         check(len(masks) == 1, "Guide masks logits and self-conditioning together", hint)

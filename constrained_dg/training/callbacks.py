@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def gathered(tensor: torch.Tensor) -> torch.Tensor:
-    """A sharded tensor, gathered from all processes; others as they are."""
+    """A sharded tensor, gathered from all processes; others unchanged."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -45,8 +45,8 @@ def trained(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 class WeightAverage(L.Callback):
     """Exponential moving average of the weights, saved in the checkpoint.
 
-    The decay of step s is min(decay, (1 + s) / (10 + s)), so that the start of the run is forgotten. Frozen parameters
-    are not copied; with a decay of 0 nothing is, and the weights are used as they are.
+    The decay of step s is min(decay, (1 + s) / (10 + s)), so that early weights lose their influence. Frozen parameters
+    are not copied; with a decay of 0 there is no average.
     """
 
     def __init__(self, decay: float) -> None:
@@ -123,7 +123,7 @@ class SolveRate(SlowEvery):
             return
 
         def after_batch(outcomes: Sequence[Outcome]) -> None:
-            # All processes of a sharded model must go on together.
+            # All processes of a sharded model must continue together.
             if self.interrupts.received and not sharded:
                 raise _Interrupted
 

@@ -38,7 +38,7 @@ PARTIAL = ".*.partial"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint to go on from.
+    """A checkpoint to resume from.
 
     Attributes:
         step: optimiser steps done.
@@ -56,10 +56,10 @@ def is_first_process() -> bool:
 
 
 def resumed(cfg: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of the run in `cfg["resume"]`, with what was given now where that may change.
+    """The configuration of the run in `cfg["resume"]`, with the present overrides of keys that may change.
 
     Raises:
-        InputError: no unfinished run, a configuration that cannot be read, or a value that must stay as it was.
+        InputError: no unfinished run, a configuration that cannot be read, or a value that must not change.
     """
     folder = Path(cfg["resume"])
     path = folder / CONFIGURATION
@@ -92,7 +92,7 @@ def resumed(cfg: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parsed(path: Path) -> Any:
-    """What a JSON file holds; None where it is not JSON."""
+    """The content of a JSON file; None where it is not JSON."""
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError):
@@ -115,10 +115,10 @@ def check_free(folder: Path) -> None:
 
 
 def claim(out: str | None, task: str, cfg: dict[str, Any]) -> Path:
-    """Make the folder of a new run and write its configuration there, which no second run can do.
+    """Create the folder of a new run and write its configuration there; only one run can do this.
 
     Args:
-        out: the folder; None for outputs/<task>/<date>_<time>, with a number where that is taken.
+        out: the folder; None for outputs/<task>/<date>_<time>, with a number if that exists.
 
     Raises:
         InputError: the folder is taken, or cannot be written to.
@@ -152,12 +152,12 @@ def _claimed(folder: Path, cfg: dict[str, Any]) -> bool:
 
 
 def announce(folder: Path) -> None:
-    """Tell the processes that Lightning will start where the run is, and who started them."""
+    """Set the variables by which further processes find the run folder and their parent."""
     os.environ[FOLDER_VARIABLE], os.environ[PARENT_VARIABLE] = str(folder), str(os.getpid())
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what killed processes left while writing."""
+    """Remove partial files of killed processes."""
     if is_first_process():
         for path in [*folder.glob(PARTIAL), *(folder / CHECKPOINTS).glob(PARTIAL)]:
             with suppress(OSError):
@@ -165,10 +165,10 @@ def remove_partial(folder: Path) -> None:
 
 
 def checkpoint_of(folder: Path) -> Checkpoint | None:
-    """The checkpoint with the most steps, or None where the run had not written one.
+    """The checkpoint with the most steps, or None if there is none.
 
     Raises:
-        InputError: one is cut short or is not a checkpoint of ours.
+        InputError: one is cut short or not a checkpoint of this package.
     """
     checkpoints = []
     for path in sorted(path for path in (folder / CHECKPOINTS).glob("*.ckpt") if path.exists()):

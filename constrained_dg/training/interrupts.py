@@ -1,7 +1,7 @@
 """Ctrl-C (SIGINT) and SIGTERM, handled in one place.
 
-Before the first training step and after the last one nothing can be lost: the process says so in one line and ends.
-In between the run ends after the current step, with a checkpoint and weights of that very step. Exit codes follow the
+Before the first training step and after the last one no work can be lost: the process prints one line and ends.
+Otherwise the run ends after the current step, with a checkpoint and weights of that step. Exit codes follow the
 shell: 130 for SIGINT, 143 for SIGTERM.
 """
 
@@ -25,7 +25,7 @@ NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 class Interrupts(L.Callback):
-    """Signals are read by a thread, so that they count while the main thread waits for another process or compiles.
+    """A thread reads the signals, so that they work while the main thread waits for another process or compiles.
 
     Processes that train together agree after each step, since a signal may reach one before the other.
 
@@ -46,10 +46,10 @@ class Interrupts(L.Callback):
     @contextmanager
     def handled(self) -> Iterator[Interrupts]:
         """Signals are handled inside; an error there also ends the further processes of the run."""
-        listen, tell = socket.socketpair()
-        tell.setblocking(False)
+        listen, send = socket.socketpair()
+        send.setblocking(False)
         previous = {number: signal.signal(number, self._in_main_thread) for number in SIGNALS}
-        before = signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+        before = signal.set_wakeup_fd(send.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=(listen,), daemon=True).start()
         try:
             yield self
@@ -63,10 +63,10 @@ class Interrupts(L.Callback):
             for number, handler in previous.items():
                 # One more signal must not end the process while it leaves.
                 signal.signal(number, signal.SIG_IGN if self.received else handler)
-            tell.close()  # ends the thread
+            send.close()  # ends the thread
 
     def end_children(self) -> None:
-        """End the further processes. Lightning's observer of them must not see that: it would end this one, too."""
+        """End the further processes. Clear the list first: Lightning's observer of it would also end this process."""
         if self.launcher is not None:
             children = list(self.launcher.procs)
             self.launcher.procs.clear()

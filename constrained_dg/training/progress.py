@@ -1,4 +1,4 @@
-"""What a training run shows while it works: a bar in a terminal, lines in a log."""
+"""Progress of a training run: a bar in a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ log = logging.getLogger(__name__)
 
 
 class TrainingProgress(L.Callback):
-    """Steps, loss, examples a second and time left; before the first step, what is being waited for.
+    """Steps, loss, examples a second and time left; before the first step, what the run waits for.
 
     The time left is counted from steps that compiled nothing, plus the solve rates still to come.
 
     Args:
         compiled: whether the first step compiles.
-        slow: what takes long every few steps.
+        slow: a callback that takes long every few steps.
         seconds: between two lines.
     """
 
@@ -59,7 +59,7 @@ class TrainingProgress(L.Callback):
         self.begun, self.graphs = time.monotonic(), _graphs()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
-        """Called before the solve rate, so that a step's time is the step's alone."""
+        """Called before the solve rate, so that the time of a step excludes it."""
         now, step = time.monotonic(), trainer.global_step
         if self.waiting is not None:
             self.waiting.done()
@@ -126,7 +126,7 @@ class SlowEvery(L.Callback):
 
 
 class Waiting:
-    """Says every few seconds, from a thread, that something still runs, until `done`."""
+    """Logs from a thread, every few seconds, that something still runs, until `done`."""
 
     def __init__(self, what: str, seconds: float, lines: bool) -> None:
         self._over, begun = threading.Event(), time.monotonic()
@@ -143,5 +143,5 @@ class Waiting:
 
 
 def _graphs() -> int:
-    """How many graphs torch.compile has made in this process."""
+    """The number of graphs that torch.compile has compiled in this process."""
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]

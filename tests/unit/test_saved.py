@@ -42,7 +42,7 @@ def test_old_words_are_translated_at_every_depth():
 @pytest.mark.parametrize("key", ["accept", "noise", "stop", "renoise"])
 def test_a_deleted_part_is_refused_by_its_name(part, key):
     inner = {"_target_": f"{P}Diffusion", key: {"_target_": f"{P}{part}", "threshold": 0.5}}
-    with pytest.raises(InputError, match=f"{part} was removed from the samplers; .*b677b14"):
+    with pytest.raises(InputError, match=f"{part} is no longer a part of samplers; .*b677b14"):
         build({"_target_": f"{P}Restarts", "name": "r", "sampler": inner})
 
 

@@ -40,7 +40,7 @@ ONLY: dict[str, tuple[Any, ...]] = {
 
 
 def read_config(raw: dict[str, Any]) -> ModelConfig:
-    """The shape that a released config.json describes; absent keys mean what they mean to `transformers` 5.23.
+    """The shape that a released config.json describes; absent keys mean the defaults of `transformers` 5.23.
 
     Raises:
         InputError: naming the key and value that this backbone cannot express.
@@ -80,7 +80,7 @@ def read_config(raw: dict[str, Any]) -> ModelConfig:
 
 
 def _layer_pattern(types: Any, layers: int) -> tuple[list[bool], int]:
-    """Which layers are full, and how many sliding ones stand before each full one."""
+    """Which layers are full, and the number of sliding layers before each full one."""
     if types is None:
         types = ["full_attention" if (i + 1) % PATTERN == 0 else "sliding_attention" for i in range(layers)]
     fits = isinstance(types, list) and len(types) == layers and all(kind in list(ROPE) for kind in types)
@@ -139,7 +139,7 @@ def special_tokens(raw: dict[str, Any], generation: dict[str, Any], vocab_size: 
 
     Args:
         raw: config.json.
-        generation: generation_config.json, which goes before it; empty without one.
+        generation: generation_config.json, which has precedence; empty without one.
 
     Raises:
         InputError: a token outside the vocabulary.
@@ -155,7 +155,7 @@ def special_tokens(raw: dict[str, Any], generation: dict[str, Any], vocab_size: 
     for name, values in tokens.items():
         fits = all(is_count(value) and value < vocab_size for value in values)
         check(fits, f"{name} is {shown(values)}", f"tokens run from 0 to {vocab_size - 1}")
-    # A checkpoint of a small vocabulary may keep the usual image tokens, which no prompt can hold then.
+    # A checkpoint of a small vocabulary may keep the usual image tokens, which no prompt can contain.
     usual = {"image_token_id": 258_880, "boi_token_id": 255_999, "eoi_token_id": 258_882}
     images = {name: raw.get(name, token) for name, token in usual.items()}
     for name, token in images.items():

@@ -1,4 +1,4 @@
-"""The files of a released checkpoint (DiffusionGemma, Google 2026), and what its tensors are called."""
+"""The files of a released checkpoint (DiffusionGemma, Google 2026), and the names of its tensors."""
 
 from __future__ import annotations
 
