@@ -105,7 +105,8 @@ def answers(path: Path, task: Task, outcomes: Mapping[str, Sequence[Outcome]], c
         kinds = [[o for o in solved if not o.solved], [o for o in solved if o.solved]]
         each = max(1, count // len(outcomes))
         # From everywhere in the list, so that different tiers are seen.
-        kinds = [[kind[k * len(kind) // each] for k in range(min(each, len(kind)))] for kind in kinds]
+        shown = [min(each, len(kind)) for kind in kinds]
+        kinds = [[kind[k * len(kind) // n] for k in range(n)] for kind, n in zip(kinds, shown, strict=True)]
         turns = [kind[k] for k in range(each) for kind in kinds if k < len(kind)]
         picked += [(sampler, o) for o in turns[:each]]
     drawing, axes = figure(len(picked))

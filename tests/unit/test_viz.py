@@ -1,11 +1,12 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from test_evaluation import PROBLEMS, TinyTask
 
 from constrained_dg.evaluation import solve
-from constrained_dg.sampling import Diffusion, Violations
+from constrained_dg.sampling import Diffusion, Status, Violations
 from constrained_dg.viz import pictures, trace
 from tasks.sudoku import Sudoku
 from tests.fakes import Restless
@@ -84,3 +85,17 @@ def test_pictures_and_text(tmp_path):
 def test_no_picture_by_given_without_given(tmp_path, settled):
     assert not pictures.solve_rate_by_given(tmp_path / "given.png", {"plain": settled[0]})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_no_answer_is_drawn_twice_and_none_left_out_where_there_is_room(tmp_path, settled, count):
+    drawn = []
+
+    class Drawn(TinyTask):
+        def plot(self, axes, problem, answer, violations=None):
+            drawn.append(id(answer))
+
+    one = settled[0][0]
+    several = [replace(one, tokens=one.tokens.clone(), status=Status.UNSOLVED) for _ in range(3)]
+    pictures.answers(tmp_path / "answers.png", Drawn(), {"any": several}, count)
+    assert len(drawn) == len(set(drawn)) == min(count, 3)
