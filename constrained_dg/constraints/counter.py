@@ -42,7 +42,7 @@ class Counter:
 
     @property
     def divisor(self) -> int:
-        """The largest number that divides all differences at a position; 1 where there are none."""
+        """The largest number that divides all differences at a position; 1 if all weights there are equal."""
         apart = (self.weights - self.weights.amin(-1, keepdim=True)).unique().numpy()
         return max(1, int(np.gcd.reduce(apart)))
 
