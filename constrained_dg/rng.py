@@ -35,12 +35,13 @@ def _mix(bits: IntTensor) -> IntTensor:
     return bits ^ _shift(bits, 31)
 
 
-def random_bits(seeds: IntTensor, *counters: int, count: int) -> IntTensor:
+def random_bits(seeds: IntTensor, *counters: int | IntTensor, count: int) -> IntTensor:
     """64 random bits for each row and position.
 
     Args:
         seeds: (B) int64, one for each row.
-        counters: what the draw is for (canvas, pass, purpose, ...); other counters give independent draws.
+        counters: what the draw is for (canvas, pass, purpose, ...); other counters give independent draws. A tensor (B)
+            gives each row its number.
         count: positions.
 
     Returns:
@@ -48,7 +49,8 @@ def random_bits(seeds: IntTensor, *counters: int, count: int) -> IntTensor:
     """
     state = _mix(seeds + _GOLDEN)
     for counter in counters:
-        state = _mix(state + _signed((counter + 1) * _GOLDEN))
+        step = (counter + 1) * _GOLDEN
+        state = _mix(state + (_signed(step) if isinstance(step, int) else step))
     positions = torch.arange(1, count + 1, device=seeds.device)
     return _mix(state[:, None] + positions * _GOLDEN)
 

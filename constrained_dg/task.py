@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from math import isfinite
 from pathlib import Path
@@ -77,18 +77,46 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Moves:
+    """A symmetry for each problem of a batch: position i of the moved answer is position order[i], with tokens renamed.
+
+    Attributes:
+        order: (B, T) int64, a permutation in each row.
+        rename: (B, V) int64, a permutation of the tokens in each row.
+    """
+
+    order: IntTensor
+    rename: IntTensor
+
+    def answer(self, answer: IntTensor) -> IntTensor:
+        """(B, T), moved."""
+        return self.rename.gather(1, answer.gather(1, self.order))
+
+    def undo(self, answer: IntTensor) -> IntTensor:
+        """(B, T), an answer to the moved problem -> one to the original problem."""
+        return self.rename.argsort(1).gather(1, answer).gather(1, self.order.argsort(1))
+
+    def sets(self, sets: BoolTensor, low: int) -> BoolTensor:
+        """(B, T, K) sets of tokens low .. low + K - 1, which must be renamed among themselves, moved."""
+        size = sets.shape[-1]
+        sets = sets.gather(1, self.order[..., None].expand(-1, -1, size))
+        old = self.rename[:, low : low + size].argsort(1)
+        return sets.gather(2, old[:, None].expand(-1, sets.shape[1], -1))
+
+
+@dataclass(frozen=True)
 class Symmetric:
     """The problems of a batch, each moved by a symmetry.
 
     Attributes:
         batch: the moved problems.
         constraint: their rules.
-        undo: answers to them (B, T) -> answers to the original problems.
+        moves: the symmetries.
     """
 
     batch: Batch
     constraint: Constraint
-    undo: Callable[[IntTensor], IntTensor]
+    moves: Moves
 
 
 @dataclass(frozen=True)

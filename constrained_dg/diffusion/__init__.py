@@ -1,4 +1,4 @@
-"""Corruption and losses of uniform-state diffusion."""
+"""Corruption, set states and losses of uniform-state diffusion."""
 
 from constrained_dg.diffusion.corruption import corrupt, sample_noise_levels
 from constrained_dg.diffusion.loss import canvas_loss, next_token_loss

@@ -123,6 +123,8 @@ class StepRecord:
         conflict: (N, C) bool, positions whose allowed set was empty, so that the mask was lifted there.
         stopped: (N) bool, rows that stop after this pass.
         start: position of the canvas in the answer.
+        sets: (N, C, K) bool, the living tokens of the noise range after the pass, for a sampler that denoises sets:
+            there accepted positions have one, and empty sets are conflicts.
     """
 
     pass_index: int
@@ -135,6 +137,7 @@ class StepRecord:
     conflict: BoolTensor
     stopped: BoolTensor
     start: int = 0
+    sets: BoolTensor | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -35,10 +34,11 @@ class ClassLogProbs:
         highest, self.tokens[rows, span] = constraint.likeliest(probabilities)
         self.log_probs[rows, span] = highest.log()
 
-    def averaged(self, other: ClassLogProbs, rows: IntTensor, before: int) -> ClassLogProbs:
-        """The mean over one more than `before` of them at these rows; each class through its likelier token."""
+    def averaged(self, other: ClassLogProbs, rows: IntTensor, before: IntTensor) -> ClassLogProbs:
+        """The mean over one more than `before` (N) of them at these rows; each class through its likelier token."""
+        several = before[:, None, None].float()
         log_probs, tokens = self.log_probs.clone(), self.tokens.clone()
-        mean = torch.logaddexp(log_probs[rows] + math.log(before), other.log_probs) - math.log(before + 1)
+        mean = torch.logaddexp(log_probs[rows] + several.log(), other.log_probs) - (several + 1).log()
         tokens[rows] = torch.where(other.log_probs > log_probs[rows], other.tokens, tokens[rows])
         log_probs[rows] = mean
         return ClassLogProbs(log_probs, tokens)

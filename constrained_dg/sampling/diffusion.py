@@ -20,6 +20,7 @@ from constrained_dg.sampling.options import Options
 from constrained_dg.sampling.renoise import Renoiser, Uniform
 from constrained_dg.sampling.request import Request
 from constrained_dg.sampling.sampler import Sampler
+from constrained_dg.sampling.sets import Sets
 from constrained_dg.sampling.state import Answers, Live, select_relations, select_rows
 from constrained_dg.sampling.stop import Stable
 from constrained_dg.sampling.temperature import LinearTemperature
@@ -34,6 +35,8 @@ class Diffusion(Sampler):
     Args:
         name: as on the command line.
         guide, temperature, accept, renoise, stop: the parts, one decision each.
+        sets: denoise sets of living tokens, or None. Then `accept`, `renoise` and `self_conditioning` are not used, and
+            with `guide.masks` the rules are propagated on the sets.
         self_conditioning: condition each pass on the prediction before it; off only for models trained without.
         judge_stop: a row also stops as soon as the judge accepts its answer (in the last canvas, or one with an EOS).
         max_passes: denoise calls a canvas.
@@ -46,6 +49,7 @@ class Diffusion(Sampler):
     accept: Acceptor = field(default_factory=EntropyBound)
     renoise: Renoiser = field(default_factory=Uniform)
     stop: Stable = field(default_factory=Stable)
+    sets: Sets | None = None
     self_conditioning: bool = True
     judge_stop: bool = False
     max_passes: int = 48
@@ -59,6 +63,7 @@ class Diffusion(Sampler):
             "accept": Acceptor,
             "renoise": Renoiser,
             "stop": Stable,
+            "sets": Sets | None,
             "complete": Completer | None,
         }
         for name, kind in kinds.items():
@@ -87,6 +92,8 @@ class Diffusion(Sampler):
         self, model: Denoiser, batch: Batch, constraint: Constraint | None, seeds: IntTensor | int, options: Options
     ) -> Generation:
         """See `Sampler.run`."""
+        counted = self.sets is None or options.draws.rows_leave
+        check(counted, f"rng={options.rng!r} with a sampler that denoises sets", "use rng='counter'")
         prompts = Request.of(model, batch, constraint, seeds, options)
         request = prompts.candidates()
         records: list[StepRecord] = []

@@ -7,7 +7,8 @@
       -> re-noise              every other free position gets fresh uniform noise
       -> stop                  rows that are stable, or that the judge accepts, are finished
 
-A position accepted in one pass may be re-noised in the next; only `Schedule` keeps accepted tokens.
+A position accepted in one pass may be re-noised in the next; only `Schedule` keeps accepted tokens. With `Sets`, steps
+three and four are different: positions hold sets of living tokens, which only get smaller, and noise is drawn from them.
 
 A pass never waits for the device. Between passes one flag is read: after every pass on a CPU, every READ_EVERY passes
 on an accelerator. A row that finished in between is frozen and leaves the batch at the next read; its further passes
@@ -23,6 +24,7 @@ from typing import Any, Protocol
 import torch
 
 from constrained_dg.constraints.base import Constraint, judged
+from constrained_dg.diffusion.sets import as_distribution
 from constrained_dg.errors import check
 from constrained_dg.sampling.accept import Acceptor
 from constrained_dg.sampling.base import Denoiser, PassInfo, StepRecord
@@ -31,6 +33,7 @@ from constrained_dg.sampling.ending import after_end
 from constrained_dg.sampling.guide import Guide
 from constrained_dg.sampling.options import Options
 from constrained_dg.sampling.renoise import Accepted, Renoiser
+from constrained_dg.sampling.sets import Sets
 from constrained_dg.sampling.state import Answers, Live
 from constrained_dg.sampling.stop import Stable
 from constrained_dg.sampling.temperature import LinearTemperature
@@ -55,6 +58,8 @@ class Parts(Protocol):
     def renoise(self) -> Renoiser: ...
     @property
     def stop(self) -> Stable: ...
+    @property
+    def sets(self) -> Sets | None: ...
     @property
     def self_conditioning(self) -> bool: ...
     @property
@@ -104,11 +109,17 @@ def denoise_canvas(
     interval = reading_interval(live.canvas.device, parts, options, live.constraint)
     broken = torch.zeros((), dtype=torch.bool, device=live.canvas.device)
     signal = None
+    if parts.sets is not None:
+        live = replace(live, sets=parts.sets.start(live, span, noise, parts.guide.masks))
+        signal = _signal(model, live, parts, None, noise) if parts.guide.masks else None
     for index in range(max_passes):
         # 1. Denoise, and mask what the rules forbid.
         logits = _logits(model, live, signal, options, span, index)
         conflict = torch.zeros_like(live.pinned)
-        if live.constraint is not None and parts.guide.masks:
+        if live.sets is not None:
+            likely = logits.softmax(-1)
+            logits[..., slice(*noise)].masked_fill_(~live.sets, -torch.inf)
+        elif live.constraint is not None and parts.guide.masks:
             if parts.guide.known_accepted or live.forbidden is None or live.conflict is None:
                 live = _with_masks(live, parts, span)
             assert live.forbidden is not None and live.constraint is not None and live.conflict is not None
@@ -123,28 +134,39 @@ def denoise_canvas(
         sample = torch.where(open_, settled.sample, live.canvas)
 
         # 3. Accept positions, and take back those that break a rule; every other free position gets fresh noise.
-        taken = parts.accept(settled, free, (index + 1) / max_passes) & ~conflict
-        answer = live.with_canvas(sample, span)
-        accepted = parts.renoise(Accepted(taken, answer, live.known, span, live.constraint))
-        fresh = draws.fresh(live.seeds, start, index, span.stop - start, noise)
-        canvas = torch.where(accepted | live.pinned, sample, fresh)
+        sets = None
+        if parts.sets is not None:
+            sets = parts.sets.narrow(live, likely, best, span, noise, index, parts.guide.masks)
+            living = sets.sum(-1)
+            accepted, conflict = free & (living == 1), free & (living == 0)
+            canvas = parts.sets.redraw(sets, live, start, noise, index)
+        else:
+            taken = parts.accept(settled, free, (index + 1) / max_passes) & ~conflict
+            answer = live.with_canvas(sample, span)
+            accepted = parts.renoise(Accepted(taken, answer, live.known, span, live.constraint))
+            fresh = draws.fresh(live.seeds, start, index, span.stop - start, noise)
+            canvas = torch.where(accepted | live.pinned, sample, fresh)
 
-        # 4. Which rows stop: stable ones, those that the judge accepts, and the other candidates of their prompt.
+        # 4. Which rows stop: stable ones, those that the judge accepts, and the other candidates of their prompt. With
+        #    sets also rows with a conflict, or with one token left everywhere.
         stopped, history = parts.stop(best, settled, free, live.history)
         stopped, cut = _judged(live, best, stopped, parts, options, span)
+        if sets is not None:
+            stopped = stopped | conflict.any(-1) | (accepted | live.pinned).all(-1)
 
         # 5. Update the state; rows that stopped before are frozen.
         going = ~live.stopped
         if emit is not None:
             renoised = free & ~accepted
             record = StepRecord(
-                index, live.rows, live.canvas, best, settled.entropy, accepted, renoised, conflict, stopped, start
+                index, live.rows, live.canvas, best, settled.entropy, accepted, renoised, conflict, stopped, start, sets
             )
             _emit(record, going & ~live.silent, emit)
         broken = broken | (settled.entropy.isnan() & going[:, None]).any()
         live = replace(
             live,
             canvas=canvas,
+            sets=sets,
             accepted=accepted,
             history=history,
             best=torch.where(going[:, None], best, live.best),
@@ -169,9 +191,17 @@ def denoise_canvas(
                 live = live.select(torch.tensor(keep, device=canvas.device))
                 conditioning = _to_front(conditioning, keep)
 
-        # 7. The next pass sees what this one predicted.
-        if parts.self_conditioning:
-            signal = model.self_condition(conditioning)
+        # 7. The next pass sees what this one predicted, or what it left alive.
+        signal = _signal(model, live, parts, conditioning, noise)
+
+
+def _signal(
+    model: Denoiser, live: Live, parts: Parts, probabilities: FloatTensor | None, noise: tuple[int, int]
+) -> object:
+    """Self-conditioning of the next pass: on the distribution (N, C, V) of the last one, or on the sets; None without."""
+    if live.sets is not None:
+        return model.self_condition(*as_distribution(live.sets, live.canvas, live.pinned, noise[0], model.vocab_size))
+    return model.self_condition(probabilities) if parts.self_conditioning and probabilities is not None else None
 
 
 def _logits(model: Denoiser, live: Live, signal: object, options: Options, span: slice, index: int) -> FloatTensor:

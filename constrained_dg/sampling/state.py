@@ -44,6 +44,7 @@ class Live:
         cut: (N) bool, rows that stopped only because another candidate of their prompt was accepted.
         silent: (N) bool, rows whose answer had ended before this canvas: nothing of them counts.
         forbidden, conflict: (N, C, A), (N, C), see `Guide.forbidden`; None where nothing is masked.
+        sets: (N, C, K) the living tokens of the noise range, see `Sets`; None for a sampler without.
     """
 
     rows: IntTensor
@@ -65,6 +66,7 @@ class Live:
     silent: BoolTensor
     forbidden: BoolTensor | None = None
     conflict: BoolTensor | None = None
+    sets: BoolTensor | None = None
 
     def select(self, keep: IntTensor) -> Live:
         """The state of these rows (N)."""

@@ -32,7 +32,8 @@ class Restarts(Sampler):
     Args:
         name: as on the command line.
         sampler: makes each attempt; `max_passes` of it are those of one attempt. It does not search itself.
-        attempts: at most. The option `max_passes` bounds the passes of all together, and thereby lowers them.
+        attempts: at most.
+        max_passes: passes of all attempts together, if less; the option `max_passes` replaces it.
         complete: search for what the attempts left unsolved, or None.
     """
 
@@ -40,9 +41,12 @@ class Restarts(Sampler):
     sampler: Diffusion
     attempts: int = 8
     complete: Completer | None = None
+    max_passes: int | None = None
 
     def __post_init__(self) -> None:
         check(is_count(self.attempts, 1), f"attempts is {self.attempts!r}", "give an integer of at least 1")
+        passes = self.max_passes
+        check(passes is None or is_count(passes, 1), f"max_passes is {passes!r}", "give an integer of at least 1")
         check(isinstance(self.sampler, Diffusion), f"sampler is {self.sampler!r}", "give a diffusion sampler")
         searches = self.sampler.complete
         check(searches is None, f"each attempt of {self.name!r} would search", "give `complete` to the whole")
@@ -68,27 +72,28 @@ class Restarts(Sampler):
             InputError: as there; the sampler needs symmetries, and the task has none.
         """
         seeds = rng.row_seeds(seeds, len(batch)).to(batch.answer.device) if isinstance(seeds, int) else seeds
-        left = options.max_passes or self.attempts * self.sampler.max_passes
+        left = torch.full_like(seeds, options.max_passes or self.max_passes or self.attempts * self.sampler.max_passes)
+        attempt = torch.zeros_like(seeds)
         best: Generation | None = None
-        attempt = 0
-        while attempt < self.attempts and left > 0:
-            # 1. The rows that are still unsolved, each with a seed for this attempt.
-            rows = torch.arange(len(batch), device=seeds.device)
+        while best is None or (constraint is not None and not options.expired()):
+            # 1. The rows that are still unsolved, each with a seed for its attempt. Attempts may end early, so rows differ
+            #    in the passes they have left; those with fewer wait until the others have as few.
+            going = (attempt < self.attempts) & (left > 0)
             if best is not None:
-                unsolved = torch.tensor([status is Status.UNSOLVED for status in best.status], device=seeds.device)
-                rows = rows[unsolved]
-                if len(rows) == 0 or options.expired():
-                    break
-            passes = min(left, self.sampler.max_passes)
+                going &= torch.tensor([status is Status.UNSOLVED for status in best.status], device=seeds.device)
+            passes = min(self.sampler.max_passes, int(left.masked_fill(~going, 0).max()))
+            if passes == 0:
+                break
+            rows = (going & (left >= passes)).nonzero().flatten()
             attempt_seeds = seeds[rows]
-            if attempt > 0:
-                attempt_seeds = rng.random_bits(attempt_seeds, ATTEMPT, attempt, count=1)[:, 0]
+            if best is not None:
+                attempt_seeds = rng.random_bits(attempt_seeds, ATTEMPT, attempt[rows], count=1)[:, 0]
             # 2. Their problems, unchanged or moved by a symmetry.
             rules, undo = select_rows(constraint, rows), None
             part = batch if len(rows) == len(batch) else batch.select(rows)
-            if self.uses_symmetry and (attempt > 0 or options.symmetric is None):
+            if self.uses_symmetry and (best is not None or options.symmetric is None):
                 moved = self._moved(part, attempt_seeds, options)
-                part, rules, undo = moved.batch, moved.constraint, moved.undo
+                part, rules, undo = moved.batch, moved.constraint, moved.moves.undo
             # 3. One attempt, and the better of the two answers of each row.
             limits = replace(
                 options,
@@ -96,15 +101,14 @@ class Restarts(Sampler):
                 time_limit=options.time_limit and max(options.remaining() or 0, 1e-6),
                 on_step=_for_rows(options, rows),
                 class_log_probs=options.class_log_probs or self.complete is not None,
-                tried=options.tried or attempt > 0,
+                tried=options.tried or best is not None,
             )
             tried = self.sampler.answer(model, part, rules, attempt_seeds, limits)
             if undo is not None:
                 tried = _undone(tried, undo, select_rows(constraint, rows))
-            best = tried if best is None else _better(best, tried, rows, attempt)
-            attempt, left = attempt + 1, left - passes
-            if constraint is None:
-                break
+            best = tried if best is None else _better(best, tried, rows, attempt[rows])
+            attempt[rows] += 1
+            left[rows] -= tried.passes.clamp(1, passes)
         assert best is not None  # at least one attempt, of at least one pass
         if self.complete is None or constraint is None:
             return best
@@ -188,11 +192,12 @@ def _undone(moved: Generation, undo: Callable[[IntTensor], IntTensor], constrain
     return replace(moved, tokens=tokens, status=status, trace=[], class_log_probs=None)
 
 
-def _better(best: Generation, tried: Generation, rows: IntTensor, before: int) -> Generation:
+def _better(best: Generation, tried: Generation, rows: IntTensor, before: IntTensor) -> Generation:
     """The better answer of each row: an accepted one, or the likelier.
 
     Args:
-        best: of all rows, after `before` attempts.
+        best: of all rows.
+        before: (N) attempts of these rows before.
         tried: the next attempt, at some `rows` (N), none of which has an accepted answer yet.
     """
     solved = torch.tensor([status is Status.SOLVED for status in tried.status], device=rows.device)

@@ -21,7 +21,7 @@ from constrained_dg.errors import check, is_count
 from constrained_dg.evaluation import Outcome
 from constrained_dg.intervals import mean_interval, metric, share
 from constrained_dg.shapes import BoolTensor, IntTensor
-from constrained_dg.task import Batch, Problem, Symmetric, Task
+from constrained_dg.task import Batch, Moves, Problem, Symmetric, Task
 
 from . import drawing, tabu
 from .coloring_graphs import colored_graphs
@@ -231,18 +231,15 @@ class Coloring(Task):
         at = torch.cat([torch.zeros_like(order[:, :1]), order + 1], 1)
         both = torch.cat([at, order + 1 + nodes], 1)
         rename = torch.cat([renamed, torch.arange(high, VOCAB_SIZE, device=order.device).expand(len(order), -1)], 1)
+        moves = Moves(order, rename)
         turned = replace(
             batch,
             prompt=batch.prompt.gather(1, at),
-            answer=rename.gather(1, batch.answer.gather(1, order)),
+            answer=moves.answer(batch.answer),
             pinned=batch.pinned.gather(1, order),
             relations=reordered(batch.relations, both),
         )
-
-        def undo(answer: IntTensor) -> IntTensor:
-            return rename.argsort(1).gather(1, answer).gather(1, order.argsort(1))
-
-        return Symmetric(turned, self.rules(turned), undo)
+        return Symmetric(turned, self.rules(turned), moves)
 
     def read(self, path: str) -> list[ColoringProblem]:
         """Graphs of a file or folder (`graph_files.read_graphs`).

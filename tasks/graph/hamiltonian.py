@@ -29,7 +29,7 @@ from constrained_dg.evaluation import Outcome
 from constrained_dg.intervals import share
 from constrained_dg.sampling.base import Status
 from constrained_dg.shapes import BoolTensor, IntTensor
-from constrained_dg.task import Batch, Problem, Symmetric, Task, normalised
+from constrained_dg.task import Batch, Moves, Problem, Symmetric, Task, normalised
 
 from . import drawing
 from .graph import Graph, reordered
@@ -196,14 +196,13 @@ class Hamiltonian(Task):
         drawn = [np.random.default_rng(seed % 2**63).permutation(nodes) for seed in seeds.tolist()]
         order = torch.from_numpy(np.stack(drawn)).to(seeds.device)
         relations = reordered(batch.relations, torch.cat([order, order + nodes], 1))
-        undone = order.argsort(1)
-
-        def undo(answer: IntTensor) -> IntTensor:
-            return order.gather(1, answer.gather(1, undone) - FIRST_NODE) + FIRST_NODE
-
-        canvas = undone.gather(1, batch.answer.gather(1, order) - FIRST_NODE) + FIRST_NODE
-        turned = replace(batch, answer=canvas, pinned=batch.pinned.gather(1, order), relations=relations)
-        return Symmetric(turned, self.rules(turned), undo)
+        # Node v gets the number at which the order holds it, as the token of a successor too.
+        rename = torch.arange(VOCAB_SIZE, device=order.device).repeat(len(order), 1)
+        rename[:, FIRST_NODE : FIRST_NODE + nodes] = order.argsort(1) + FIRST_NODE
+        moves = Moves(order, rename)
+        pinned = batch.pinned.gather(1, order)
+        turned = replace(batch, answer=moves.answer(batch.answer), pinned=pinned, relations=relations)
+        return Symmetric(turned, self.rules(turned), moves)
 
     def read(self, path: str) -> list[HamiltonianProblem]:
         """Graphs of a file (`files.read_graphs`); a column `hamiltonian` of a table may say 0 or 1."""

@@ -13,7 +13,7 @@ import torch
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check, is_count
 from constrained_dg.shapes import BoolTensor, IntTensor
-from constrained_dg.task import Batch, Symmetric, Task, normalised
+from constrained_dg.task import Batch, Moves, Symmetric, Task, normalised
 from constrained_dg.text import Tokenizer
 
 from . import drawing, files
@@ -64,6 +64,8 @@ class Sudoku(Task):
         minimal: share of the examples without added clues.
         added: most added clues; for 16x16 in proportion to the cells.
         augment: whether each example is moved by a random symmetry.
+        prompt: whether the prompt holds the puzzle. Without, the clues in the canvas are all that the model sees, at
+            half the cost of attention.
 
     Raises:
         InputError: a value out of range.
@@ -83,6 +85,7 @@ class Sudoku(Task):
         minimal: float = 0.5,
         added: int = 25,
         augment: bool = True,
+        prompt: bool = True,
     ) -> None:
         check(sizes is None or isinstance(sizes, Mapping), f"sizes={sizes!r}", "give shares, such as {9: 1.0}")
         known = {str(size): size for size in BOX}
@@ -96,10 +99,12 @@ class Sudoku(Task):
         check(is_count(seed) and seed < 2**63, f"seed={seed!r}", "use an integer from 0 to 2^63 - 1")
         check(_is_share(minimal) and minimal <= 1, f"minimal={minimal!r}", "use a share from 0 to 1")
         check(is_count(added) and added <= 50, f"added={added!r}", "use 0 to 50 clues")
-        check(isinstance(augment, bool), f"augment={augment!r}", "use true or false")
+        for name, value in (("augment", augment), ("prompt", prompt)):
+            check(isinstance(value, bool), f"{name}={value!r}", "use true or false")
         self.sizes = normalised(shares, "sizes")
         self.puzzles, self.seed, self.minimal, self.added, self.augment = puzzles, seed, minimal, added, augment
-        self.max_prompt = self.max_canvas = max(self.sizes) ** 2
+        self.prompt, self.max_canvas = prompt, max(self.sizes) ** 2
+        self.max_prompt = self.max_canvas if prompt else 0
         self._pools: dict[int, Generated] = {}
 
     def training_puzzles(self, size: int) -> Generated:
@@ -220,13 +225,16 @@ class Sudoku(Task):
         return self._batch(size, puzzles, np.where(puzzles > 0, puzzles, answers))
 
     def _batch(self, size: int, puzzles: np.ndarray, answers: np.ndarray) -> Batch:
-        prompt = torch.from_numpy(to_tokens(puzzles))
+        clues = torch.from_numpy(to_tokens(puzzles))
         canvas = torch.from_numpy(to_tokens(answers))
-        noise = (FIRST_SYMBOL, FIRST_SYMBOL + size)
-        return Batch(prompt, canvas, prompt != BLANK, relations(size), noise)
+        related, noise = relations(size), (FIRST_SYMBOL, FIRST_SYMBOL + size)
+        if self.prompt:
+            return Batch(clues, canvas, clues != BLANK, related, noise)
+        cells = size * size
+        return Batch(clues[:, :0], canvas, clues != BLANK, related[:, :, :cells, :cells], noise)
 
     def shape_of(self, problem: Puzzle) -> tuple[int, int]:
-        return len(problem.cells), len(problem.cells)
+        return len(problem.cells) * self.prompt, len(problem.cells)
 
     def in_text(self, tokenizer: Tokenizer, canvas_length: int) -> Task:
         """The same puzzles as text; see `tasks.sudoku.text`."""
@@ -248,15 +256,11 @@ class Sudoku(Task):
         rename = torch.arange(VOCAB_SIZE, device=seeds.device).repeat(len(seeds), 1)
         rename[:, FIRST_SYMBOL : FIRST_SYMBOL + size] = relabel[:, 1:] + BLANK
 
-        def moved(tokens: IntTensor) -> IntTensor:
-            return rename.gather(1, tokens.gather(1, order))
-
-        def undo(answer: IntTensor) -> IntTensor:
-            return rename.argsort(1).gather(1, answer).gather(1, order.argsort(1))
-
+        moves = Moves(order, rename)
+        prompt = moves.answer(batch.prompt) if batch.prompt.shape[1] else batch.prompt
         pinned = batch.pinned.gather(1, order)
-        turned = replace(batch, prompt=moved(batch.prompt), answer=moved(batch.answer), pinned=pinned)
-        return Symmetric(turned, self.rules(turned), undo)
+        turned = replace(batch, prompt=prompt, answer=moves.answer(batch.answer), pinned=pinned)
+        return Symmetric(turned, self.rules(turned), moves)
 
     def read(self, path: str) -> list[Puzzle]:
         """Puzzles of a text or CSV file, see `files.read_puzzles`."""

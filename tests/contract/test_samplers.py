@@ -10,7 +10,7 @@ from constrained_dg.cli import adjusted, load_sampler
 from constrained_dg.constraints import Pinned
 from constrained_dg.errors import InputError
 from constrained_dg.sampling import Diffusion, EntropyBound, Status, named, sampler_names
-from constrained_dg.task import Batch, Symmetric
+from constrained_dg.task import Batch, Moves, Symmetric
 from tests.fakes import GRIDS, VOCAB, Anything, Fake, Oracle, Restless, sudoku4, sudoku_batch
 
 FOLDER = Path(__file__).parents[2] / "conf" / "sampler"
@@ -25,7 +25,8 @@ def sampler_of(name: str):
 
 def unmoved(batch: Batch, seeds: torch.Tensor) -> Symmetric:
     """The least of symmetries; those of Sudoku are tested with the task."""
-    return Symmetric(batch, sudoku4() & Pinned(batch.answer, batch.pinned, VOCAB), lambda answer: answer)
+    still, names = (torch.arange(size).repeat(len(batch), 1) for size in (batch.answer.shape[1], VOCAB))
+    return Symmetric(batch, sudoku4() & Pinned(batch.answer, batch.pinned, VOCAB), Moves(still, names))
 
 
 def run(sampler, model, batch, rules=None, seeds=0, **options):

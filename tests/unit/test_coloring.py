@@ -190,7 +190,7 @@ def test_a_symmetry_of_a_filled_up_batch_moves_what_is_no_node_too(task):
     batch = task.train_batch(0, 4)
     moved = task.symmetric(batch, torch.arange(4))
     assert moved.constraint.is_satisfied(moved.batch.answer).all()
-    assert torch.equal(moved.undo(moved.batch.answer), batch.answer)
+    assert torch.equal(moved.moves.undo(moved.batch.answer), batch.answer)
 
 
 def test_sentences_and_pictures(task, tmp_path):
@@ -233,10 +233,10 @@ def test_a_symmetry_moves_the_problem_and_is_undone(task):
         rule = task.rules(batch)
         # The known solution, moved, is a solution of what was moved; both rules agree on anything; undone it is itself.
         assert moved.constraint.is_satisfied(moved.batch.answer).all()
-        assert torch.equal(moved.undo(moved.batch.answer), batch.answer)
+        assert torch.equal(moved.moves.undo(moved.batch.answer), batch.answer)
         noise = torch.randint(*batch.noise, batch.answer.shape, generator=torch.Generator().manual_seed(seed))
         noise = torch.where(moved.batch.pinned, moved.batch.answer, noise)
-        assert torch.equal(moved.constraint.violations(noise).sum(1), rule.violations(moved.undo(noise)).sum(1))
+        assert torch.equal(moved.constraint.violations(noise).sum(1), rule.violations(moved.moves.undo(noise)).sum(1))
         # The clique keeps its colors, and the prompt says the same of each node.
         assert moved.batch.prompt[:, 0].tolist() == batch.prompt[:, 0].tolist()
         assert torch.equal(moved.batch.prompt[:, 1:].sort(1).values, batch.prompt[:, 1:].sort(1).values)

@@ -296,7 +296,7 @@ def test_symmetric_problems_are_the_same_graphs(task):
     n = batch.answer.shape[1]
     moved = task.symmetric(batch, torch.arange(8))
     assert moved.constraint.is_satisfied(moved.batch.answer).all()
-    assert torch.equal(moved.undo(moved.batch.answer), batch.answer)
+    assert torch.equal(moved.moves.undo(moved.batch.answer), batch.answer)
     assert not torch.equal(moved.batch.answer, batch.answer) and torch.equal(moved.batch.prompt, batch.prompt)
     for old, new in zip(batch.relations, moved.batch.relations, strict=True):
         graphs = [Graph.of_adjacency(each[1, :n, :n].numpy()).networkx for each in (old, new)]
@@ -304,7 +304,7 @@ def test_symmetric_problems_are_the_same_graphs(task):
         assert torch.equal(new[:, n:, :n], new[:, :n, :n]) and torch.equal(new[[0, 2]], old[[0, 2]])
     alone = task.symmetric(task.encode([task.parse(SQUARE.graph6)]), torch.tensor([5]))
     answer = complete(alone.constraint, alone.batch.answer[0], alone.batch.pinned[0]).answer
-    assert is_cycle(SQUARE.networkx, (alone.undo(answer[None])[0] - FIRST_NODE).tolist())
+    assert is_cycle(SQUARE.networkx, (alone.moves.undo(answer[None])[0] - FIRST_NODE).tolist())
 
 
 def outcome(problem: HamiltonianProblem, answer: torch.Tensor, status: Status) -> Outcome:

@@ -133,7 +133,7 @@ def test_moved_puzzles_are_the_same_puzzles():
         seeds = torch.arange(len(problems))
         moved = task.symmetric(batch, seeds)
         assert moved.constraint.is_satisfied(moved.batch.answer).all()  # the solutions are known
-        assert torch.equal(moved.undo(moved.batch.answer), batch.answer)
+        assert torch.equal(moved.moves.undo(moved.batch.answer), batch.answer)
         assert not torch.equal(moved.batch.answer, batch.answer)
         assert torch.equal(moved.batch.pinned.sum(1), batch.pinned.sum(1))
         alone = task.symmetric(task.encode(problems[1:2]), seeds[1:2])

@@ -1,0 +1,68 @@
+"""Set states: a position holds the tokens still alive. All alive is pure noise, one alive is a clean token.
+
+The canvas shows a uniform draw from each set, so noise is drawn from living tokens only. The sets reach the denoiser as
+a distribution, uniform over each set, through self-conditioning: a model without any addition can be trained on them.
+The state is that of Lattice Deduction Transformers (2026), where it is the input of a network of its own.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+
+
+def full_sets(canvas: IntTensor, pinned: BoolTensor, noise: tuple[int, int]) -> BoolTensor:
+    """(B, C, K): every token of the noise range [low, low + K); at a pinned position its token alone, or nothing where
+    that lies outside the range."""
+    tokens = torch.arange(*noise, device=canvas.device)
+    return torch.where(pinned[..., None], canvas[..., None] == tokens, True)
+
+
+def eliminated(sets: BoolTensor, probabilities: FloatTensor, pinned: BoolTensor, below: float) -> BoolTensor:
+    """(B, C, K): the sets without tokens of less probability than `below`; a set may become empty.
+
+    Args:
+        probabilities: (B, C, K) of the tokens of the range, over all tokens: living ones need not add up to 1.
+        pinned: (B, C) bool, positions that never change.
+    """
+    return sets & ((probabilities >= below) | pinned[..., None])
+
+
+def undecided(sets: BoolTensor, pinned: BoolTensor) -> BoolTensor:
+    """(B, C) free positions with several living tokens."""
+    return (sets.sum(-1) > 1) & ~pinned
+
+
+def pinned_at(sets: BoolTensor, at: IntTensor, token: IntTensor, which: BoolTensor) -> BoolTensor:
+    """(B, C, K): in the rows `which` (B) bool, position `at` (B) holds `token` (B), an index into the range, alone."""
+    alone = torch.arange(sets.shape[-1], device=sets.device) == token[:, None]
+    here = (torch.arange(sets.shape[1], device=sets.device) == at[:, None]) & which[:, None]
+    return torch.where(here[..., None], alone[:, None], sets)
+
+
+def draw_canvas(sets: BoolTensor, canvas: IntTensor, pinned: BoolTensor, low: int, uniform: FloatTensor) -> IntTensor:
+    """(B, C) int64: a uniform draw from each set, by `uniform` (B, C) in [0, 1); pinned positions keep their token.
+
+    At an empty set the first token of the range.
+    """
+    counts = sets.cumsum(-1)
+    rank = (uniform * counts[..., -1]).long()  # 0 .. size - 1
+    index = (counts <= rank[..., None]).sum(-1).clamp(max=sets.shape[-1] - 1)
+    return torch.where(pinned, canvas, low + index * (counts[..., -1] > 0))
+
+
+def as_distribution(
+    sets: BoolTensor, canvas: IntTensor, pinned: BoolTensor, low: int, vocab_size: int
+) -> tuple[FloatTensor, BoolTensor]:
+    """The sets as self-conditioning takes them.
+
+    Returns:
+        (B, C, V) float32, uniform over each set, one token at a pinned position; and (B) bool, False in rows whose free
+        positions are all full: pure noise, which gets no self-conditioning.
+    """
+    rows, length, size = sets.shape
+    distribution = torch.zeros(rows, length, vocab_size, device=sets.device)
+    distribution[..., low : low + size] = sets / sets.sum(-1, keepdim=True).clamp(min=1)
+    distribution = torch.where(pinned[..., None], torch.nn.functional.one_hot(canvas, vocab_size), distribution)
+    return distribution.float(), ~(sets.all(-1) | pinned).all(-1)

@@ -1,0 +1,102 @@
+"""The part of a sampler that denoises sets of living tokens, see `constrained_dg.diffusion.sets`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from constrained_dg import rng
+from constrained_dg.constraints.base import Constraint, propagated
+from constrained_dg.constraints.candidates import candidates_of
+from constrained_dg.diffusion.sets import draw_canvas, eliminated, full_sets, pinned_at, undecided
+from constrained_dg.errors import check, is_count, is_number
+from constrained_dg.sampling.randomness import NOISE, PIN
+from constrained_dg.sampling.state import Live
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+
+#: Most tokens of a noise range: each position holds a flag for each of them.
+MOST_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What a pass does to the sets: it eliminates tokens that the model calls unlikely, then pins undecided positions.
+
+    A set that becomes empty is a conflict: an earlier step was wrong, by the model's own word. Then the row stops, and a
+    sampler around this one starts it again.
+
+    Args:
+        below: a token leaves its set where the model gives it less probability than this.
+        pins: undecided positions that each pass pins to their likeliest living token.
+    """
+
+    below: float = 0.015
+    pins: int = 1
+
+    def __post_init__(self) -> None:
+        good = is_number(self.below, above=0) and self.below < 1
+        check(good, f"sets.below is {self.below!r}", "give a probability above 0 and below 1")
+        check(is_count(self.pins, 1), f"sets.pins is {self.pins!r}", "give an integer of at least 1")
+
+    def start(self, live: Live, span: slice, noise: tuple[int, int], propagates: bool) -> BoolTensor:
+        """(N, C, K) the sets before the first pass.
+
+        Args:
+            propagates: whether the rules rule out tokens.
+
+        Raises:
+            InputError: the noise range is too wide, so that the task has no symbols of its own.
+        """
+        size = noise[1] - noise[0]
+        hint = f"sets take at most {MOST_TOKENS}: use a task with a range of symbols, or another sampler"
+        check(size <= MOST_TOKENS, f"noise is drawn from {size} tokens", hint)
+        sets = full_sets(live.canvas, live.pinned, noise)
+        return propagate(sets, live, span, noise) if propagates else sets
+
+    def narrow(
+        self,
+        live: Live,
+        probabilities: FloatTensor,
+        best: IntTensor,
+        span: slice,
+        noise: tuple[int, int],
+        index: int,
+        propagates: bool,
+    ) -> BoolTensor:
+        """The sets (N, C, K) after a pass; empty ones are conflicts.
+
+        Args:
+            probabilities: (N, C, V) of all tokens.
+            best: (N, C) the likeliest living token.
+            index: of the pass.
+        """
+        assert live.sets is not None
+        low, high = noise
+        sets = eliminated(live.sets, probabilities[..., low:high], live.pinned, self.below)
+        # Positions are pinned in a random order of each pass and row.
+        order = rng.uniform(live.seeds, span.start, index, PIN, count=sets.shape[1])
+        for _ in range(self.pins):
+            open_ = undecided(sets, live.pinned)
+            at = order.masked_fill(~open_, -1.0).argmax(-1)
+            sets = pinned_at(sets, at, best.gather(1, at[:, None])[:, 0] - low, open_.any(-1))
+        return propagate(sets, live, span, noise) if propagates else sets
+
+    def redraw(self, sets: BoolTensor, live: Live, start: int, noise: tuple[int, int], index: int) -> IntTensor:
+        """(N, C) the canvas of the next pass."""
+        uniform = rng.uniform(live.seeds, start, index, NOISE, count=sets.shape[1])
+        return draw_canvas(sets, live.canvas, live.pinned, noise[0], uniform)
+
+
+def propagate(sets: BoolTensor, live: Live, span: slice, noise: tuple[int, int]) -> BoolTensor:
+    """The sets (N, C, K) without tokens that the rules rule out; all empty in a row that is proved to have no answer."""
+    constraint: Constraint | None = live.constraint
+    if constraint is None:
+        return sets
+    candidates = candidates_of(constraint.class_of(live.answer), live.known, constraint.num_classes)
+    # A class lives while one of its tokens does.
+    classes = constraint.class_of(torch.arange(*noise, device=sets.device))
+    member = torch.nn.functional.one_hot(classes, constraint.num_classes).float()
+    free = ~live.pinned[..., None]
+    candidates[:, span] &= ~free | ((sets.float() @ member) > 0)
+    return sets & (propagated(constraint, candidates)[:, span][..., classes] | ~free)
