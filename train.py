@@ -97,10 +97,8 @@ def _train(cfg: dict[str, Any], interrupts: Interrupts) -> float:
     optimisation = from_dict(Optimisation, cfg["optimisation"], "optimisation")
     named = {*OUR_PACKAGES, *packages} if resume else None
     task, sampler = build(cfg["task"], named), build(cfg["sampler"], named)
-    parts = sampler.inner
-    check(isinstance(parts, Diffusion), f"sampler {sampler.name!r} does not denoise", "train with plain or validity")
-    keeps = objective.own_canvas > 0 and parts.accept.keeps
-    check(not keeps, f"sampler {sampler.name!r} with objective.own_canvas", "use plain, or objective.own_canvas=0")
+    denoises = isinstance(sampler.inner, Diffusion)
+    check(denoises, f"sampler {sampler.name!r} does not denoise", "train with plain or validity")
     start = start_of(cfg, packages)
     backbone, task = start.model(task)
     check_sampler(task, sampler)
@@ -122,7 +120,7 @@ def _train(cfg: dict[str, Any], interrupts: Interrupts) -> float:
     start.choose_trained(backbone)
     device = trainer.strategy.root_device.type
     compiled = can_compile(device) if cfg["compile"] == "auto" else cfg["compile"]
-    module = DiffusionModule(backbone, objective, optimisation, cfg["seed"], parts, task.rules, compiled)
+    module = DiffusionModule(backbone, objective, optimisation, cfg["seed"], task, compiled)
     steps_done = checkpoint.step if checkpoint else 0
     equip(trainer, cfg, folder, solve_rate, interrupts, steps_done, compiled)
     log.info("%s: %s, %s, torch.compile %s", folder, size_of(backbone), device, "on" if compiled else "off")

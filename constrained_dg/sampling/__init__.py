@@ -12,6 +12,7 @@ from constrained_dg.sampling.options import Options
 from constrained_dg.sampling.renoise import Renoiser, Uniform, Violations
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.sampling.search import Search, solve
+from constrained_dg.sampling.sets import Sets
 from constrained_dg.sampling.stop import Stable
 from constrained_dg.sampling.temperature import LinearTemperature
 from constrained_dg.sampling.wrappers import Candidates, Restarts, Symmetry
@@ -35,6 +36,7 @@ __all__ = [
     "Sampler",
     "Schedule",
     "Search",
+    "Sets",
     "Stable",
     "Status",
     "StepRecord",

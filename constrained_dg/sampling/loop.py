@@ -7,8 +7,8 @@
       -> re-noise              every other free position gets fresh uniform noise
       -> stop                  rows that are stable, or that the judge accepts, are finished
 
-A position accepted in one pass may be re-noised in the next; only `Schedule` keeps accepted tokens. With `Sets`, steps
-three and four are different: positions hold sets of living tokens, which only get smaller, and noise is drawn from them.
+A position accepted in one pass may be re-noised in the next; only `Schedule` keeps accepted tokens. With `Sets`, the
+free positions hold sets of living tokens instead, which only get smaller, and noise is drawn from them.
 
 A pass never waits for the device. Between passes one flag is read: after every pass on a CPU, every READ_EVERY passes
 on an accelerator. A row that finished in between is frozen and leaves the batch at the next read; its further passes
@@ -198,7 +198,7 @@ def denoise_canvas(
 def _signal(
     model: Denoiser, live: Live, parts: Parts, probabilities: FloatTensor | None, noise: tuple[int, int]
 ) -> object:
-    """Self-conditioning of the next pass: on the distribution (N, C, V) of the last one, or on the sets; None without."""
+    """Self-conditioning of the next pass: on the distribution (N, C, V) of the last one, or on the sets."""
     if live.sets is not None:
         return model.self_condition(*as_distribution(live.sets, live.canvas, live.pinned, noise[0], model.vocab_size))
     return model.self_condition(probabilities) if parts.self_conditioning and probabilities is not None else None

@@ -14,6 +14,7 @@ from constrained_dg.sampling.guide import Guide
 from constrained_dg.sampling.renoise import Violations
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.sampling.search import Search
+from constrained_dg.sampling.sets import Sets
 from constrained_dg.sampling.temperature import LinearTemperature
 from constrained_dg.sampling.wrappers import Candidates, Restarts, Symmetry
 
@@ -35,6 +36,12 @@ GUARANTEED = replace(RESTARTS, name="guaranteed", complete=Completer())
 SYMMETRY = Symmetry("symmetry", RESTARTS.sampler)
 #: Symmetry near the arg-max: where a problem has many answers (colorings), a warm sample mixes them.
 COLD = replace(SYMMETRY, name="cold", sampler=replace(SYMMETRY.sampler, temperature=LinearTemperature(0.4, 0.1)))
+#: Sets of living tokens: what the model calls unlikely is eliminated, and a position pinned; a conflict ends the row.
+ELIMINATION = replace(PLAIN, name="elimination", sets=Sets(), judge_stop=True, max_passes=32)
+#: Elimination again after each conflict, in versions moved by a symmetry. Rules only judge: the model alone.
+SETS = Symmetry("sets", ELIMINATION, attempts=1_000_000, max_passes=64)
+#: Sets, where the rules rule out tokens too. Report it apart from the others.
+SETS_RULES = replace(SETS, name="sets_rules", sampler=replace(ELIMINATION, guide=Guide(masks=True)))
 #: Sixteen answers from one prefill; the first that the judge accepts ends the others.
 CANDIDATES = Candidates("candidates", replace(EAGER, max_passes=64))
 #: For texts that are open but for their rules: a growing share of positions keeps its draw, and a short search mends.
@@ -48,9 +55,9 @@ AUTOREGRESSIVE = Autoregressive()
 #: The completer alone, without a model.
 SEARCH = Search()
 
-_SIMPLE = (PLAIN, PLAIN_EAGER, VALIDITY, KNOWN, EAGER, EXACT, EXACT_SHARPER, AUTOREGRESSIVE)
+_SIMPLE = (PLAIN, PLAIN_EAGER, VALIDITY, KNOWN, EAGER, ELIMINATION, EXACT, EXACT_SHARPER, AUTOREGRESSIVE)
 _ALL: dict[str, Sampler] = {
-    each.name: each for each in (*_SIMPLE, RESTARTS, GUARANTEED, SYMMETRY, COLD, CANDIDATES, SEARCH)
+    each.name: each for each in (*_SIMPLE, RESTARTS, GUARANTEED, SYMMETRY, COLD, SETS, SETS_RULES, CANDIDATES, SEARCH)
 }
 
 

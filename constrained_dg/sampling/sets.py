@@ -23,8 +23,8 @@ MOST_TOKENS = 4096
 class Sets:
     """What a pass does to the sets: it eliminates tokens that the model calls unlikely, then pins undecided positions.
 
-    A set that becomes empty is a conflict: an earlier step was wrong, by the model's own word. Then the row stops, and a
-    sampler around this one starts it again.
+    A set that becomes empty is a conflict: an earlier step was wrong, by the model's own word. Then the row stops, and
+    a sampler around this one starts it again.
 
     Args:
         below: a token leaves its set where the model gives it less probability than this.
@@ -89,7 +89,7 @@ class Sets:
 
 
 def propagate(sets: BoolTensor, live: Live, span: slice, noise: tuple[int, int]) -> BoolTensor:
-    """The sets (N, C, K) without tokens that the rules rule out; all empty in a row that is proved to have no answer."""
+    """The sets (N, C, K) without what the rules rule out; all empty in a row that is proved to have no answer."""
     constraint: Constraint | None = live.constraint
     if constraint is None:
         return sets

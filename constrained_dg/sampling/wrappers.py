@@ -76,8 +76,8 @@ class Restarts(Sampler):
         attempt = torch.zeros_like(seeds)
         best: Generation | None = None
         while best is None or (constraint is not None and not options.expired()):
-            # 1. The rows that are still unsolved, each with a seed for its attempt. Attempts may end early, so rows differ
-            #    in the passes they have left; those with fewer wait until the others have as few.
+            # 1. The rows that are still unsolved, each with a seed for its attempt. Attempts may end early, so rows
+            #    differ in the passes they have left; those with fewer wait until the others have as few.
             going = (attempt < self.attempts) & (left > 0)
             if best is not None:
                 going &= torch.tensor([status is Status.UNSOLVED for status in best.status], device=seeds.device)

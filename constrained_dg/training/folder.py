@@ -174,7 +174,7 @@ def checkpoint_of(folder: Path) -> Checkpoint | None:
     for path in sorted(path for path in (folder / CHECKPOINTS).glob("*.ckpt") if path.exists()):
         try:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            checkpoints.append(Checkpoint(path, int(state["global_step"]), len(state["carried"])))
+            checkpoints.append(Checkpoint(path, int(state["global_step"]), len(state["pools"])))
         except Exception as error:  # a damaged pickle can raise anything
             reason = str(error).splitlines()[0][:200] if str(error) else "it is empty"
             hint = "it may be cut short: remove it to go on from an older one"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -12,16 +11,15 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
-from constrained_dg.constraints.base import Constraint
 from constrained_dg.diffusion import canvas_loss, corrupt, next_token_loss, sample_noise_levels
+from constrained_dg.diffusion.sets import as_distribution
 from constrained_dg.errors import check
 from constrained_dg.model import Backbone, RoutingRecord
 from constrained_dg.model.moe import balance_loss
-from constrained_dg.sampling import Diffusion
 from constrained_dg.shapes import FloatTensor, IntTensor
-from constrained_dg.task import Batch
+from constrained_dg.task import Batch, Task
 from constrained_dg.training.optimiser import new_optimiser
-from constrained_dg.training.own_canvas import Carried, advance, refill
+from constrained_dg.training.rollouts import Pool, kind_of
 from constrained_dg.training.settings import Objective, Optimisation
 
 
@@ -36,8 +34,7 @@ class DiffusionModule(L.LightningModule):
     Args:
         objective, optimisation: the loss, and the optimiser.
         seed: of noise and corruption.
-        sampler: computes the canvases that are carried to the next step (`objective.own_canvas`).
-        rules: of a batch, see `Task.rules`; for a sampler that reads them.
+        task: whose symmetries move the rows of the pool (`objective.rollouts`); None without.
         compiled: compile the layers for training steps (sampling stays eager: its shapes change often).
     """
 
@@ -47,16 +44,15 @@ class DiffusionModule(L.LightningModule):
         objective: Objective,
         optimisation: Optimisation,
         seed: int,
-        sampler: Diffusion | None = None,
-        rules: Callable[[Batch], Constraint | None] = lambda batch: None,
+        task: Task | None = None,
         compiled: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.sampler, self.rules = sampler or Diffusion(), rules
+        self.task = task
         self.objective, self.optimisation, self.seed = objective, optimisation, seed
-        #: Rows in the middle of being denoised, by `_kind` of their batch.
-        self.carried: dict[tuple[int, ...], Carried] = {}
+        #: Rows in the middle of being denoised, by kind.
+        self.pools: dict[tuple[int, ...], Pool] = {}
         self.strict_loading = not self._frozen()
         if compiled:
             # One graph for each kind of layer, pass, gradient mode and shape; beyond the limit torch runs eagerly.
@@ -84,17 +80,21 @@ class DiffusionModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> FloatTensor:
         model, objective = self.backbone, self.objective
         generator = step_generator(self.seed, self.global_step, self.global_rank)
-        # 1. Corrupt: noise of a random share, some rows pure noise, some canvases from the step before.
-        level = sample_noise_levels(len(batch), generator)
-        level[len(batch) - round(objective.pure_start * len(batch)) :] = 1.0
-        noisy = corrupt(batch.answer, batch.pinned, level, batch.noise, generator)
-        batch, noisy, carried = self._with_carried(batch, noisy, generator)
-
-        # 2. Predict.
-        model.routing = routing = RoutingRecord([], []) if objective.balance_weight else None
-        cache = model.prefill(batch.prompt, batch.mask, batch.relations, room=0)
-        model.routing = None  # the first prediction is not trained, so its routing does not count
-        signal = self._signal(batch, noisy, cache, carried)
+        # 1. Noise: of a rollout, or drawn. 2. Predict.
+        routing = RoutingRecord([], []) if objective.balance_weight else None
+        pool = self._pool(batch, generator) if objective.rollouts else None
+        if pool is not None:
+            batch = pool.batch
+            noisy = pool.canvas(generator)
+            cache = self._prefill(batch, routing)
+            distribution = as_distribution(pool.sets, noisy, batch.pinned, batch.noise[0], model.vocab_size)
+            signal = model.self_condition(*distribution)
+        else:
+            level = sample_noise_levels(len(batch), generator)
+            level[len(batch) - round(objective.pure_start * len(batch)) :] = 1.0
+            noisy = corrupt(batch.answer, batch.pinned, level, batch.noise, generator)
+            cache = self._prefill(batch, routing)
+            signal = self._signal(batch, noisy, cache)
         model.routing = routing
         logits = model.denoise_loops(noisy, cache, signal, batch.relations)
         model.routing = None
@@ -113,22 +113,36 @@ class DiffusionModule(L.LightningModule):
             loss = loss + objective.encoder_weight * parts["loss/encoder"]
         value = loss.item()
         check(math.isfinite(value), f"the loss is {value} at step {self.global_step}", "lower the learning rate")
-        self._carry_on(carried, logits[-1], generator)
+        # 4. The pool goes on.
+        if pool is not None:
+            self.pools[pool.kind], metrics = pool.advanced(logits[-1].detach(), objective, generator)
+            parts |= metrics
         self.log_dict({"loss": loss.detach(), **{k: v.detach() for k, v in parts.items()}})
         return loss
 
-    def _signal(self, batch: Batch, noisy: IntTensor, cache: Any, carried: Carried | None) -> FloatTensor:
-        """Self-conditioning (B, C, D): a first prediction without gradient for a share of the new rows; carried rows
-        have theirs. Rows are in random order, so the first ones are taken."""
+    def _prefill(self, batch: Batch, routing: RoutingRecord | None) -> Any:
+        self.backbone.routing = routing
+        cache = self.backbone.prefill(batch.prompt, batch.mask, batch.relations, room=0)
+        self.backbone.routing = None  # a first prediction is not trained, so its routing does not count
+        return cache
+
+    def _pool(self, fresh: Batch, generator: torch.Generator) -> Pool:
+        """The pool of this kind of batch, where the rows of the new batch replace those that are over."""
+        pool = self.pools.get(kind_of(fresh))
+        if pool is None:
+            return Pool.of(fresh)
+        if self.task is not None:
+            pool = pool.moved(self.task, generator)
+        return pool.refilled(fresh)
+
+    def _signal(self, batch: Batch, noisy: IntTensor, cache: Any) -> FloatTensor:
+        """Self-conditioning (B, C, D): a first prediction without gradient for a share of the rows. Rows are in random
+        order, so the first ones are taken."""
         model, rows = self.backbone, len(batch)
-        old = 0 if carried is None else len(carried.live)
-        conditioned = torch.arange(old, old + round(self.objective.self_conditioning * (rows - old)))
-        conditioned = conditioned.to(noisy.device)
+        conditioned = torch.arange(round(self.objective.self_conditioning * rows), device=noisy.device)
         mask = torch.zeros(rows, dtype=torch.bool, device=noisy.device)
         mask[conditioned] = True
         first = torch.zeros(*noisy.shape, model.vocab_size, device=noisy.device)
-        if carried is not None:
-            first[:old], mask[:old] = carried.logits, carried.live & (carried.age > 0)
         if len(conditioned):
             relations = batch.select(conditioned).relations
             with torch.no_grad():
@@ -136,7 +150,7 @@ class DiffusionModule(L.LightningModule):
         return model.self_condition(first.softmax(-1), mask)
 
     def _encoder_loss(self, batch: Batch, rows: int) -> FloatTensor:
-        """Next-token loss of the causal pass over prompt and answer, on the last rows (carried rows come first)."""
+        """Next-token loss of the causal pass over prompt and answer, on the last rows."""
         batch = batch.select(torch.arange(len(batch) - rows, len(batch), device=batch.answer.device))
         tokens = torch.cat([batch.prompt, batch.answer], dim=1)
         known = torch.cat([torch.zeros_like(batch.prompt, dtype=torch.bool), batch.pinned], dim=1)
@@ -150,44 +164,19 @@ class DiffusionModule(L.LightningModule):
         logits = self.backbone.causal_logits(tokens, cache, relations=batch.relations, **padding)
         return next_token_loss(logits, tokens, known)
 
-    # -- carried canvases ---------------------------------------------------------------------------------------------
-
-    def _with_carried(
-        self, batch: Batch, noisy: IntTensor, generator: torch.Generator
-    ) -> tuple[Batch, IntTensor, Carried | None]:
-        """The batch with the carried rows in front; those that are replaced start from pure noise."""
-        rows = round(self.objective.own_canvas * len(batch))
-        if not rows:
-            return batch, noisy, None
-        kind = _kind(batch)
-        start = corrupt(batch.answer, batch.pinned, torch.ones(len(batch)), batch.noise, generator)
-        carried = self.carried.get(kind)
-        if carried is None:
-            zeros = torch.zeros(rows, dtype=torch.int64, device=noisy.device)
-            logits = torch.zeros(rows, batch.answer.shape[1], self.backbone.vocab_size, device=noisy.device)
-            examples = batch.select(torch.arange(rows, device=noisy.device))
-            carried = Carried(examples, start[:rows], logits, zeros, zeros > 0)
-        carried, batch = refill(carried, batch, start)
-        return batch, torch.cat([carried.canvas, noisy[rows:]]), carried
-
-    def _carry_on(self, carried: Carried | None, logits: FloatTensor, generator: torch.Generator) -> None:
-        if carried is None:
-            return
-        logits, passes = logits[: len(carried.live)].detach(), self.objective.own_canvas_passes
-        rules = self.rules(carried.batch) if self.sampler.reads_rules else None
-        self.carried[_kind(carried.batch)] = advance(carried, logits, passes, generator, self.sampler, rules)
+    # -- checkpoints --------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The checkpoint holds the carried rows of all processes. It does not hold frozen weights, which are
+        """The checkpoint holds the pools of all processes. It does not hold frozen weights, which are
         loaded again from where the model came from."""
         for name in self._frozen():
             checkpoint["state_dict"].pop(name, None)
-        rows = [carried.state_dict() for carried in self.carried.values()]
+        rows = [pool.state_dict() for pool in self.pools.values()]
         of_processes = [rows]
         if torch.distributed.is_initialized():
             of_processes = [[] for _ in range(torch.distributed.get_world_size())]
             torch.distributed.all_gather_object(of_processes, rows)
-        checkpoint["carried"] = of_processes
+        checkpoint["pools"] = of_processes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if frozen := self._frozen():  # Lightning does not compare the names then
@@ -197,10 +186,17 @@ class DiffusionModule(L.LightningModule):
                 f"the checkpoint does not hold the weights that are trained: {odd[:4]}",
                 "use the checkpoint of this run",
             )
-        of_processes = checkpoint["carried"]
+        of_processes = checkpoint["pools"]
         rows = of_processes[self.global_rank] if self.global_rank < len(of_processes) else []
-        restored = [Carried.from_state_dict(state).to(self.device) for state in rows]
-        self.carried = {_kind(c.batch): c for c in restored}
+        pools = [Pool.from_state_dict(state).to(self.device) for state in rows]
+        for pool in pools:
+            check(
+                len(pool.age) == self.optimisation.batch_size,
+                f"the checkpoint has a pool of {len(pool.age)} rows, and optimisation.batch_size is "
+                f"{self.optimisation.batch_size}",
+                "resume with the batch size of the run",
+            )
+        self.pools = {pool.kind: pool for pool in pools}
 
     def _frozen(self) -> set[str]:
         """Weights that checkpoints leave out; none where the model is sharded, since its strategy reads all back."""
@@ -215,11 +211,6 @@ class DiffusionModule(L.LightningModule):
         optimiser = new_optimiser(self.backbone, settings)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_share(step, settings))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _kind(batch: Batch) -> tuple[int, ...]:
-    """What rows of one batch must have in common: (S, C) and the range of the noise."""
-    return batch.prompt.shape[1], batch.answer.shape[1], *batch.noise
 
 
 def learning_rate_share(step: int, settings: Optimisation) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Any
 
-from constrained_dg.errors import InputError, check, is_count, needs
+from constrained_dg.errors import InputError, check, is_count, is_number, needs
 
 #: Integers of conf/train.yaml with their range; `validate.` is the prefix of its group.
 COUNTS = {
@@ -72,9 +72,11 @@ class Objective:
             model that cannot recognise noise in a canvas (a sequence breaks no rule) expects about half of the
             tokens to be right even in the first pass. With 1 - self_conditioning, rows without a first prediction are
             always pure noise, as in sampling.
-        own_canvas: share of the rows whose canvas and first prediction come from the model's sampler in the step
-            before, instead of a corrupted example.
-        own_canvas_passes: passes after which such a row is replaced by a new example; solved rows are replaced at once.
+        rollouts: train on sets of living tokens that the model's own steps make, instead of corrupted examples (see
+            `training.rollouts`). Then the two shares above are not used.
+        below: a rollout eliminates tokens of less probability.
+        pin_temperature: of the draw of the token that a rollout pins.
+        most_passes: steps after which a row of the pool is replaced.
     """
 
     encoder_weight: float = 1.0
@@ -82,11 +84,13 @@ class Objective:
     balance_weight: float = 0.01
     self_conditioning: float = 0.5
     pure_start: float = 0.0
-    own_canvas: float = 0.0
-    own_canvas_passes: int = 16
+    rollouts: bool = False
+    below: float = 0.015
+    pin_temperature: float = 1.5
+    most_passes: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("encoder_rows", "self_conditioning", "pure_start", "own_canvas"):
+        for name in ("encoder_rows", "self_conditioning", "pure_start"):
             value = getattr(self, name)
             check(0 <= value <= 1, f"objective.{name} is {value}", "use a share from 0 to 1")
         check(
@@ -97,8 +101,12 @@ class Objective:
         for name in ("encoder_weight", "balance_weight"):
             value = getattr(self, name)
             check(value >= 0 and isfinite(value), f"objective.{name} is {value}", "use 0 or more")
-        passes = self.own_canvas_passes
-        check(is_count(passes, 1), f"objective.own_canvas_passes is {passes!r}", "use an integer of at least 1")
+        check(isinstance(self.rollouts, bool), f"objective.rollouts is {self.rollouts!r}", "use true or false")
+        below, heat, passes = self.below, self.pin_temperature, self.most_passes
+        good = is_number(below, above=0) and below < 1
+        check(good, f"objective.below is {below!r}", "use a probability above 0 and below 1")
+        check(is_number(heat, above=0), f"objective.pin_temperature is {heat!r}", "use a number above 0")
+        check(is_count(passes, 1), f"objective.most_passes is {passes!r}", "use an integer of at least 1")
 
 
 @dataclass(frozen=True)

@@ -165,11 +165,11 @@ def start_of(cfg: dict[str, Any], packages: Collection[str]) -> Start:
         _check_keys(keys, "preset", "relations", others=True)
         return Scratch(keys.pop("preset"), keys.pop("relations"), keys, cfg["seed"])
     _check_keys(keys, "pretrained", "lora")
-    rank, own_canvas = keys["lora"], cfg["objective"].get("own_canvas", 0)
+    rank, rollouts = keys["lora"], cfg["objective"].get("rollouts", False)
     check(is_count(rank), f"model.lora is {rank!r}", "use the rank of the adapters, or 0 to train all weights")
     sharded = cfg["trainer"].get("strategy") == "fsdp"
     check(not (sharded and rank), f"trainer=fsdp with adapters (model.lora={rank})", "use model.lora=0, or ddp")
-    check(own_canvas == 0, f"objective.own_canvas is {own_canvas}", "with model.pretrained use 0")
+    check(not rollouts, f"objective.rollouts is {rollouts}", "with model.pretrained use false")
     return Released(str(keys["pretrained"]), rank, cfg["seed"])
 
 

@@ -170,7 +170,7 @@ def broken(checkpoint: Path, folder: Path, what: str) -> Path:
         ("", ["model.loops=2"], "model.loops together with model.pretrained"),
         ("", ["model=small"], "model together with model.pretrained"),
         ("", ["model.lora=-1"], "model.lora"),
-        ("", ["objective=own_canvas"], "own_canvas"),
+        ("", ["objective=rollouts"], "rollouts"),
         ("", ["trainer=fsdp"], "use model.lora=0, or ddp"),
         ("", ["data=pairs.jsonl"], "takes none"),
         ("", ["task=text"], "give data=FILE"),

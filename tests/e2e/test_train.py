@@ -19,7 +19,7 @@ from tests.training import TINY, at_step, refusal, run, same_weights, send, star
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run of ten steps with canvases of its own sampler, never interrupted."""
     out = tmp_path_factory.mktemp("train") / "unbroken"
-    assert train_here(*TINY, "objective=own_canvas", f"out={out}") == 0
+    assert train_here(*TINY, "objective=rollouts", f"out={out}") == 0
     return out
 
 
@@ -48,7 +48,7 @@ def test_a_finished_run_is_trained_further_and_never_overwritten(
 ) -> None:
     """Size 9 is new to the model: its canvas grows."""
     out, state = tmp_path / "further", {path: path.stat().st_mtime_ns for path in unbroken.rglob("*")}
-    options = ["objective=own_canvas", "optimisation.steps=3", "report_per_tier=2"]
+    options = ["objective=rollouts", "optimisation.steps=3", "report_per_tier=2"]
     sizes = ["task=sudoku", "debug=steps", "task.sizes={4:0.5,9:0.5}", "task.puzzles=40"]
     assert train_here(*sizes, f"model.run={unbroken}", *options, f"out={out}") == 0
     before, after = load(unbroken), load(out)
@@ -84,7 +84,7 @@ def test_a_signal_ends_a_run_with_checkpoint_and_weights_of_one_step(
     out = tmp_path / "stopped"
     with monkeypatch.context() as patch:
         at_step(patch, 2, send(*numbers))
-        code = train_here(*TINY, "objective=own_canvas", "validate.every=1", f"out={out}")
+        code = train_here(*TINY, "objective=rollouts", "validate.every=1", f"out={out}")
     assert code == 128 + numbers[0] and steps_of(out) == (3, 3)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == len(numbers) and "ending after this step" in lines[0]
@@ -101,7 +101,7 @@ def test_a_killed_run_continues_and_ends_with_the_same_weights(
     unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "killed"
-    stop(out, signal.SIGKILL, *TINY, "objective=own_canvas", "checkpoint_every=2")
+    stop(out, signal.SIGKILL, *TINY, "objective=rollouts", "checkpoint_every=2")
     assert not (out / "model.safetensors").exists()
     line = refusal([f"resume={out}", "optimisation.learning_rate=1.0"], capsys)
     assert "optimisation" in line and str(out) in line
@@ -128,7 +128,7 @@ def test_a_killed_run_continues_and_ends_with_the_same_weights(
 def test_two_processes_stop_together_and_continue(trainer: str, unbroken: Path, tmp_path: Path) -> None:
     """With another logger and a process that prepares batches, neither of which changes what is learned."""
     whole, out = tmp_path / "whole", tmp_path / "stopped"
-    options = [*TINY, "objective=own_canvas", f"trainer={trainer}", "sampler.max_passes=8", "report_per_tier=1"]
+    options = [*TINY, "objective=rollouts", f"trainer={trainer}", "sampler.max_passes=8", "report_per_tier=1"]
     run(*options, "validate.every=100", f"out={whole}")
     # Two processes learn from rows of their own, so their model is not that of one.
     assert not same_weights(unbroken, whole)
@@ -190,7 +190,7 @@ def test_each_run_of_a_sweep_has_its_record(tmp_path: Path, monkeypatch: pytest.
         ([*TINY, "workers=-1"], "workers"),
         ([*TINY, "compile=maybe"], "compile"),
         ([*TINY, "logger=tensorbord"], "tensorbord"),
-        ([*TINY, "objective.own_canvas_passes=1.5"], "own_canvas_passes"),
+        ([*TINY, "objective.most_passes=1.5"], "most_passes"),
         ([*TINY, "trainer.precision=bf17"], "bf17"),
         ([*TINY, "+trainer.x=1"], "'x'"),
         (["resume=/nowhere"], "/nowhere"),

@@ -24,7 +24,7 @@ OPTIMISATION = Optimisation(
 
 
 def cfg(**model: object) -> dict:
-    return {"model": model, "objective": {"own_canvas": 0.0}, "trainer": {"strategy": "auto"}, "seed": 3}
+    return {"model": model, "objective": {"rollouts": False}, "trainer": {"strategy": "auto"}, "seed": 3}
 
 
 def test_the_group_model_says_which_start_it_is() -> None:

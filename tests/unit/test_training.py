@@ -1,4 +1,4 @@
-"""Training parts: settings, the step, carried canvases, the optimiser, the weight average."""
+"""Training parts: settings, the step, pools of rollouts, the optimiser, the weight average."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from constrained_dg.diffusion import canvas_loss
 from constrained_dg.errors import InputError
 from constrained_dg.model import Backbone, preset
 from constrained_dg.model.lora import adapt
-from constrained_dg.sampling import Diffusion, Guide, Violations
 from constrained_dg.task import Batch
 from constrained_dg.training.callbacks import WeightAverage
 from constrained_dg.training.module import DiffusionModule, learning_rate_share, step_generator
 from constrained_dg.training.optimiser import new_optimiser
-from constrained_dg.training.own_canvas import Carried, advance, refill
+from constrained_dg.training.rollouts import Pool
 from constrained_dg.training.settings import Objective, Optimisation, from_dict
 from constrained_dg.training.trainer import trainer_arguments
-from tests.fakes import VOCAB, sudoku_batch
 
 OPTIMISATION = Optimisation(
     steps=20, batch_size=8, learning_rate=0.01, warmup=2, weight_decay=0.0, clip=1.0, average=0.9
@@ -54,13 +53,13 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> None:
     ("cls", "change", "named"),
     [
         (Objective, {"encoder_rows": 1.5}, "encoder_rows"),
-        (Objective, {"own_canvas": -0.1}, "own_canvas"),
+        (Objective, {"below": 0}, "below"),
         (Objective, {"self_conditioning": 2}, "self_conditioning"),
         (Objective, {"pure_start": -0.5}, "pure_start"),
         (Objective, {"pure_start": 0.6}, "pure_start"),  # half of the rows get a first prediction
         (Objective, {"balance_weight": -1}, "balance_weight"),
-        (Objective, {"own_canvas_passes": 0}, "own_canvas_passes"),
-        (Objective, {"own_canvass": 0.1}, "own_canvass"),
+        (Objective, {"most_passes": 0}, "most_passes"),
+        (Objective, {"rolouts": True}, "rolouts"),
         (Optimisation, {"steps": 0}, "steps"),
         (Optimisation, {"steps": 1.5}, "steps"),
         (Optimisation, {"batch_size": 1}, "batch_size"),
@@ -145,7 +144,7 @@ def test_each_part_of_the_objective_changes_the_loss() -> None:
         {"balance_weight": 1.0},
         {"self_conditioning": 0.0},
         {"pure_start": 0.5},
-        {"own_canvas": 0.5},
+        {"rollouts": True},
     ):
         changed = module(Objective(**{**base, **change})).training_step(example(), 0).item()
         assert changed != reference, change
@@ -158,49 +157,90 @@ def test_utilisation_is_reported_and_even_use_is_one() -> None:
     assert 0 <= made.logged["experts/least_used"] <= 1.0001
 
 
-def test_carried_rows_are_advanced_like_the_sampler_and_replaced_when_solved() -> None:
-    batch = example(4)
-    zeros = torch.zeros(4, dtype=torch.int64)
-    start = Carried(batch, batch.answer.flip(0), torch.zeros(4, 6, 64), zeros, zeros > 0)
+def full(batch: Batch) -> Pool:
+    pool = Pool.of(batch)
+    assert (pool.sets == ((batch.answer[..., None] == torch.arange(3, 9)) | ~batch.pinned[..., None])).all()
+    return pool
+
+
+def test_a_pool_goes_on_by_the_steps_of_the_model_and_replaces_what_is_over() -> None:
+    """Against a slow twin, cell by cell; row 0 is right and sure, row 1 sure and wrong, row 2 undecided."""
+    batch = example(3)
+    objective = Objective(rollouts=True, below=0.1, most_passes=3)
     right = torch.nn.functional.one_hot(batch.answer, 64) * 50.0
     wrong = torch.nn.functional.one_hot((batch.answer - 2) % 6 + 3, 64) * 50.0
-    logits = torch.where(torch.arange(4)[:, None, None] < 2, right, wrong)
-    after = advance(start, logits, 16, torch.Generator().manual_seed(0), Diffusion())
+    # Two tokens are equally likely in row 2: that of the answer, and the next one.
+    logits = torch.stack([right[0], wrong[1], (right + wrong)[2]])
+    after, metrics = full(batch).advanced(logits, objective, torch.Generator().manual_seed(0))
     free = ~batch.pinned
-    assert (after.canvas[batch.pinned] == batch.answer[batch.pinned]).all()
-    # Certain positions are accepted, so a sure and right row is done and a sure and wrong one goes on.
-    assert (after.canvas[:2] == batch.answer[:2]).all() and (after.canvas[2:] != batch.answer[2:])[free[2:]].all()
-    assert after.live.tolist() == [False, False, True, True] and after.age.tolist() == [1] * 4
-    old = advance(
-        Carried(batch, start.canvas, start.logits, zeros + 15, start.live), logits, 16, torch.Generator(), Diffusion()
-    )
-    assert not old.live.any()
+    assert after.over[:2].tolist() == [True, True] and after.age.tolist() == [1] * 3
+    assert metrics["pool/solved"] >= 1 / 3 and metrics["pool/lost"] >= 1 / 3
+    pinned_one, sizes = 0, after.sets[2].sum(-1)
+    for cell in range(6):
+        pair = {int(batch.answer[2, cell]) - 3, int(batch.answer[2, cell] - 2) % 6}
+        living = set(after.sets[2, cell].nonzero().flatten().tolist())
+        if batch.pinned[2, cell]:
+            assert living == {int(batch.answer[2, cell]) - 3}
+        else:
+            assert living <= pair
+            pinned_one += len(living) == 1
+    assert pinned_one == 1 and int(sizes.sum()) == 6 + int(free[2].sum()) - 1
+    # The row is over exactly if the pin took the token of the answer away.
+    holds = after.sets[2].gather(1, batch.answer[2, :, None] - 3).all()
+    assert bool(after.over[2]) == (not holds)
 
-    fresh = example(8, seed=9)
-    noisy = torch.full((8, 6), 5)
-    filled, mixed = refill(after, fresh, noisy)
-    assert torch.equal(mixed.prompt[:2], fresh.prompt[:2]) and torch.equal(mixed.prompt[2:4], batch.prompt[2:4])
-    assert torch.equal(mixed.prompt[4:], fresh.prompt[4:])
-    assert (filled.canvas[:2] == 5).all() and torch.equal(filled.canvas[2:], after.canvas[2:])
-    assert not filled.logits[:2].any() and filled.age.tolist() == [0, 0, 1, 1]
+    fresh = example(3, seed=9)
+    filled = after.refilled(fresh)
+    for row, over in enumerate(after.over.tolist()):
+        assert torch.equal(filled.batch.answer[row], (fresh if over else batch).answer[row])
+        assert torch.equal(filled.sets[row], (Pool.of(fresh) if over else after).sets[row])
+        assert filled.age[row] == (0 if over else 1)
+    with pytest.raises(InputError, match="batch of 8 rows for a pool of 3"):
+        after.refilled(example(8))
+    old, _ = replace(full(batch), age=torch.full((3,), 2)).advanced(logits, objective, torch.Generator())
+    assert old.over.all()
 
 
-def test_carried_rows_survive_a_checkpoint() -> None:
-    made = module(Objective(own_canvas=0.5))
+def test_a_pool_survives_a_checkpoint() -> None:
+    made = module(Objective(rollouts=True))
     for step in range(3):
         made.now = step
         made.training_step(example(seed=step), 0)
+    (pool,) = made.pools.values()
+    assert not pool.over.all()
     checkpoint: dict = {}
     made.on_save_checkpoint(checkpoint)
-    restored = module(Objective(own_canvas=0.5))
+    restored = module(Objective(rollouts=True))
     restored.backbone.load_state_dict(made.backbone.state_dict())
     restored.on_load_checkpoint(checkpoint)
     made.now = restored.now = 3
     with_state, without = (m.training_step(example(seed=3), 0) for m in (made, restored))
     assert torch.equal(with_state, without)
-    forgetful = module(Objective(own_canvas=0.5))
+    forgetful = module(Objective(rollouts=True))
+    forgetful.backbone.load_state_dict(made.backbone.state_dict())
     forgetful.now = 3
     assert not torch.equal(forgetful.training_step(example(seed=3), 0), without)
+    larger = module(Objective(rollouts=True))
+    larger.optimisation = replace(OPTIMISATION, batch_size=9)
+    with pytest.raises(InputError, match="pool of 8 rows"):
+        larger.on_load_checkpoint(checkpoint)
+
+
+def test_the_first_pass_of_a_rollout_has_no_self_conditioning(monkeypatch) -> None:
+    """Sets that are full everywhere are pure noise: bit for bit the pass without a signal."""
+    made = module(Objective(rollouts=True, encoder_weight=0.0, balance_weight=0.0))
+    seen: list = []
+    monkeypatch.setattr(made.backbone, "self_condition", lambda p, mask: seen.append((p, mask)) or p[..., :32] * 0)
+    loss = made.training_step(example(), 0)
+    monkeypatch.undo()
+    ((distribution, mask),) = seen
+    assert not mask.any() and torch.allclose(distribution.sum(-1), torch.ones(8, 6))
+    plain = module(Objective(pure_start=1.0, self_conditioning=0.0, encoder_weight=0.0, balance_weight=0.0))
+    generator = step_generator(0, 0, 0)
+    canvas = Pool.of(example()).canvas(generator)
+    cache = plain.backbone.prefill(example().prompt)
+    logits = plain.backbone.denoise_loops(canvas, cache, None)
+    assert torch.equal(canvas_loss(logits, example().answer, example().pinned), loss)
 
 
 def test_a_step_that_is_not_finite_ends_with_a_hint() -> None:
@@ -343,20 +383,3 @@ def test_precision_is_what_the_processor_can_do(monkeypatch, can, expected) -> N
     assert trainer_arguments({"accelerator": "cpu", "precision": "auto"})["precision"] == expected
     assert trainer_arguments({"accelerator": "gpu", "precision": "auto"})["precision"] == "bf16-mixed"
     assert trainer_arguments({"accelerator": "cpu", "precision": "64-true"})["precision"] == "64-true"
-
-
-def test_canvases_are_advanced_as_the_sampler_does_it() -> None:
-    """With rules: a token that the clues forbid is never sampled."""
-    batch, rules = sudoku_batch([0, 1, 2], torch.rand(3, 16, generator=torch.Generator().manual_seed(2)) < 0.4)
-    zeros = torch.zeros(3, dtype=torch.int64)
-    start = Carried(batch, batch.answer, torch.zeros(3, 16, VOCAB), zeros, zeros > 0)
-    allowed = rules.allowed(batch.answer, batch.pinned, slice(0, 16))
-    sampler = Diffusion("any", Guide(masks=True), renoise=Violations())
-    logits = torch.randn(3, 16, VOCAB, generator=torch.Generator().manual_seed(3))
-    ruled = advance(start, logits, 8, torch.Generator().manual_seed(0), sampler, rules)
-    assert ((ruled.logits == -torch.inf) == ~allowed).all()
-    free = advance(start, logits, 8, torch.Generator().manual_seed(0), Diffusion())
-    assert free.logits.isfinite().all()
-    # What rules forbid has logits of minus infinity: a row that is replaced must not make NaN of them.
-    filled, _ = refill(ruled, batch, batch.answer)
-    assert not filled.logits.isnan().any()

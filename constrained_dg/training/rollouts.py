@@ -1,0 +1,143 @@
+"""Training on the model's own rollouts: a pool of set states that each step trains on and then advances.
+
+Each row holds an example and its sets (`constrained_dg.diffusion.sets`). A step
+
+1. moves every row by a fresh symmetry of the task,
+2. trains on the sets of all rows (cross-entropy after every loop),
+3. advances them by the model's own step: unlikely tokens are eliminated, and one undecided position is pinned to a
+   token that is drawn from the model,
+4. replaces rows by new examples where the model has solved them, where a set lost the token of the answer (no answer is
+   left there, so nothing could be learned), or after `most_passes`.
+
+So the model meets the states that it reaches as a sampler, as often as it reaches them. Source: the pool of Lattice
+Deduction Transformers (2026), without their second pass, their conflict read-out and their rows without an answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+
+from constrained_dg.diffusion.sets import draw_canvas, eliminated, full_sets, pinned_at, undecided
+from constrained_dg.errors import check
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+from constrained_dg.task import Batch, Task
+from constrained_dg.training.settings import Objective
+
+_TENSORS = ("sets", "age", "over")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The rows between two steps.
+
+    Attributes:
+        batch: their examples (B rows).
+        sets: (B, C, K) bool; each holds the token of the answer.
+        age: (B) int64, steps since the row began.
+        over: (B) bool, rows that the next step replaces.
+    """
+
+    batch: Batch
+    sets: BoolTensor
+    age: IntTensor
+    over: BoolTensor
+
+    @classmethod
+    def of(cls, batch: Batch) -> Pool:
+        """New rows: pure noise."""
+        zeros = torch.zeros(len(batch), dtype=torch.int64, device=batch.answer.device)
+        return cls(batch, full_sets(batch.answer, batch.pinned, batch.noise), zeros, zeros > 0)
+
+    @property
+    def kind(self) -> tuple[int, ...]:
+        return kind_of(self.batch)
+
+    def canvas(self, generator: torch.Generator) -> IntTensor:
+        """(B, C) a draw from every set; by the generator's numbers, which a CPU draws on every machine."""
+        uniform = torch.rand(self.batch.answer.shape, generator=generator).to(self.sets.device)
+        return draw_canvas(self.sets, self.batch.answer, self.batch.pinned, self.batch.noise[0], uniform)
+
+    def moved(self, task: Task, generator: torch.Generator) -> Pool:
+        """Every row moved by a symmetry, if the task has some."""
+        seeds = torch.randint(2**62, (len(self.batch),), generator=generator)
+        symmetric = task.symmetric(self.batch, seeds.to(self.sets.device))
+        if symmetric is None:
+            return self
+        return replace(self, batch=symmetric.batch, sets=symmetric.moves.sets(self.sets, self.batch.noise[0]))
+
+    def advanced(
+        self, logits: FloatTensor, objective: Objective, generator: torch.Generator
+    ) -> tuple[Pool, dict[str, FloatTensor]]:
+        """The rows after the model's own step, from the logits (B, C, V) of the training pass.
+
+        Returns:
+            the rows, and what they did for the log: the share that the model has solved, and of those where a set no
+            longer holds the token of the answer; the mean age.
+        """
+        batch, (low, high) = self.batch, self.batch.noise
+        free, answer = ~batch.pinned, (batch.answer - low).clamp(0, high - low - 1)
+        logits = logits.float()
+        # 1. Eliminate.
+        sets = eliminated(self.sets, logits.softmax(-1)[..., low:high], batch.pinned, objective.below)
+        living = logits[..., low:high].masked_fill(~self.sets, -torch.inf)
+        solved = ((living.argmax(-1) == answer) | ~free).all(-1)
+        # 2. Pin one undecided position, if there is one.
+        open_ = undecided(sets, batch.pinned)
+        order, chance = (torch.rand(shape, generator=generator) for shape in (open_.shape, (len(open_), 1)))
+        at = order.to(sets.device).masked_fill(~open_, -1.0).argmax(-1)
+        here = at[:, None, None].expand(-1, 1, high - low)
+        weights = living.masked_fill(~sets, -torch.inf).gather(1, here)[:, 0].div(objective.pin_temperature).softmax(-1)
+        token = (weights.nan_to_num(0).cumsum(-1) <= chance.to(sets.device)).sum(-1).clamp(max=high - low - 1)
+        sets = pinned_at(sets, at, token, open_.any(-1))
+        # 3. Which rows are over.
+        lost = (~sets.gather(2, answer[..., None])[..., 0] & free).any(-1)
+        age = self.age + 1
+        over = solved | lost | (age >= objective.most_passes)
+        metrics = {"pool/solved": solved, "pool/lost": lost & ~solved, "pool/age": age}
+        return replace(self, sets=sets, age=age, over=over), {name: m.float().mean() for name, m in metrics.items()}
+
+    def refilled(self, fresh: Batch) -> Pool:
+        """Rows that are over, replaced by those of a new batch.
+
+        Raises:
+            InputError: the batch has another size.
+        """
+        rows, over = len(self.age), self.over
+        check(len(fresh) == rows, f"the task gave a batch of {len(fresh)} rows for a pool of {rows}", "give as many")
+        new = Pool.of(fresh)
+        mixed: dict[str, Any] = {
+            name: _where(over, getattr(fresh, name), getattr(self.batch, name))
+            for name in ("prompt", "answer", "pinned")
+        }
+        for name in ("relations", "mask"):
+            ours, theirs = getattr(self.batch, name), getattr(fresh, name)
+            shared = theirs is None or (name == "relations" and len(theirs) == 1)
+            mixed[name] = theirs if shared else _where(over, theirs, ours)
+        batch = replace(fresh, **mixed)
+        return replace(new, batch=batch, sets=_where(over, new.sets, self.sets), age=_where(over, new.age, self.age))
+
+    def to(self, device: torch.device | str) -> Pool:
+        return Pool(self.batch.to(device), *(getattr(self, name).to(device) for name in _TENSORS))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values, for a checkpoint."""
+        values = {f.name: getattr(self.batch, f.name) for f in fields(Batch)}
+        return values | {name: getattr(self, name) for name in _TENSORS}
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> Pool:
+        batch: dict[str, Any] = {f.name: state[f.name] for f in fields(Batch)}
+        return cls(Batch(**batch), *(state[name] for name in _TENSORS))
+
+
+def kind_of(batch: Batch) -> tuple[int, ...]:
+    """What the rows of a pool have in common: (S, C) and the range of the noise."""
+    return batch.prompt.shape[1], batch.answer.shape[1], *batch.noise
+
+
+def _where(over: BoolTensor, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+    """(B, ...) rows of `new` where `over` (B), else of `old`."""
+    return torch.where(over.reshape(-1, *[1] * (old.dim() - 1)), new, old)
