@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from constrained_dg.model.footprint import PREFILL_CHUNK, generation_bytes
 from constrained_dg.model.layer import Layer
 from constrained_dg.model.layers import RMSNorm, ScaledEmbedding
 from constrained_dg.model.masks import causal_mask
+from constrained_dg.model.native import library
 from constrained_dg.model.plan import plan_pass
 from constrained_dg.model.released.layout import Origin
 from constrained_dg.model.self_conditioning import SelfConditioning
@@ -219,6 +221,17 @@ class Backbone(nn.Module):
         keep while the next pass runs.
         """
         self._compiled = torch.compile(canvas_loop, mode=mode), torch.compile(soft_capped)
+        return self
+
+    def compile_training(self) -> Backbone:
+        """From now on run compiled layers (torch.compile) and, on a CPU, `native` attention where gradients are
+        needed; returns the model. Losses and gradients stay equal up to rounding."""
+        # One graph for each kind of layer, pass, gradient mode and shape; beyond the limit torch runs eagerly.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+        layers: Iterable[Any] = self.layers
+        for layer in layers:
+            layer.self_attn.native = library(layer.self_attn.head_dim) is not None
+            layer.compile(dynamic=False)
         return self
 
     def self_condition(self, probabilities: FloatTensor, mask: BoolTensor | None = None) -> FloatTensor:

@@ -55,10 +55,7 @@ class DiffusionModule(L.LightningModule):
         self.pools: dict[tuple[int, ...], Pool] = {}
         self.strict_loading = not self._frozen()
         if compiled:
-            # One graph for each kind of layer, pass, gradient mode and shape; beyond the limit torch runs eagerly.
-            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-            for layer in backbone.layers:
-                layer.compile(dynamic=False)
+            backbone.compile_training()
 
     def configure_model(self) -> None:
         """Shard the backbone where the strategy is FSDP2: each layer, then the rest."""

@@ -69,7 +69,7 @@ def random_case(size=16, width=8, rows=40, experts=4, k=2):
     return module, torch.randn(rows, size, generator=generator), weights, chosen
 
 
-def test_narrow_experts_are_dense_in_sampling_alone(monkeypatch):
+def test_narrow_experts_are_dense(monkeypatch):
     taken = []
     for name in ("dense_forward", "grouped_forward"):
         monkeypatch.setattr(Experts, name, lambda self, *args, n=name: taken.append(n))
@@ -77,7 +77,7 @@ def test_narrow_experts_are_dense_in_sampling_alone(monkeypatch):
         for gradients in (False, True):
             with torch.set_grad_enabled(gradients):
                 random_case(width=width)[0](*random_case(width=width)[1:])
-    assert taken == ["dense_forward", "grouped_forward", "grouped_forward", "grouped_forward"]
+    assert taken == ["dense_forward", "dense_forward", "grouped_forward", "grouped_forward"]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
