@@ -118,7 +118,8 @@ def denoise_canvas(
         conflict = torch.zeros_like(live.pinned)
         if live.sets is not None:
             likely = logits.softmax(-1)
-            logits[..., slice(*noise)].masked_fill_(~live.sets, -torch.inf)
+            dead = torch.nn.functional.pad(~live.sets, (noise[0], logits.shape[-1] - noise[1]), value=True)
+            logits.masked_fill_(dead & ~live.pinned[..., None], -torch.inf)
         elif live.constraint is not None and parts.guide.masks:
             if parts.guide.known_accepted or live.forbidden is None or live.conflict is None:
                 live = _with_masks(live, parts, span)

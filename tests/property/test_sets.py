@@ -1,0 +1,177 @@
+"""Set states: each function against a slow twin, and what a sampler of sets keeps in every pass."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from constrained_dg.diffusion.sets import as_distribution, draw_canvas, eliminated, full_sets, pinned_at, undecided
+from constrained_dg.errors import InputError
+from constrained_dg.sampling import Diffusion, Guide, Restarts, Sets, Status, named
+from constrained_dg.task import Batch
+from tests.fakes import HIGH, LOW, Oracle, Restless, sudoku_batch
+from tests.property.examples import fewer, many
+
+ROWS, CELLS, LOWEST, SIZE = 2, 5, 3, 4
+
+
+@st.composite
+def states(draw):
+    """Sets (2, 5, 4) of tokens 3 to 6, perhaps empty; pinned positions hold one of these tokens, or a foreign one."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    pinned = torch.rand(ROWS, CELLS, generator=generator) < 0.3
+    canvas = torch.randint(0, 9, (ROWS, CELLS), generator=generator)
+    sets = full_sets(canvas, pinned, (LOWEST, LOWEST + SIZE))
+    sets &= pinned[..., None] | (torch.rand(sets.shape, generator=generator) < draw(st.sampled_from([0.3, 0.7, 1.0])))
+    return canvas, pinned, sets, generator
+
+
+def living(sets: torch.Tensor, row: int, cell: int) -> list[int]:
+    return [LOWEST + k for k in range(SIZE) if sets[row, cell, k]]
+
+
+CELLS_OF = list(itertools.product(range(ROWS), range(CELLS)))
+
+
+@many
+@given(states())
+def test_full_sets_hold_every_token_or_the_clue(state):
+    canvas, pinned, _, _ = state
+    full = full_sets(canvas, pinned, (LOWEST, LOWEST + SIZE))
+    for row, cell in CELLS_OF:
+        every = range(LOWEST, LOWEST + SIZE)
+        clue = [int(canvas[row, cell])] if int(canvas[row, cell]) in every else []
+        assert living(full, row, cell) == (clue if pinned[row, cell] else list(every))
+
+
+@many
+@given(states(), st.floats(0.01, 0.9))
+def test_elimination_is_token_by_token(state, below):
+    _, pinned, sets, generator = state
+    probabilities = torch.rand(sets.shape, generator=generator)
+    after = eliminated(sets, probabilities, pinned, below)
+    for row, cell in CELLS_OF:
+        kept = [
+            t for t in living(sets, row, cell) if pinned[row, cell] or probabilities[row, cell, t - LOWEST] >= below
+        ]
+        assert living(after, row, cell) == kept
+        assert bool(undecided(after, pinned)[row, cell]) == (len(kept) > 1 and not pinned[row, cell])
+
+
+@many
+@given(states())
+def test_pins_draws_and_distributions(state):
+    canvas, pinned, sets, generator = state
+    at = torch.randint(0, CELLS, (ROWS,), generator=generator)
+    token = torch.randint(0, SIZE, (ROWS,), generator=generator)
+    which = torch.rand(ROWS, generator=generator) < 0.5
+    after = pinned_at(sets, at, token, which)
+    uniform = torch.rand(ROWS, CELLS, generator=generator)
+    drawn = draw_canvas(sets, canvas, pinned, LOWEST, uniform)
+    distribution, conditioned = as_distribution(sets, canvas, pinned, LOWEST, 9)
+    for row, cell in CELLS_OF:
+        tokens, here = living(sets, row, cell), bool(which[row]) and int(at[row]) == cell
+        assert living(after, row, cell) == ([LOWEST + int(token[row])] if here else tokens)
+        if pinned[row, cell]:
+            tokens = [int(canvas[row, cell])]
+        rank = int(uniform[row, cell] * len(tokens))
+        assert int(drawn[row, cell]) == (tokens[rank] if tokens else LOWEST)
+        wanted = torch.tensor([(t in tokens) / max(1, len(tokens)) for t in range(9)])
+        assert torch.allclose(distribution[row, cell], wanted)
+    for row in range(ROWS):
+        noise = all(pinned[row, cell] or len(living(sets, row, cell)) == SIZE for cell in range(CELLS))
+        assert bool(conditioned[row]) == (not noise)
+
+
+def test_a_draw_is_uniform_over_the_living_tokens():
+    sets = torch.tensor([True, False, True, True]).expand(1, 6000, 4)
+    drawn = draw_canvas(sets, torch.zeros(1, 6000).long(), torch.zeros(1, 6000).bool(), 3, torch.rand(1, 6000))
+    share = torch.bincount(drawn[0] - 3, minlength=4) / 6000
+    assert torch.allclose(share, torch.tensor([1 / 3, 0, 1 / 3, 1 / 3]), atol=0.04)
+
+
+@fewer
+@given(st.integers(0, 2**32), st.booleans(), st.integers(1, 3))
+def test_sets_only_get_smaller_and_the_canvas_is_drawn_from_them(seed, masks, pins):
+    clues = torch.rand(3, 16, generator=torch.Generator().manual_seed(seed)) < 0.2
+    batch, rules = sudoku_batch([0, 1, 2], clues)
+    sampler = Diffusion("any", Guide(masks), sets=Sets(0.02, pins), judge_stop=True, max_passes=20)
+    records = []
+    made = sampler.run(Restless(3), batch, rules, seeds=seed, on_step=records.append)
+    assert records and records[0].sets is not None
+    before = {row: full_sets(batch.answer, clues, batch.noise)[row] for row in range(3)}
+    for record in records:
+        sizes = record.sets.sum(-1)
+        free = ~clues[record.rows]
+        assert torch.equal(record.accepted, free & (sizes == 1)) and torch.equal(record.conflict, free & (sizes == 0))
+        assert (record.canvas == batch.answer[record.rows])[~free].all()
+        for at, row in enumerate(record.rows.tolist()):
+            assert not (record.sets[at] & ~before[row]).any()
+            inside = before[row].gather(1, record.canvas[at, :, None] - LOW)[:, 0]
+            assert inside.all()
+            # The answer so far is alive too, and a pass decides at least `pins` positions.
+            assert before[row].gather(1, record.best[at, :, None] - LOW).all()
+            decided, was = (s.sum(-1) <= 1 for s in (record.sets[at], before[row]))
+            assert int(decided.sum()) >= min(16, int(was.sum()) + pins)
+            before[row] = record.sets[at]
+        over = record.conflict.any(-1) | (record.accepted | ~free).all(-1)
+        assert (record.stopped | ~over).all()
+    assert (made.passes <= 16).all()
+
+
+def test_a_model_that_knows_solves_in_one_pass_and_one_that_errs_conflicts():
+    batch, rules = sudoku_batch([0, 1, 2], torch.rand(3, 16, generator=torch.Generator().manual_seed(1)) < 0.3)
+    made = named("elimination").run(Oracle(), batch, rules)
+    assert made.status == [Status.SOLVED] * 3 and made.passes.tolist() == [1] * 3
+    # Sure of a wrong token: everything is decided, and the judge says no.
+    lying = next(at for at in range(16) if not batch.pinned[:, at].any())
+    made = named("elimination").run(Oracle(lies=(lying,)), batch, rules)
+    assert made.status == [Status.UNSOLVED] * 3 and made.passes.tolist() == [1] * 3
+    # Sure of a token that cannot stand there: its set becomes empty, a conflict by the model's own word.
+    records, foreign = [], Oracle()
+    foreign.predicted[:, lying] = HIGH
+    named("elimination").run(foreign, batch, rules, on_step=records.append)
+    (record,) = records
+    assert record.conflict[:, lying].all() and record.conflict.sum() == 3 and record.stopped.all()
+
+
+def test_attempts_share_the_passes_of_a_row():
+    """Attempts of sets end early, so rows make as many as their passes allow, and none makes more passes."""
+    clues = torch.zeros(4, 16, dtype=torch.bool)
+    clues[:, 0] = True
+    batch, rules = sudoku_batch([0, 1, 2, 0], clues)
+    inner = Diffusion("any", sets=Sets(pins=3), max_passes=9)
+    attempts = []
+    sampler = Restarts("again", inner, attempts=1000, max_passes=40)
+    made = sampler.run(Restless(), batch, rules, on_step=lambda r: attempts.append((r.pass_index, r.rows.tolist())))
+    unsolved = [row for row, status in enumerate(made.status) if status is Status.UNSOLVED]
+    assert unsolved and (made.passes <= 40).all() and all(made.passes[row] == 40 for row in unsolved)
+    for row in unsolved:
+        assert sum(index == 0 and row in rows for index, rows in attempts) > 40 // 9
+    # Each row alone does the same.
+    for row in range(4):
+        at = torch.tensor([row])
+        alone = sampler.run(Restless(), batch.select(at), rules.select(at), made_seeds(4)[at])
+        assert torch.equal(alone.tokens[0], made.tokens[row]) and alone.passes[0] == made.passes[row]
+
+
+def made_seeds(rows: int) -> torch.Tensor:
+    from constrained_dg import rng
+
+    return rng.row_seeds(0, rows)
+
+
+def test_what_does_not_fit_is_refused():
+    batch, rules = sudoku_batch([0], torch.zeros(1, 16, dtype=torch.bool))
+    for bad in ({"below": 0}, {"below": 1}, {"below": "x"}, {"pins": 0}, {"pins": 1.5}):
+        with pytest.raises(InputError, match=next(iter(bad))):
+            Sets(**bad)
+    with pytest.raises(InputError, match="rng"):
+        named("elimination").run(Oracle(), batch, rules, rng="transformers")
+    wide = Oracle()
+    wide.vocab_size = 5000
+    text = Batch(batch.prompt, batch.answer, batch.pinned, None, (0, 5000))
+    with pytest.raises(InputError, match="5000 tokens"):
+        named("elimination").run(wide, text)
