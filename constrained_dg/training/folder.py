@@ -75,6 +75,10 @@ def resumed(cfg: dict[str, Any]) -> dict[str, Any]:
     before = current(before)
     wrong = [key for key, value in cfg.items() if isinstance(value, dict) and not isinstance(before.get(key, {}), dict)]
     check(not wrong, f"{path}: {wrong} must be groups of keys", "it may have been changed by hand")
+    objective = before.get("objective", {})
+    used = objective.pop("own_canvas", 0)
+    objective.pop("own_canvas_passes", None)
+    check(not used, f"{path}: objective.own_canvas is {used}, which is no longer trained", "resume it with version 0.2")
     now = json.loads(json.dumps(cfg))  # as the file would hold it: keys are text there
     differ = sorted(key for key in set(before) & set(given) - set(RESUMABLE) if before[key] != now[key])
     if "trainer" in given:
@@ -174,7 +178,7 @@ def checkpoint_of(folder: Path) -> Checkpoint | None:
     for path in sorted(path for path in (folder / CHECKPOINTS).glob("*.ckpt") if path.exists()):
         try:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            checkpoints.append(Checkpoint(path, int(state["global_step"]), len(state["pools"])))
+            checkpoints.append(Checkpoint(path, int(state["global_step"]), len(state["carried"])))
         except Exception as error:  # a damaged pickle can raise anything
             reason = str(error).splitlines()[0][:200] if str(error) else "it is empty"
             hint = "it may be cut short: remove it to go on from an older one"

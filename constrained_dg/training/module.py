@@ -173,7 +173,7 @@ class DiffusionModule(L.LightningModule):
         if torch.distributed.is_initialized():
             of_processes = [[] for _ in range(torch.distributed.get_world_size())]
             torch.distributed.all_gather_object(of_processes, rows)
-        checkpoint["pools"] = of_processes
+        checkpoint["carried"] = of_processes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if frozen := self._frozen():  # Lightning does not compare the names then
@@ -183,7 +183,7 @@ class DiffusionModule(L.LightningModule):
                 f"the checkpoint does not hold the weights that are trained: {odd[:4]}",
                 "use the checkpoint of this run",
             )
-        of_processes = checkpoint["pools"]
+        of_processes = checkpoint["carried"]
         rows = of_processes[self.global_rank] if self.global_rank < len(of_processes) else []
         pools = [Pool.from_state_dict(state).to(self.device) for state in rows]
         for pool in pools:

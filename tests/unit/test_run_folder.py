@@ -117,6 +117,15 @@ def test_a_resumed_run_takes_its_own_values_and_what_may_change(tmp_path: Path) 
             resume(folder, **given)
 
 
+def test_a_run_of_an_earlier_version_resumes_unless_it_used_what_is_gone(tmp_path: Path) -> None:
+    earlier = {"encoder_weight": 1.0, "own_canvas": 0.0, "own_canvas_passes": 16}
+    folder = written(tmp_path, json.dumps(CFG | {"objective": earlier}))
+    assert resume(folder)["objective"] == {"encoder_weight": 1.0}
+    folder = written(tmp_path, json.dumps(CFG | {"objective": earlier | {"own_canvas": 0.5}}))
+    with pytest.raises(InputError, match=r"own_canvas is 0\.5.*version 0\.2"):
+        resume(folder)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -140,7 +149,7 @@ def test_half_a_final_table_does_not_finish_a_run(tmp_path: Path) -> None:
 
 def checkpoint(folder: Path, name: str, step: int, processes: int = 1) -> None:
     (folder / "checkpoints").mkdir(exist_ok=True)
-    torch.save({"global_step": step, "pools": [[]] * processes}, folder / "checkpoints" / name)
+    torch.save({"global_step": step, "carried": [[]] * processes}, folder / "checkpoints" / name)
 
 
 def test_the_checkpoint_with_most_steps_wins(tmp_path: Path) -> None:
@@ -167,14 +176,14 @@ def test_a_checkpoint_that_is_none_is_one_line(data: bytes, tmp_path: Path) -> N
 
 def test_a_full_disk_leaves_the_checkpoint_before_and_names_the_new_one(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "checkpoints" / "last.ckpt"
-    WholeFiles().save_checkpoint({"global_step": 1, "pools": [[]]}, path)
+    WholeFiles().save_checkpoint({"global_step": 1, "carried": [[]]}, path)
 
     def full(number: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left") as raised:
-        WholeFiles().save_checkpoint({"global_step": 2, "pools": [[]]}, path)
+        WholeFiles().save_checkpoint({"global_step": 2, "carried": [[]]}, path)
     assert raised.value.filename == str(path)
     found = checkpoint_of(tmp_path)
     assert found is not None and found.step == 1 and os.listdir(path.parent) == ["last.ckpt"]
