@@ -127,10 +127,10 @@ class DiffusionModule(L.LightningModule):
         """The pool of this kind of batch, where the rows of the new batch replace those that are over."""
         pool = self.pools.get(kind_of(fresh))
         if pool is None:
-            return Pool.of(fresh)
+            return Pool.of(fresh, self.objective, generator)
         if self.task is not None:
             pool = pool.moved(self.task, generator)
-        return pool.refilled(fresh)
+        return pool.refilled(fresh, self.objective, generator)
 
     def _signal(self, batch: Batch, noisy: IntTensor, cache: Any) -> FloatTensor:
         """Self-conditioning (B, C, D): a first prediction without gradient for a share of the rows. Rows are in random

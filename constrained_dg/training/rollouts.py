@@ -46,10 +46,16 @@ class Pool:
     over: BoolTensor
 
     @classmethod
-    def of(cls, batch: Batch) -> Pool:
-        """New rows: pure noise."""
-        zeros = torch.zeros(len(batch), dtype=torch.int64, device=batch.answer.device)
-        return cls(batch, full_sets(batch.answer, batch.pinned, batch.noise), zeros, zeros > 0)
+    def of(cls, batch: Batch, objective: Objective, generator: torch.Generator) -> Pool:
+        """New rows: pure noise in a share of them, `objective.pure_start`; in the others each token that is not of the
+        answer is alive with a probability of its row, uniform between 0 and 1."""
+        sets = full_sets(batch.answer, batch.pinned, batch.noise)
+        noise, level, chance = (torch.rand(shape, generator=generator) for shape in (len(sets), len(sets), sets.shape))
+        level = torch.where(noise < objective.pure_start, 1.0, level)
+        alive = (chance < level[:, None, None]).to(sets.device)
+        sets &= alive | (batch.answer[..., None] == torch.arange(*batch.noise, device=sets.device))
+        zeros = torch.zeros(len(batch), dtype=torch.int64, device=sets.device)
+        return cls(batch, sets, zeros, zeros > 0)
 
     @property
     def kind(self) -> tuple[int, ...]:
@@ -99,15 +105,15 @@ class Pool:
         metrics = {"pool/solved": solved, "pool/lost": lost & ~solved, "pool/age": age}
         return replace(self, sets=sets, age=age, over=over), {name: m.float().mean() for name, m in metrics.items()}
 
-    def refilled(self, fresh: Batch) -> Pool:
-        """Rows that are over, replaced by those of a new batch.
+    def refilled(self, fresh: Batch, objective: Objective, generator: torch.Generator) -> Pool:
+        """Rows that are over, replaced by those of a new batch, see `of`.
 
         Raises:
             InputError: the batch has another size.
         """
         rows, over = len(self.age), self.over
         check(len(fresh) == rows, f"the task gave a batch of {len(fresh)} rows for a pool of {rows}", "give as many")
-        new = Pool.of(fresh)
+        new = Pool.of(fresh, objective, generator)
         mixed: dict[str, Any] = {
             name: _where(over, getattr(fresh, name), getattr(self.batch, name))
             for name in ("prompt", "answer", "pinned")

@@ -73,7 +73,8 @@ class Objective:
             tokens to be right even in the first pass. With 1 - self_conditioning, rows without a first prediction are
             always pure noise, as in sampling.
         rollouts: train on sets of living tokens that the model's own steps make, instead of corrupted examples (see
-            `training.rollouts`). Then the two shares above are not used.
+            `training.rollouts`). Then `self_conditioning` is not used, and `pure_start` is the share of new rows that
+            begin as pure noise.
         below: a rollout eliminates tokens of less probability.
         pin_temperature: of the draw of the token that a rollout pins.
         most_passes: steps after which a row of the pool is replaced.

@@ -90,7 +90,7 @@ def _row(name: str, tier: str, passes: int, cell: dict, layers: int) -> dict[str
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """Tiers down, passes across: solved % (95 % interval, Wilson); layer applications and processor seconds a puzzle."""
+    """Tiers down, passes across: solved % (95 % interval, Wilson), layer applications and CPU seconds a puzzle."""
     columns = list(dict.fromkeys(p for row in rows for p in row["solved_within"]))
     lines = [f"| sampler | tier | n | {' | '.join(columns)} | layer applications | seconds |"]
     lines.append("|---" * (len(columns) + 5) + "|")

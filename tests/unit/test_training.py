@@ -157,8 +157,11 @@ def test_utilisation_is_reported_and_even_use_is_one() -> None:
     assert 0 <= made.logged["experts/least_used"] <= 1.0001
 
 
+PURE = Objective(rollouts=True, pure_start=1.0, self_conditioning=0.0)
+
+
 def full(batch: Batch) -> Pool:
-    pool = Pool.of(batch)
+    pool = Pool.of(batch, PURE, torch.Generator())
     assert (pool.sets == ((batch.answer[..., None] == torch.arange(3, 9)) | ~batch.pinned[..., None])).all()
     return pool
 
@@ -190,19 +193,36 @@ def test_a_pool_goes_on_by_the_steps_of_the_model_and_replaces_what_is_over() ->
     assert bool(after.over[2]) == (not holds)
 
     fresh = example(3, seed=9)
-    filled = after.refilled(fresh)
+    filled = after.refilled(fresh, PURE, torch.Generator())
     for row, over in enumerate(after.over.tolist()):
         assert torch.equal(filled.batch.answer[row], (fresh if over else batch).answer[row])
-        assert torch.equal(filled.sets[row], (Pool.of(fresh) if over else after).sets[row])
+        assert torch.equal(filled.sets[row], (full(fresh) if over else after).sets[row])
         assert filled.age[row] == (0 if over else 1)
     with pytest.raises(InputError, match="batch of 8 rows for a pool of 3"):
-        after.refilled(example(8))
+        after.refilled(example(8), PURE, torch.Generator())
     old, _ = replace(full(batch), age=torch.full((3,), 2)).advanced(logits, objective, torch.Generator())
     assert old.over.all()
 
 
+def test_new_rows_hold_the_answer_at_every_noise_level() -> None:
+    batch = example(400)
+    pool = Pool.of(batch, Objective(rollouts=True, pure_start=0.25), torch.Generator().manual_seed(0))
+    free = ~batch.pinned
+    assert pool.sets.gather(2, batch.answer[..., None] - 3)[free].all()
+    assert (pool.sets[batch.pinned].sum(-1) == 1).all()
+    wrong = torch.stack(
+        [
+            (s.sum(-1) - 1)[f].float().mean() / 5 if f.any() else torch.tensor(1.0)
+            for s, f in zip(pool.sets, free, strict=True)
+        ]
+    )
+    assert 0.2 < (wrong == 1).float().mean() < 0.4  # pure noise, and some that come close by chance
+    others = wrong[wrong < 1]
+    assert abs(float(others.mean()) - 0.45) < 0.1 and others.min() < 0.1
+
+
 def test_a_pool_survives_a_checkpoint() -> None:
-    made = module(Objective(rollouts=True))
+    made = module(PURE)
     for step in range(3):
         made.now = step
         made.training_step(example(seed=step), 0)
@@ -210,17 +230,17 @@ def test_a_pool_survives_a_checkpoint() -> None:
     assert not pool.over.all()
     checkpoint: dict = {}
     made.on_save_checkpoint(checkpoint)
-    restored = module(Objective(rollouts=True))
+    restored = module(PURE)
     restored.backbone.load_state_dict(made.backbone.state_dict())
     restored.on_load_checkpoint(checkpoint)
     made.now = restored.now = 3
     with_state, without = (m.training_step(example(seed=3), 0) for m in (made, restored))
     assert torch.equal(with_state, without)
-    forgetful = module(Objective(rollouts=True))
+    forgetful = module(PURE)
     forgetful.backbone.load_state_dict(made.backbone.state_dict())
     forgetful.now = 3
     assert not torch.equal(forgetful.training_step(example(seed=3), 0), without)
-    larger = module(Objective(rollouts=True))
+    larger = module(PURE)
     larger.optimisation = replace(OPTIMISATION, batch_size=9)
     with pytest.raises(InputError, match="pool of 8 rows"):
         larger.on_load_checkpoint(checkpoint)
@@ -228,7 +248,7 @@ def test_a_pool_survives_a_checkpoint() -> None:
 
 def test_the_first_pass_of_a_rollout_has_no_self_conditioning(monkeypatch) -> None:
     """Sets that are full everywhere are pure noise: bit for bit the pass without a signal."""
-    made = module(Objective(rollouts=True, encoder_weight=0.0, balance_weight=0.0))
+    made = module(replace(PURE, encoder_weight=0.0, balance_weight=0.0))
     seen: list = []
     monkeypatch.setattr(made.backbone, "self_condition", lambda p, mask: seen.append((p, mask)) or p[..., :32] * 0)
     loss = made.training_step(example(), 0)
@@ -237,7 +257,7 @@ def test_the_first_pass_of_a_rollout_has_no_self_conditioning(monkeypatch) -> No
     assert not mask.any() and torch.allclose(distribution.sum(-1), torch.ones(8, 6))
     plain = module(Objective(pure_start=1.0, self_conditioning=0.0, encoder_weight=0.0, balance_weight=0.0))
     generator = step_generator(0, 0, 0)
-    canvas = Pool.of(example()).canvas(generator)
+    canvas = Pool.of(example(), PURE, generator).canvas(generator)
     cache = plain.backbone.prefill(example().prompt)
     logits = plain.backbone.denoise_loops(canvas, cache, None)
     assert torch.equal(canvas_loss(logits, example().answer, example().pinned), loss)
