@@ -56,7 +56,7 @@ from constrained_dg.training.trainer import cleaned_up, equip, new_trainer, quie
 log = logging.getLogger(__name__)
 
 #: Groups that `model.pretrained` selects by default.
-FINETUNE = {"model": "pretrained", "objective": "finetune", "optimisation": "finetune"}
+FINETUNE = {"model": "pretrained", "objective": "finetune", "optimisation": "finetune", "sampler": "plain"}
 
 
 def train(cfg: dict[str, Any]) -> float:

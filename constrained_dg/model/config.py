@@ -174,15 +174,15 @@ PRESETS: dict[str, ModelConfig] = {
     # Laptop default: three looped layers; sliding layers look at the canvas alone, the full layer at the prompt too.
     "small": ModelConfig(
         vocab_size=64,
-        hidden_size=96,
+        hidden_size=128,
         intermediate_size=64,
         moe_intermediate_size=32,
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=4,
-        head_dim=24,
+        head_dim=32,
         num_global_key_value_heads=4,
-        global_head_dim=24,
+        global_head_dim=32,
         sliding_window=1,
         num_experts=4,
         top_k_experts=2,

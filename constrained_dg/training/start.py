@@ -158,6 +158,9 @@ def start_of(cfg: dict[str, Any], packages: Collection[str]) -> Start:
         InputError: keys that do not go together, or a value out of range.
     """
     keys = dict(cfg["model"])
+    if "run" in keys or "pretrained" in keys:
+        # A task's defaults for a new model: the weights fix the shape.
+        keys = {key: value for key, value in keys.items() if key not in ModelConfig.__dataclass_fields__}
     if "run" in keys:
         _check_keys(keys, "run")
         return FromRun(str(keys["run"]), packages)
