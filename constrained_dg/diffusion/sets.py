@@ -34,6 +34,18 @@ def undecided(sets: BoolTensor, pinned: BoolTensor) -> BoolTensor:
     return (sets.sum(-1) > 1) & ~pinned
 
 
+def most_certain(sets: BoolTensor, probabilities: FloatTensor, pinned: BoolTensor) -> tuple[IntTensor, BoolTensor]:
+    """(B) the undecided position whose likeliest living token is likelier than those of the others, and (B) whether
+    there is one.
+
+    Args:
+        probabilities: (B, C, K), as `eliminated` takes them.
+    """
+    open_ = undecided(sets, pinned)
+    certainty = probabilities.masked_fill(~sets, 0).amax(-1).masked_fill(~open_, -1.0)
+    return certainty.argmax(-1), open_.any(-1)
+
+
 def pinned_at(sets: BoolTensor, at: IntTensor, token: IntTensor, which: BoolTensor) -> BoolTensor:
     """(B, C, K): in the rows `which` (B) bool, position `at` (B) holds `token` (B), an index into the range, alone."""
     alone = torch.arange(sets.shape[-1], device=sets.device) == token[:, None]

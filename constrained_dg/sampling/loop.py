@@ -137,7 +137,7 @@ def denoise_canvas(
         # 3. Accept positions, and take back those that break a rule; every other free position gets fresh noise.
         sets = None
         if parts.sets is not None:
-            sets = parts.sets.narrow(live, likely, best, span, noise, index, parts.guide.masks)
+            sets = parts.sets.narrow(live, likely, best, span, noise, parts.guide.masks)
             living = sets.sum(-1)
             accepted, conflict = free & (living == 1), free & (living == 0)
             canvas = parts.sets.redraw(sets, live, start, noise, index)

@@ -11,8 +11,8 @@ from constrained_dg.errors import check
 from constrained_dg.sampling.distribution import Distribution, settle, settle_by_softmax
 from constrained_dg.shapes import FloatTensor, IntTensor
 
-#: Purposes of random draws: the last of the counters (start of the canvas, pass, purpose).
-INITIAL, SAMPLE, NOISE, CANDIDATE, PIN, ATTEMPT = range(6)
+#: Purposes of random draws: the last of the counters (start of the canvas, pass, purpose). 4 is no longer drawn.
+INITIAL, SAMPLE, NOISE, CANDIDATE, ATTEMPT = 0, 1, 2, 3, 5
 
 
 class Draws(Protocol):

@@ -9,9 +9,9 @@ import torch
 from constrained_dg import rng
 from constrained_dg.constraints.base import Constraint, propagated
 from constrained_dg.constraints.candidates import candidates_of
-from constrained_dg.diffusion.sets import draw_canvas, eliminated, full_sets, pinned_at, undecided
+from constrained_dg.diffusion.sets import draw_canvas, eliminated, full_sets, most_certain, pinned_at
 from constrained_dg.errors import check, is_count, is_number
-from constrained_dg.sampling.randomness import NOISE, PIN
+from constrained_dg.sampling.randomness import NOISE
 from constrained_dg.sampling.state import Live
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -21,7 +21,8 @@ MOST_TOKENS = 4096
 
 @dataclass(frozen=True)
 class Sets:
-    """What a pass does to the sets: it eliminates tokens that the model calls unlikely, then pins undecided positions.
+    """What a pass does to the sets: it eliminates tokens that the model calls unlikely, then pins undecided positions,
+    those first of which the model is most certain.
 
     A set that becomes empty is a conflict: an earlier step was wrong, by the model's own word. Then the row stops, and
     a sampler around this one starts it again.
@@ -61,7 +62,6 @@ class Sets:
         best: IntTensor,
         span: slice,
         noise: tuple[int, int],
-        index: int,
         propagates: bool,
     ) -> BoolTensor:
         """The sets (N, C, K) after a pass; empty ones are conflicts.
@@ -69,17 +69,14 @@ class Sets:
         Args:
             probabilities: (N, C, V) of all tokens.
             best: (N, C) the likeliest living token.
-            index: of the pass.
         """
         assert live.sets is not None
         low, high = noise
-        sets = eliminated(live.sets, probabilities[..., low:high], live.pinned, self.below)
-        # Positions are pinned in a random order of each pass and row.
-        order = rng.uniform(live.seeds, span.start, index, PIN, count=sets.shape[1])
+        probabilities = probabilities[..., low:high]
+        sets = eliminated(live.sets, probabilities, live.pinned, self.below)
         for _ in range(self.pins):
-            open_ = undecided(sets, live.pinned)
-            at = order.masked_fill(~open_, -1.0).argmax(-1)
-            sets = pinned_at(sets, at, best.gather(1, at[:, None])[:, 0] - low, open_.any(-1))
+            at, some = most_certain(sets, probabilities, live.pinned)
+            sets = pinned_at(sets, at, best.gather(1, at[:, None])[:, 0] - low, some)
         return propagate(sets, live, span, noise) if propagates else sets
 
     def redraw(self, sets: BoolTensor, live: Live, start: int, noise: tuple[int, int], index: int) -> IntTensor:

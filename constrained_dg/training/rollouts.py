@@ -4,8 +4,8 @@ Each row holds an example and its sets (`constrained_dg.diffusion.sets`). A step
 
 1. moves every row by a fresh symmetry of the task,
 2. trains on the sets of all rows (cross-entropy after every loop),
-3. advances them by the model's own step: unlikely tokens are eliminated, and one undecided position is pinned to a
-   token that is drawn from the model,
+3. advances them by the model's own step: unlikely tokens are eliminated, and the undecided position of which it is most
+   certain is pinned to a token that is drawn from it,
 4. replaces rows by new examples where the model has solved them, where a set lost the token of the answer (no answer is
    left there, so nothing could be learned), or after `most_passes`.
 
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from constrained_dg.diffusion.sets import draw_canvas, eliminated, full_sets, pinned_at, undecided
+from constrained_dg.diffusion.sets import draw_canvas, eliminated, full_sets, most_certain, pinned_at
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch, Task
@@ -87,17 +87,17 @@ class Pool:
         free, answer = ~batch.pinned, (batch.answer - low).clamp(0, high - low - 1)
         logits = logits.float()
         # 1. Eliminate.
-        sets = eliminated(self.sets, logits.softmax(-1)[..., low:high], batch.pinned, objective.below)
+        probabilities = logits.softmax(-1)[..., low:high]
+        sets = eliminated(self.sets, probabilities, batch.pinned, objective.below)
         living = logits[..., low:high].masked_fill(~self.sets, -torch.inf)
         solved = ((living.argmax(-1) == answer) | ~free).all(-1)
-        # 2. Pin one undecided position, if there is one.
-        open_ = undecided(sets, batch.pinned)
-        order, chance = (torch.rand(shape, generator=generator) for shape in (open_.shape, (len(open_), 1)))
-        at = order.to(sets.device).masked_fill(~open_, -1.0).argmax(-1)
+        # 2. Pin the undecided position of which the model is most certain, if there is one, to a token drawn from it.
+        at, some = most_certain(sets, probabilities, batch.pinned)
         here = at[:, None, None].expand(-1, 1, high - low)
         weights = living.masked_fill(~sets, -torch.inf).gather(1, here)[:, 0].div(objective.pin_temperature).softmax(-1)
-        token = (weights.nan_to_num(0).cumsum(-1) <= chance.to(sets.device)).sum(-1).clamp(max=high - low - 1)
-        sets = pinned_at(sets, at, token, open_.any(-1))
+        chance = torch.rand(len(some), 1, generator=generator).to(sets.device)
+        token = (weights.nan_to_num(0).cumsum(-1) <= chance).sum(-1).clamp(max=high - low - 1)
+        sets = pinned_at(sets, at, token, some)
         # 3. Which rows are over.
         lost = (~sets.gather(2, answer[..., None])[..., 0] & free).any(-1)
         age = self.age + 1

@@ -87,7 +87,7 @@ class Objective:
     pure_start: float = 0.0
     rollouts: bool = False
     below: float = 0.015
-    pin_temperature: float = 1.5
+    pin_temperature: float = 1.0
     most_passes: int = 100
 
     def __post_init__(self) -> None:

@@ -7,7 +7,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constrained_dg.diffusion.sets import as_distribution, draw_canvas, eliminated, full_sets, pinned_at, undecided
+from constrained_dg.diffusion.sets import (
+    as_distribution,
+    draw_canvas,
+    eliminated,
+    full_sets,
+    most_certain,
+    pinned_at,
+    undecided,
+)
 from constrained_dg.errors import InputError
 from constrained_dg.sampling import Diffusion, Guide, Restarts, Sets, Status, named
 from constrained_dg.task import Batch
@@ -58,6 +66,20 @@ def test_elimination_is_token_by_token(state, below):
         ]
         assert living(after, row, cell) == kept
         assert bool(undecided(after, pinned)[row, cell]) == (len(kept) > 1 and not pinned[row, cell])
+
+
+@many
+@given(states())
+def test_the_surest_position_is_undecided_and_none_is_surer(state):
+    _, pinned, sets, generator = state
+    probabilities = torch.rand(sets.shape, generator=generator)
+    at, some = most_certain(sets, probabilities, pinned)
+    for row in range(ROWS):
+        open_ = [cell for cell in range(CELLS) if not pinned[row, cell] and len(living(sets, row, cell)) > 1]
+        assert bool(some[row]) == bool(open_)
+        if open_:
+            surest = [max(float(probabilities[row, c, t - LOWEST]) for t in living(sets, row, c)) for c in open_]
+            assert int(at[row]) == open_[surest.index(max(surest))]
 
 
 @many
