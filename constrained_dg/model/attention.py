@@ -9,7 +9,6 @@ from torch import nn
 from constrained_dg.model.cache import KeysValues
 from constrained_dg.model.config import ModelConfig
 from constrained_dg.model.layers import RMSNorm
-from constrained_dg.model.native import attend_natively, fits
 from constrained_dg.model.rope import rotate
 from constrained_dg.shapes import BoolTensor, FloatTensor
 
@@ -36,7 +35,6 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
         self.v_norm = RMSNorm(self.head_dim, config.rms_norm_eps, scaled=False)
         self.relation_bias = None
-        self.native = False
         if config.num_relations:
             self.relation_bias = nn.Parameter(torch.zeros(self.heads, config.num_relations))
 
@@ -88,21 +86,16 @@ class Attention(nn.Module):
             keys, values = torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1)
         else:
             keys, values = k, v
-        return self.o_proj(attend_blocks(q, keys, values, biases, self.native).flatten(-2)), k, v
+        return self.o_proj(attend_blocks(q, keys, values, biases).flatten(-2)), k, v
 
 
-def attend_blocks(
-    q: FloatTensor, k: FloatTensor, v: FloatTensor, biases: list[FloatTensor] | None, native: bool = False
-) -> FloatTensor:
+def attend_blocks(q: FloatTensor, k: FloatTensor, v: FloatTensor, biases: list[FloatTensor] | None) -> FloatTensor:
     """`attend`, block by block of queries, each over the stretch of keys that its bias (.., N_i, M_i) covers.
 
     The queries are the last N of the M positions. Blocks divide them evenly but for the last one, and the keys of a
     block end with its last query, so that a causal block reads no later keys and, with a window, no keys far
-    before it. One bias covers all queries and all keys; None adds nothing. `native` allows the compiled kernels, which
-    serve a bias that needs a gradient.
+    before it. One bias covers all queries and all keys; None adds nothing.
     """
-    if native and biases is not None and len(biases) == 1 and biases[0].requires_grad and fits(q, biases[0]):
-        return attend_natively(q, k, v, biases[0])[0]
     if biases is None or len(biases) == 1:
         return attend(q, k, v, None if biases is None else biases[0])
     out, done, past = [], 0, k.shape[1] - q.shape[1]

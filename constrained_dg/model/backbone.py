@@ -18,7 +18,7 @@ from constrained_dg.model.footprint import PREFILL_CHUNK, generation_bytes
 from constrained_dg.model.layer import Layer
 from constrained_dg.model.layers import RMSNorm, ScaledEmbedding
 from constrained_dg.model.masks import causal_mask
-from constrained_dg.model.native import library
+from constrained_dg.model.native import keep_memory
 from constrained_dg.model.plan import plan_pass
 from constrained_dg.model.released.layout import Origin
 from constrained_dg.model.self_conditioning import SelfConditioning
@@ -82,6 +82,7 @@ class Backbone(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.self_conditioning = SelfConditioning(config)
         self._compiled: tuple[Callable[..., FloatTensor], Callable[..., FloatTensor]] | None = None
+        self._training_head: Callable[..., FloatTensor] = soft_capped
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> Backbone:
@@ -198,7 +199,7 @@ class Backbone(nn.Module):
             relations,
         )
         compiled = self._compiled if self.routing is None and not torch.is_grad_enabled() else None
-        run, head = compiled or (canvas_loop, soft_capped)
+        run, head = compiled or (canvas_loop, self._training_head if torch.is_grad_enabled() else soft_capped)
         logits = []
         for loop in range(self.config.loops):
             base = min(loop, self.config.causal_loops - 1) * len(self.layers)
@@ -224,14 +225,16 @@ class Backbone(nn.Module):
         return self
 
     def compile_training(self) -> Backbone:
-        """From now on run compiled layers (torch.compile) and, on a CPU, `native` attention where gradients are
+        """From now on run compiled layers (torch.compile) and, on a CPU, `fused` ones where gradients are
         needed; returns the model. Losses and gradients stay equal up to rounding."""
         # One graph for each kind of layer, pass, gradient mode and shape; beyond the limit torch runs eagerly.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         layers: Iterable[Any] = self.layers
         for layer in layers:
-            layer.self_attn.native = library(layer.self_attn.head_dim) is not None
-            layer.compile(dynamic=False)
+            layer.compile_training()
+        self.self_conditioning.compile(dynamic=False)
+        self._training_head = torch.compile(soft_capped, dynamic=False)
+        keep_memory()
         return self
 
     def self_condition(self, probabilities: FloatTensor, mask: BoolTensor | None = None) -> FloatTensor:

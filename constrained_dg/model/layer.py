@@ -8,6 +8,7 @@ from torch import nn
 from constrained_dg.model.attention import Attention
 from constrained_dg.model.cache import KeysValues
 from constrained_dg.model.config import ModelConfig
+from constrained_dg.model.fused import fits, fused_layer
 from constrained_dg.model.layers import MLP, RMSNorm
 from constrained_dg.model.moe import Experts, Router
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
@@ -35,6 +36,12 @@ class Layer(nn.Module):
         self.encoder_layer_scalar: FloatTensor
         self.register_buffer("layer_scalar", torch.ones(1))
         self.register_buffer("encoder_layer_scalar", torch.ones(1))
+        self.fused = False
+
+    def compile_training(self) -> None:
+        """From now on run compiled, and `fused` where gradients are needed and it fits."""
+        self.fused = fits(self)
+        self.compile(dynamic=False)
 
     def score_bias(
         self, relations: BoolTensor | None, visible: BoolTensor | None, dtype: torch.dtype
@@ -56,6 +63,8 @@ class Layer(nn.Module):
 
         With `keys_only` only the keys and values are computed; the rest is None.
         """
+        if self.fused and biases is not None and biases[0].requires_grad and not keys_only:
+            return fused_layer(self, x, rotation, past, biases[0], causal)
         normed = self.input_layernorm(x)
         if keys_only:
             return None, *self.self_attn.keys_values(normed, rotation), None, None

@@ -55,11 +55,14 @@ class Experts(nn.Module):
         self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * width, size))
         self.down_proj = nn.Parameter(torch.empty(experts, size, width))
 
+    @property
+    def narrow(self) -> bool:
+        experts, _, width = self.down_proj.shape
+        return experts * width <= self.DENSE_WIDTH
+
     def forward(self, z: FloatTensor, weights: FloatTensor, chosen: IntTensor) -> FloatTensor:
         """(N, D), (N, k), (N, k) -> (N, D)."""
-        experts, _, width = self.down_proj.shape
-        narrow = experts * width <= self.DENSE_WIDTH
-        path = self.dense_forward if narrow or not self._fits_grouped(z) else self.grouped_forward
+        path = self.dense_forward if self.narrow or not self._fits_grouped(z) else self.grouped_forward
         return path(z, weights, chosen)
 
     def _fits_grouped(self, z: FloatTensor) -> bool:
