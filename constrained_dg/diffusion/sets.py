@@ -9,12 +9,23 @@ from __future__ import annotations
 
 import torch
 
+from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+
+#: Most tokens of a noise range: each position holds a flag for each of them.
+MOST_TOKENS = 4096
 
 
 def full_sets(canvas: IntTensor, pinned: BoolTensor, noise: tuple[int, int]) -> BoolTensor:
     """(B, C, K): every token of the noise range [low, low + K); at a pinned position its token alone, or nothing where
-    that lies outside the range."""
+    that lies outside the range.
+
+    Raises:
+        InputError: the range is too wide, so that the task has no symbols of its own.
+    """
+    size = noise[1] - noise[0]
+    hint = f"sets take at most {MOST_TOKENS}: use a task with a range of symbols, and another sampler or objective here"
+    check(size <= MOST_TOKENS, f"noise is drawn from {size} tokens", hint)
     tokens = torch.arange(*noise, device=canvas.device)
     return torch.where(pinned[..., None], canvas[..., None] == tokens, True)
 

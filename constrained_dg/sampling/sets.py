@@ -15,9 +15,6 @@ from constrained_dg.sampling.randomness import NOISE
 from constrained_dg.sampling.state import Live
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
-#: Most tokens of a noise range: each position holds a flag for each of them.
-MOST_TOKENS = 4096
-
 
 @dataclass(frozen=True)
 class Sets:
@@ -47,11 +44,8 @@ class Sets:
             propagates: whether the rules rule out tokens.
 
         Raises:
-            InputError: the noise range is too wide, so that the task has no symbols of its own.
+            InputError: the noise range is too wide, see `full_sets`.
         """
-        size = noise[1] - noise[0]
-        hint = f"sets take at most {MOST_TOKENS}: use a task with a range of symbols, or another sampler"
-        check(size <= MOST_TOKENS, f"noise is drawn from {size} tokens", hint)
         sets = full_sets(live.canvas, live.pinned, noise)
         return propagate(sets, live, span, noise) if propagates else sets
 
