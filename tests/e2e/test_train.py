@@ -17,7 +17,7 @@ from tests.training import TINY, at_step, refusal, run, same_weights, send, star
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run of ten steps with canvases of its own sampler, never interrupted."""
+    """A whole run of ten steps, never interrupted."""
     out = tmp_path_factory.mktemp("train") / "unbroken"
     assert train_here(*TINY, "objective=rollouts", f"out={out}") == 0
     return out
@@ -32,7 +32,7 @@ def steps_logged(out: Path) -> list[int]:
 @pytest.mark.slow
 def test_a_run_leaves_a_usable_model_curves_and_a_table(unbroken: Path) -> None:
     trained = load(unbroken)
-    assert trained.task.name == "sudoku" and trained.sampler.name == "plain"
+    assert trained.task.name == "sudoku" and trained.sampler.name == "sets"
     assert steps_of(unbroken) == (10, 10)
     rows = json.loads((unbroken / "final.json").read_text())["rows"]
     assert {row["tier"] for row in rows} == {"4x4", "all"} and all(row["n"] == 4 for row in rows)
