@@ -58,7 +58,7 @@ def full_grid(grid, of, members, state):
             shuffle(symbols, state)
             for k in range(size):
                 start[members[2 * size + diagonal * (box + 1), k]] = symbols[k]
-        solvable, _ = search(start, of, members, 1, 500, -1, 0, state, grid)
+        solvable, _ = search(start, of, members, 1, 500, -1, 0, state, grid.reshape((1, size * size)))
         if solvable:
             return
 
@@ -106,7 +106,7 @@ def generate(of, members, clues, start, seed, side, tries, puzzles, solutions):
     state = np.zeros(1, np.uint64)
     fixed = np.zeros(1, np.uint64)
     grid = np.empty(total, np.int64)
-    ignored = np.empty(total, np.int64)
+    ignored = np.empty((1, total), np.int64)
     order = np.arange(total)
     for i in range(clues.size):
         state[0] = mix(mix(np.uint64(seed)) ^ np.uint64(start + i))

@@ -43,7 +43,7 @@ def search(cells, of, members, limit, max_nodes, banned_cell, banned_value, stat
         max_nodes: give up after this many guesses.
         banned_cell, banned_value: this cell must not hold this value (cell -1: no ban); tests whether a clue is needed.
         state: (1,) uint64; 0 tries values in ascending order, other states in random order.
-        solution: (N,) int64, receives the last solution.
+        solution: (K, N) int64, receives the last K solutions; solution i (from 0) is in row i % K.
 
     Returns:
         (solutions, guesses; -1 guesses when it gave up).
@@ -160,7 +160,7 @@ def search(cells, of, members, limit, max_nodes, banned_cell, banned_value, stat
 
         if not conflict and blanks == 0:
             solutions += 1
-            solution[:] = grid
+            solution[(solutions - 1) % len(solution)] = grid
             if solutions >= limit:
                 return solutions, nodes
             conflict = True
@@ -212,10 +212,10 @@ def solve(cells: Sequence[int], max_nodes: int = 2**62) -> tuple[tuple[int, ...]
         (a solution or None, number of solutions counted up to 2, number of guesses or -1 if it gave up).
     """
     size = size_of(len(cells))
-    answer = np.zeros(size * size, np.int64)
+    answer = np.zeros((1, size * size), np.int64)
     no_shuffle = np.zeros(1, np.uint64)
     count, nodes = search(np.array(cells, np.int64), *units(size), 2, max_nodes, -1, 0, no_shuffle, answer)
-    return (tuple(answer.tolist()) if count else None), count, nodes
+    return (tuple(answer[0].tolist()) if count else None), count, nodes
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def count_solutions(cells: Sequence[int], most: int = 2, max_guesses: int = DECI
     size = size_of(len(cells))
     for name, value in (("most", most), ("max_guesses", max_guesses)):
         check(is_count(value, 1) and value < 2**62, f"{name}={value!r}", "use an integer of at least 1")
-    answer, no_shuffle = np.zeros(size * size, np.int64), np.zeros(1, np.uint64)
+    answer, no_shuffle = np.zeros((1, size * size), np.int64), np.zeros(1, np.uint64)
     arguments = np.array(cells, np.int64), *units(size), most, max_guesses, -1, 0, no_shuffle, answer
     count, guesses = search(*arguments)
     return SolutionCount(count, guesses >= 0 or count >= most, most)

@@ -20,6 +20,7 @@ from . import drawing, files
 from .canonical import canonical
 from .codec import BLANK, BOX, EOS, FIRST_SYMBOL, PAD, VOCAB_SIZE, Puzzle, from_text, from_tokens, to_text, to_tokens
 from .generator import HELD_OUT, MINIMAL, RESERVED, Generated, generate_puzzles
+from .hard import PLANS, hard_puzzles
 from .pool import is_reserved, make_4x4, training_grids, training_pool
 from .rules import rules, rules_of_tokens
 from .solver import DECIDED, SolutionCount, count_solutions, solve, units
@@ -66,6 +67,7 @@ class Sudoku(Task):
         augment: whether each example is moved by a random symmetry.
         prompt: whether the prompt holds the puzzle. Without, the clues in the canvas are all that the model sees, at
             half the cost of attention.
+        hard: share of the 9x9 and 16x16 examples that come from `hard.hard_puzzles`, without added clues.
 
     Raises:
         InputError: a value out of range.
@@ -86,6 +88,7 @@ class Sudoku(Task):
         added: int = 25,
         augment: bool = True,
         prompt: bool = True,
+        hard: float = 0.0,
     ) -> None:
         check(sizes is None or isinstance(sizes, Mapping), f"sizes={sizes!r}", "give shares, such as {9: 1.0}")
         known = {str(size): size for size in BOX}
@@ -101,10 +104,14 @@ class Sudoku(Task):
         check(is_count(added) and added <= 50, f"added={added!r}", "use 0 to 50 clues")
         for name, value in (("augment", augment), ("prompt", prompt)):
             check(isinstance(value, bool), f"{name}={value!r}", "use true or false")
+        check(_is_share(hard) and hard <= 1, f"hard={hard!r}", "use a share from 0 to 1")
         self.sizes = normalised(shares, "sizes")
+        hint = "there are hard puzzles for 9x9 and 16x16: train on one of these, or use hard=0"
+        check(not hard or bool(set(PLANS) & set(self.sizes)), f"hard={hard} for sizes {list(self.sizes)}", hint)
         self.puzzles, self.seed, self.minimal, self.added, self.augment = puzzles, seed, minimal, added, augment
         self.prompt, self.max_canvas = prompt, max(self.sizes) ** 2
         self.max_prompt = self.max_canvas if prompt else 0
+        self.hard = hard
         self._pools: dict[int, Generated] = {}
 
     def training_puzzles(self, size: int) -> Generated:
@@ -128,6 +135,12 @@ class Sudoku(Task):
             keys = generator.random(puzzles.shape) + (puzzles > 0)
             revealed = keys.argsort(axis=1).argsort(axis=1) < extra[:, None]
             puzzles = np.where(revealed, solutions, puzzles)
+        if self.hard and size in PLANS:
+            hard = hard_puzzles(size)
+            picked = generator.integers(len(hard.puzzles), size=batch_size)
+            taken = generator.random((batch_size, 1)) < self.hard
+            puzzles = np.where(taken, hard.puzzles[picked], puzzles)
+            solutions = np.where(taken, hard.solutions[picked], solutions)
         if self.augment:
             symmetry = random_symmetry(generator, batch_size, size)
             puzzles, solutions = apply_symmetry(puzzles, *symmetry), apply_symmetry(solutions, *symmetry)
@@ -208,11 +221,14 @@ class Sudoku(Task):
         # 2. Solutions of base puzzles with one of these fingerprints, compared up to symmetry.
         marks = np.unique(np.array([mark for _, mark in solutions.values()], np.uint64))
         alike: dict[int, list[list[int]]] = {}
-        for grid in training_grids(size, self.puzzles, self.seed, marks):
+        grids = training_grids(size, self.puzzles, self.seed, marks)
+        if self.hard:
+            grids += list(hard_puzzles(size).solutions)
+        for grid in grids:
             alike.setdefault(int(fingerprint(grid.astype(np.int64), BOX[size])), []).append(grid.tolist())
         for at, (solution, mark) in solutions.items():
-            grids = alike.get(mark, [])
-            if grids and (size == 16 or canonical(solution) in map(canonical, grids)):
+            same = alike.get(mark, [])
+            if same and (size == 16 or canonical(solution) in map(canonical, same)):
                 overlap.append(at)
         return overlap
 

@@ -96,7 +96,7 @@ def test_every_setting_changes_the_batches():
         return batch.prompt, batch.answer
 
     base = canvas()
-    for change in ({"seed": 1}, {"minimal": 0.0}, {"added": 5}, {"augment": False}, {"sizes": {4: 1}}):
+    for change in ({"seed": 1}, {"minimal": 0.0}, {"added": 5}, {"augment": False}, {"sizes": {4: 1}}, {"hard": 0.5}):
         assert not torch.equal(canvas(**change)[0], base[0]), change
     assert len({tuple(row.tolist()) for row in canvas(augment=False)[1]}) <= 20
 
