@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from constrained_dg.constraints.base import Constraint
-from constrained_dg.constraints.search import complete
-from constrained_dg.errors import check, is_count
+from constrained_dg.constraints.search import BUDGET, complete
+from constrained_dg.errors import check, is_number
 from constrained_dg.sampling.base import Generation, Status
 from constrained_dg.sampling.class_log_probs import ClassLogProbs
 from constrained_dg.sampling.ending import Ended, after_end
@@ -21,13 +21,13 @@ class Completer:
     """Hands rows that are not solved to a bounded search, ordered by the model's probabilities.
 
     Args:
-        node_budget: branches the search may open for a row.
+        budget: deterministic time of the solver for a row, about seconds; 0: only what needs no solver.
     """
 
-    node_budget: int = 10_000
+    budget: float = BUDGET
 
     def __post_init__(self) -> None:
-        check(is_count(self.node_budget), f"node_budget is {self.node_budget!r}", "give an integer of at least 0")
+        check(self.budget == 0 or is_number(self.budget, above=0), f"budget is {self.budget!r}", "give 0 or more")
 
 
 def completed(
@@ -66,7 +66,7 @@ def completed(
             fixed,
             log_probs=log_probs,
             tokens=table,
-            node_budget=completer.node_budget,
+            budget=completer.budget,
             time_limit=options.remaining(),
         )
         values["search_nodes"][row] += result.nodes

@@ -22,14 +22,14 @@ def test_there_are_shipped_runs():
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.parent.name)
 def test_every_shipped_run_names_a_sampler_of_today(path):
     sampler = build(current(json.loads(path.read_text())["sampler"]))
-    budget = [] if sampler.complete is None else [f"complete.node_budget={sampler.complete.node_budget}"]
+    budget = [] if sampler.complete is None else [f"complete.budget={sampler.complete.budget}"]
     assert sampler == load_sampler(sampler.name, budget) and sampler.name in sampler_names()
 
 
 def test_old_words_are_translated_at_every_depth():
     guide = {"_target_": f"{P}Guide", "mask_logits": True, "mask_self_conditioning": True, "forget_violations": False}
     inner = {"_target_": f"{P}Diffusion", "name": "x", "guide": guide, "noise": ANY}
-    complete = {"_target_": f"{P}Completer", "node_budget": 7, "time_limit": None}
+    complete = {"_target_": f"{P}Completer", "budget": 7, "time_limit": None}
     old = {"_target_": f"{P}Restarts", "name": "r", "sampler": inner, "complete": complete}
     assert build(old) == build(current(old))
     assert build(old) == Restarts("r", Diffusion("x", Guide(masks=True)), complete=build(current(complete)))
