@@ -23,7 +23,7 @@ _ENTRIES = 2**23
 #: Rows that are also judged alone.
 _ALONE = 32
 #: Answers of each verdict that are compared with what a rule writes for a solver, and literals up to which they are.
-_LOWERED, _LITERALS = 10, 2**14
+_LOWERED, _LITERALS = 4, 2**14
 #: Rows of the constraint that are tested.
 _ROWS = 4
 
@@ -170,7 +170,7 @@ def _pool(rule: Constraint, answers: IntTensor | None, examples: int, draws: tor
     for draft in pool[:8]:
         scores = torch.rand(length, rule.num_classes, generator=draws)
         nothing = torch.zeros(length, dtype=torch.bool)
-        answer = complete(rule, draft, nothing, log_probs=scores, budget=0.1, time_limit=2).answer
+        answer = complete(rule, draft, nothing, log_probs=scores, budget=0.05, time_limit=2).answer
         satisfying += [] if answer is None else [answer[None]]
     if satisfying:  # and answers that are nearly right
         near = torch.cat(satisfying)

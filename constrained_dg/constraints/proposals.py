@@ -19,7 +19,7 @@ SCALE = 2**16
 #: The lowest log-probability: what the model rules out stays possible.
 LOWEST = -1e6
 #: Deterministic time that one refused proposal counts at least: the solver begins anew.
-_ROUND = 0.005
+_ROUND = 0.01
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def complete(
     check(budget == 0 or is_number(budget, above=0), f"budget is {budget!r}", "give a number of 0 or more")
     constraint.check_answer(answer[None])
     check(known.shape == answer.shape, f"known has shape {tuple(known.shape)}", f"give ({length})")
-    likely = log_probs is not None
+    likely = log_probs is not None and bool((log_probs != log_probs[:, :1]).any())
     log_probs = torch.zeros(length, num_classes) if log_probs is None else log_probs.float()
     tokens = constraint.tokens_of(torch.arange(num_classes)).expand(length, -1) if tokens is None else tokens
     for name, values in (("log_probs", log_probs), ("tokens", tokens)):

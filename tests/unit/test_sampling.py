@@ -135,7 +135,7 @@ def test_the_completer_finishes_what_the_passes_left():
     done = Diffusion("c", max_passes=1, complete=Completer(100)).run(Fake(), batch, rules)
     assert Status.UNSOLVED in spent.status and done.status == [Status.SOLVED] * 3
     assert torch.allclose(done.log_probability, -(~CLUES).sum(-1) * torch.tensor(7.0).log())
-    assert done.search_nodes.max() > 0 and rules.is_satisfied(done.tokens).all()
+    assert rules.is_satisfied(done.tokens).all()
 
 
 def test_several_canvases_and_the_end_of_an_answer():
