@@ -14,7 +14,7 @@ import torch
 
 from constrained_dg.constraints.candidates import candidates_of
 from constrained_dg.constraints.counter import NO_BOUND, Counter
-from constrained_dg.constraints.lowering import Lowering, ModelTooLargeError
+from constrained_dg.constraints.lowering import Lowering, ModelError
 from constrained_dg.constraints.machine import Machine
 from constrained_dg.constraints.running import TimeIsUpError, check_time, report_fault
 from constrained_dg.constraints.token_classes import TokenClasses
@@ -70,7 +70,7 @@ def lowered(constraint: Constraint, into: Lowering) -> None:
     mark = into.model.mark()
     try:
         constraint.lower(into)
-    except (TimeIsUpError, ModelTooLargeError):
+    except (TimeIsUpError, ModelError):
         raise
     except Exception as error:  # a user's code: anything; or sums that overflow
         into.model.reset(mark)
@@ -85,7 +85,7 @@ def cut_by(constraint: Constraint, answer: IntTensor, into: Lowering) -> bool:
     mark = into.model.mark()
     try:
         constraint.cut(answer, into)
-    except (TimeIsUpError, ModelTooLargeError):
+    except (TimeIsUpError, ModelError):
         raise
     except Exception as error:  # a user's code: anything
         into.model.reset(mark)

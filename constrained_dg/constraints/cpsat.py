@@ -13,7 +13,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
-from constrained_dg.constraints.lowering import TRUE, Model, Statement
+from constrained_dg.constraints.lowering import TRUE, Model, ModelError, Statement
 from constrained_dg.constraints.running import check_time, remaining
 
 #: How long the caller's thread waits at a time, in seconds: it sees Ctrl-C and the end of its time in between.
@@ -58,6 +58,7 @@ def solve(
 
     Raises:
         TimeIsUpError: the time limit around the call has run out before the solver began.
+        ModelError: a statement is not valid.
     """
     from ortools.sat.python import cp_model
 
@@ -83,7 +84,7 @@ def solve(
     status = _run(solver, built, listener, limit)
     found = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
     if status == cp_model.MODEL_INVALID:
-        raise AssertionError(f"an invalid model: {built.validate()}")
+        raise ModelError(f"what the rules write is not valid: {built.validate()}")
     response = solver.response_proto
     return Outcome(
         list(response.solution) if found else None,

@@ -33,8 +33,8 @@ MOST_ENTRIES = 2**23
 LARGEST_SUM = 2**52
 
 
-class ModelTooLargeError(Exception):
-    """A model would have more than `MOST_ENTRIES` literals in its statements."""
+class ModelError(Exception):
+    """A model that cannot be solved: too large to build, or not valid."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Model:
     def add(self, statement: Statement) -> None:
         self.entries += len(statement.literals) + 1
         if self.entries > MOST_ENTRIES:
-            raise ModelTooLargeError(
+            raise ModelError(
                 f"a model of {len(self.domains)} variables and over {MOST_ENTRIES} literals is too large to build"
             )
         if len(self.statements) % 1024 == 0:
@@ -271,9 +271,13 @@ class Lowering:
         if self.conditions:
             # Where the condition fails, every node is left out. The arcs that count hold where both do.
             holds = self._all(self.conditions)
-            copies = [self._all([holds, each]) for each in literals]
-            nodes = sorted({*tails, *heads})
-            tails, heads, literals = tails + nodes, heads + nodes, copies + [~holds] * len(nodes)
+            outside = {node: [~holds] for node in sorted({*tails, *heads})}
+            arcs = []
+            for tail, head, each in zip(tails, heads, literals, strict=True):
+                both = self._all([holds, each])
+                arcs.append((tail, head, both)) if tail != head else outside[tail].append(both)
+            arcs += [(node, node, self.union(loops)) for node, loops in outside.items()]
+            tails, heads, literals = (list(column) for column in zip(*arcs, strict=True))
         self.model.add(Statement("circuit", literals, [*tails, *heads]))
 
     def _all(self, literals: Iterable[int]) -> int:

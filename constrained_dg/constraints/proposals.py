@@ -18,6 +18,8 @@ from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 SCALE = 2**16
 #: The lowest log-probability: what the model rules out stays possible.
 LOWEST = -1e6
+#: Share of the budget for the likeliest answer.
+_LIKELIEST = 0.1
 #: Deterministic time that one refused proposal counts at least: the solver begins anew.
 _ROUND = 0.01
 
@@ -44,14 +46,14 @@ class Ended:
 class Proposals:
     """A model of one row, solved again and again until the judge accepts.
 
-    With log-probabilities, the first half of the budget goes to the likeliest proposals: if the judge refuses one it is
-    excluded, and the next likeliest is sought, so that the first that it accepts is proved the likeliest. The rest goes
-    to any that satisfies, more and more of them between two solves.
+    With log-probabilities, the first tenth of the budget goes to the likeliest proposals: if the judge refuses one it
+    is excluded, and the next likeliest is sought, so that the first that it accepts is proved the likeliest. If there
+    is no answer by then, the rest goes to any that satisfies, more and more of them between two solves.
 
     Args:
         constraint: of one row.
         candidates: (T, A) bool.
-        log_probs: (T, A), or None.
+        log_probs: (T, A).
         hint: (T) int64 classes.
         written: the tokens (T) of classes (T).
     """
@@ -60,7 +62,7 @@ class Proposals:
         self,
         constraint: Constraint,
         candidates: BoolTensor,
-        log_probs: FloatTensor | None,
+        log_probs: FloatTensor,
         hint: IntTensor,
         written: Callable[[IntTensor], IntTensor],
     ) -> None:
@@ -75,12 +77,10 @@ class Proposals:
         self.best_value = 0
         self.seen: set[tuple[int, ...]] = set()
         # Each position's log-probabilities count from its highest: small numbers for the solver.
-        self.weights, self.highest = np.zeros(candidates.shape, np.int64), 0.0
-        if log_probs is not None:
-            scores = log_probs.double().clamp(min=LOWEST).masked_fill(~candidates, -torch.inf)
-            top = scores.amax(-1, keepdim=True)
-            self.weights = ((scores - top).masked_fill(~candidates, 0) * SCALE).round().long().numpy()
-            self.highest = float(top[candidates.sum(-1) > 1].sum())
+        scores = log_probs.double().clamp(min=LOWEST).masked_fill(~candidates, -torch.inf)
+        top = scores.amax(-1, keepdim=True)
+        self.weights = ((scores - top).masked_fill(~candidates, 0) * SCALE).round().long().numpy()
+        self.highest = float(top.sum())
         self.open_positions = int((candidates.sum(-1) > 1).sum())
 
     def exclude(self, classes: IntTensor) -> None:
@@ -90,7 +90,10 @@ class Proposals:
     def search(self, budget: float) -> Ended:
         """Raises TimeIsUpError where time is up before any answer was accepted."""
         try:
-            done = self._likeliest(budget) if self.weights.any() else self._any(budget)
+            if self.weights.any():
+                done = self._likeliest(budget)
+            else:  # every answer has the same sum
+                done, self.ceiling = self._any(budget) or self.best is not None, self.highest
         except TimeIsUpError:
             if self.best is None:
                 raise
@@ -98,7 +101,7 @@ class Proposals:
         return Ended(self.best, done, self.ceiling, self.work, self.branches)
 
     def _likeliest(self, budget: float) -> bool:
-        first = budget / 2 if self.model.deferred else budget
+        first = budget * _LIKELIEST
         while self.work < first:
             outcome = self._solve(first - self.work, self._objective(), most=1)
             if outcome.bound is not None:

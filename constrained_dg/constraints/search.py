@@ -10,11 +10,11 @@ import torch
 
 from constrained_dg.constraints.base import Constraint, judged, propagated
 from constrained_dg.constraints.candidates import candidates_of
-from constrained_dg.constraints.lowering import ModelTooLargeError
+from constrained_dg.constraints.lowering import ModelError
 from constrained_dg.constraints.proposals import SCALE, Proposals
 from constrained_dg.constraints.running import TimeIsUpError, listening, report_fault
 from constrained_dg.constraints.running import time_limit as within
-from constrained_dg.errors import InputError, check, is_number
+from constrained_dg.errors import InputError, check, is_count, is_number
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,8 @@ class Completion:
         work: deterministic time of the solver; 0 where it was not needed.
         score: sum of the log-probabilities of the answer's classes at the positions that were open; -inf without one.
         bound: no satisfying answer has a higher sum; inf where none was sought.
-        proved: no satisfying answer has a higher sum than this one, but for the rounding: `rounding_loss`.
+        proved: no satisfying answer has a higher sum than this one, but for the rounding: `rounding_loss`. Without
+            log-probabilities every answer has the same.
         nodes: branches that the solver opened, and moves of `repair`.
     """
 
@@ -67,6 +68,7 @@ def complete(
     tokens: IntTensor | None = None,
     budget: float = BUDGET,
     time_limit: float | None = None,
+    improve: bool = False,
     other_than: IntTensor | None = None,
 ) -> Completion:
     """Find the satisfying answer that keeps the known tokens and has the highest sum of log-probabilities.
@@ -74,10 +76,12 @@ def complete(
     Positions that the rule does not bind keep their tokens too. The search uses classes. Without log-probabilities it
     is a plain solver: the first answer ends it, and a token whose class does not change stays.
 
-    A rule with an exact `most_likely` needs no solver. For others `propagate` thins the candidates once and `repair` is
-    tried on the draft. Then the rules write themselves into a model (`Constraint.lower`) for CP-SAT, with the draft, or
-    what `repair` made of it, as a hint. The judge checks every answer; what it refuses is excluded, and the solver goes
-    on.
+    A rule with an exact `most_likely` needs no solver: for automata and sums its sweeps are far faster. For others
+    `propagate` thins the candidates once and `repair` is tried on the draft; an answer that it finds is returned,
+    unless a likelier one is wanted. Then the rules write themselves into a model (`Constraint.lower`) for CP-SAT, with
+    the draft, or what `repair` made of it, as a hint. A tenth of the budget goes to the likeliest answer; only if there
+    is no answer by then, the rest goes to any. The judge checks every answer; what it refuses is excluded, and the
+    solver goes on.
 
     Args:
         constraint: of one row, on the CPU.
@@ -89,6 +93,7 @@ def complete(
             both from the model's (T, V).
         budget: deterministic time of the solver; 0: without it.
         time_limit: seconds, building the model included, or None. With a limit the outcome depends on the machine.
+        improve: whether a likelier answer is sought than one that `repair` found.
         other_than: (N, T) int64 answers that are not sought: one that differs in the class of a bound position is.
 
     Raises:
@@ -111,10 +116,10 @@ def complete(
     draft = Draft(answer, known | ~constraint.bound, constraint.class_of(answer), log_probs, tokens, likely)
     with within(time_limit), listening() as faults:
         try:
-            found = _sought(constraint, draft, budget, constraint.class_of(excluded))
+            found = _sought(constraint, draft, budget, improve, constraint.class_of(excluded))
         except TimeIsUpError:
             found = Completion(None)
-        except ModelTooLargeError as error:
+        except ModelError as error:
             log.warning("the search ends without an answer: %s", error)
             found = Completion(None)
     return replace(found, exhausted=found.exhausted and not faults)
@@ -145,12 +150,16 @@ class Draft:
         stays = self.fixed if self.likely else classes == self.classes
         return torch.where(stays, self.answer, self.tokens.gather(-1, classes[:, None])[:, 0])
 
+    @property
+    def open_log_probs(self) -> FloatTensor:
+        """(T, A), 0 where nothing is open."""
+        return self.log_probs.masked_fill(self.fixed[:, None], 0)
+
     def score(self, classes: IntTensor) -> float:
-        each = self.log_probs.gather(-1, classes[:, None])[:, 0]
-        return float(each.double().masked_fill(self.fixed, 0).sum())
+        return float(self.open_log_probs.gather(-1, classes[:, None]).double().sum())
 
 
-def _sought(constraint: Constraint, draft: Draft, budget: float, excluded: IntTensor) -> Completion:
+def _sought(constraint: Constraint, draft: Draft, budget: float, improve: bool, excluded: IntTensor) -> Completion:
     # 1. What propagation alone leaves.
     candidates = candidates_of(draft.classes[None], draft.fixed[None], constraint.num_classes)
     candidates = propagated(constraint, candidates)[0]
@@ -175,14 +184,14 @@ def _sought(constraint: Constraint, draft: Draft, budget: float, excluded: IntTe
     if plain:
         classes, moves = tried(constraint, "repair", draft.classes, candidates, draft.log_probs) or (None, 0)
         if classes is not None and bool(candidates.gather(-1, classes[:, None]).all()):
-            repaired = _accepted(constraint, draft, classes, proved=False)
+            repaired = _accepted(constraint, draft, classes, proved=not draft.likely)
             hint = hint if repaired is None else classes
-        if repaired is not None and not draft.likely:
+        if repaired is not None and not (improve and draft.likely):
             return replace(repaired, nodes=moves)
     if budget == 0:
         return replace(repaired or Completion(None), nodes=moves)
     # 4. The solver.
-    proposals = Proposals(constraint, candidates, draft.log_probs if draft.likely else None, hint, draft.written)
+    proposals = Proposals(constraint, candidates, draft.open_log_probs, hint, draft.written)
     for each in excluded:
         proposals.exclude(each)
     ended = proposals.search(budget)
@@ -190,7 +199,7 @@ def _sought(constraint: Constraint, draft: Draft, budget: float, excluded: IntTe
     if found is None or (repaired is not None and repaired.score > found.score):
         found = repaired or Completion(None, exhausted=ended.classes is None and ended.proved)
     bound = torch.inf if ended.bound is None else ended.bound
-    return replace(found, work=ended.work, nodes=ended.branches + moves, bound=min(bound, found.bound))
+    return replace(found, work=ended.work, nodes=ended.branches + moves, bound=bound)
 
 
 def _accepted(constraint: Constraint, draft: Draft, classes: IntTensor, proved: bool) -> Completion | None:
@@ -213,3 +222,47 @@ def tried(constraint: Constraint, method: str, *arguments: torch.Tensor) -> Any:
         report_fault(what)
         log.warning("%s; the search goes on without it", what)
         return None
+
+
+@dataclass(frozen=True)
+class AnswerCount:
+    """How many answers keep the rules.
+
+    Attributes:
+        answers: (N, T) int64, those found; they differ in the class of some bound position.
+        every: whether these are proved to be all.
+    """
+
+    answers: IntTensor
+    every: bool
+
+    @property
+    def only_one(self) -> bool:
+        """Whether it is proved that there is exactly one."""
+        return self.every and len(self.answers) == 1
+
+
+def count_answers(
+    constraint: Constraint,
+    answer: IntTensor,
+    known: BoolTensor,
+    *,
+    most: int = 2,
+    budget: float = BUDGET,
+    time_limit: float | None = None,
+) -> AnswerCount:
+    """Find up to `most` answers that keep the known tokens: 2 tell whether there is only one.
+
+    Args:
+        constraint, answer, known, time_limit: as for `complete`; the seconds are for all answers together.
+        budget: deterministic time of the solver for each answer.
+    """
+    check(is_count(most, 1), f"most is {most!r}", "give an integer of at least 1")
+    answers = torch.empty(0, len(answer), dtype=torch.int64)
+    with within(time_limit):
+        while len(answers) < most:
+            found = complete(constraint, answer, known, budget=budget, other_than=answers)
+            if found.answer is None:
+                return AnswerCount(answers, found.exhausted)
+            answers = torch.cat([answers, found.answer[None]])
+    return AnswerCount(answers, False)

@@ -30,12 +30,12 @@ class Completer:
     Args:
         budget: deterministic time of the solver for a row, about seconds; 0: only what needs no solver.
         score: "last", the pass after which the sampler hands over, or "first", on pure noise; of each canvas.
-        solved_too: whether the likeliest answer is also sought for rows that the judge accepts already.
+        improve: whether a likelier answer is also sought than one that the passes, or a rule's own `repair`, found.
     """
 
     budget: float = BUDGET
     score: str = "last"
-    solved_too: bool = False
+    improve: bool = False
 
     def __post_init__(self) -> None:
         check(self.budget == 0 or is_number(self.budget, above=0), f"budget is {self.budget!r}", "give 0 or more")
@@ -60,7 +60,7 @@ def completed(
         rows, device = generation.tokens.shape[0], generation.tokens.device
         by_class = ClassLogProbs.before_any_pass(constraint, rows, device)
     for row, known in enumerate(pinned):
-        wanted = status[row] is Status.UNSOLVED or (completer.solved_too and status[row] is Status.SOLVED)
+        wanted = status[row] is Status.UNSOLVED or (completer.improve and status[row] is Status.SOLVED)
         if not wanted or options.expired():
             continue
         # 1. One row, on the CPU.
@@ -81,6 +81,7 @@ def completed(
             tokens=table,
             budget=completer.budget,
             time_limit=options.remaining(),
+            improve=completer.improve,
         )
         values["search_nodes"][row] += result.nodes
         if result.exhausted and status[row] is Status.UNSOLVED:
