@@ -9,12 +9,13 @@ from constrained_dg.constraints.checking import check_constraint, probe
 from constrained_dg.constraints.combine import All
 from constrained_dg.constraints.different_across import DifferentAcross
 from constrained_dg.constraints.logic import Either, Negation
+from constrained_dg.constraints.lowering import Lowering
 from constrained_dg.constraints.part import On
 from constrained_dg.constraints.permutation import Permutation
 from constrained_dg.constraints.pinned import Pinned
 from constrained_dg.constraints.predicate import Predicate
 from constrained_dg.constraints.regex import Regex
-from constrained_dg.constraints.search import Completion, complete
+from constrained_dg.constraints.search import AnswerCount, Completion, complete, count_answers, rounding_loss
 from constrained_dg.constraints.sums import Count, RealSum, Sum
 from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.constraints.vocabulary import Vocabulary
@@ -23,6 +24,7 @@ from constrained_dg.constraints.words import listing
 __all__ = [
     "All",
     "AllDifferent",
+    "AnswerCount",
     "Automaton",
     "ByRow",
     "Completion",
@@ -31,6 +33,7 @@ __all__ = [
     "DifferentAcross",
     "Either",
     "Forbidden",
+    "Lowering",
     "Negation",
     "On",
     "Permutation",
@@ -46,6 +49,8 @@ __all__ = [
     "check_constraint",
     "complete",
     "contradictory",
+    "count_answers",
     "listing",
     "probe",
+    "rounding_loss",
 ]

@@ -10,6 +10,7 @@ import torch
 
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.candidates import candidates_of
+from constrained_dg.constraints.lowering import Lowering
 from constrained_dg.constraints.words import members_at, places
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor, tensor_of
@@ -81,6 +82,7 @@ class AllDifferent(Constraint):
     num_classes: int
     show: Callable[[int], str] = str
     where: Callable[[int, list[int]], str] = members_at
+    blame_is_reason = True
     strength = "one step of elimination: no token of a known member, and only permitted tokens"
 
     def __post_init__(self) -> None:
@@ -208,6 +210,26 @@ class AllDifferent(Constraint):
         homeless = member.T @ (homes == 0).any(-1, keepdim=True).to(sets.dtype)
         # Two tokens that both need one position: a contradiction, so the set is empty.
         return torch.where(demands == 0, sets, must * (demands == 1)) * (homeless == 0)
+
+    def lower(self, into: Lowering) -> None:
+        low, high = self.tokens
+        into.all_of(~into.literals[~self._permitted.numpy()])
+        for group in self.groups.numpy():
+            for token in range(low, high):
+                literals = into.literals[group, token]
+                # As many members as tokens: each token has a place.
+                (into.exactly_one if len(group) == high - low else into.at_most_one)(literals)
+
+    def lower_opposite(self, into: Lowering) -> None:
+        foreign = into.literals[~self._permitted.numpy()].tolist()
+        low, high = self.tokens
+        twice = []
+        for group in self.groups.numpy():
+            for token in range(low, high):
+                twice.append(one := into.new_literal())
+                literals = into.literals[group, token]
+                into.given(one).linear([1] * len(group), literals, low=2)
+        into.clause([*foreign, *twice])
 
     def renamed(self, positions: Sequence[int]) -> AllDifferent:
         groups = self.groups.tolist()

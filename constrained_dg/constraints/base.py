@@ -6,13 +6,15 @@ import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
 
 from constrained_dg.constraints.candidates import candidates_of
-from constrained_dg.constraints.counter import Counter
+from constrained_dg.constraints.counter import NO_BOUND, Counter
+from constrained_dg.constraints.lowering import Lowering, ModelError
 from constrained_dg.constraints.machine import Machine
 from constrained_dg.constraints.running import TimeIsUpError, check_time, report_fault
 from constrained_dg.constraints.token_classes import TokenClasses
@@ -61,6 +63,35 @@ def propagated(constraint: Constraint, candidates: BoolTensor) -> BoolTensor:
     except Exception as error:  # a user's code: anything
         _warn(constraint, "propagate", error, "it rules nothing out here")
         return candidates
+
+
+def lowered(constraint: Constraint, into: Lowering) -> None:
+    """`lower` that never ends a search: where it raises, its judge decides, and a warning says so."""
+    mark = into.model.mark()
+    try:
+        constraint.lower(into)
+    except (TimeIsUpError, ModelError):
+        raise
+    except Exception as error:  # a user's code: anything; or sums that overflow
+        into.model.reset(mark)
+        log.warning("%s.lower raised %s: %s; its judge decides", type(constraint).__name__, type(error).__name__, error)
+        into.defer(constraint)
+
+
+def cut_by(constraint: Constraint, answer: IntTensor, into: Lowering) -> bool:
+    """Whether the rule refuses this answer (T) and has written something that excludes it."""
+    if judged(constraint, answer[None]):
+        return False
+    mark = into.model.mark()
+    try:
+        constraint.cut(answer, into)
+    except (TimeIsUpError, ModelError):
+        raise
+    except Exception as error:  # a user's code: anything
+        into.model.reset(mark)
+        _warn(constraint, "cut", error, "the answer alone is excluded")
+        return False
+    return True
 
 
 def _guarded(constraint: Constraint, method: str, answer: IntTensor) -> BoolTensor:
@@ -118,6 +149,7 @@ class Constraint(ABC):
         counter: the sum that decides the rule, if there is one; `a & b` sweeps sums together with machines.
         parts: the rules that this one joins, if any.
         reads_every_pass: whether its judge is plain Python, so that a sampler waits for the device in every pass.
+        blame_is_reason: whether every answer that agrees with a broken one wherever that is blamed is broken too.
     """
 
     length: int
@@ -131,6 +163,7 @@ class Constraint(ABC):
     counter: Counter | None = None
     parts: Sequence[Constraint] = ()
     reads_every_pass: bool = False
+    blame_is_reason: bool = False
     #: What `&`, `|`, `~` and `on` return. The files that define it register it here, which avoids circular imports.
     operators: ClassVar[dict[str, Callable[..., Constraint]]] = {}
 
@@ -292,6 +325,52 @@ class Constraint(ABC):
             if torch.equal(smaller, candidates):
                 return candidates
             candidates = smaller
+
+    def lower(self, into: Lowering) -> None:
+        """Write the rule, of one row, into the model of a constraint solver: what every satisfying answer fulfils.
+
+        A rule that cannot write all of itself calls `into.defer(self)`, so that its judge is asked as well. Statements
+        must hold for `into` alone: views, conditions and the other rules are the model's affair.
+
+        Default: its machine or its counter, if that decides it; else its judge.
+        """
+        if self.counter is not None:
+            if not into.counter(self.counter):
+                into.defer(self)
+        elif self.machine is not None:
+            into.machine(self.machine)
+        else:
+            into.defer(self)
+
+    def lower_opposite(self, into: Lowering) -> None:
+        """Write that the rule does not hold; `lower` of `~rule`.
+
+        Default: as `lower`, by the machine or the counter; else by the judge.
+        """
+        if self.counter is not None and self.counter.decides:
+            low, high = into.new_literal(), into.new_literal()
+            into.clause([low, high])
+            below = into.given(low).counter(replace(self.counter, low=-NO_BOUND, high=self.counter.low - 1))
+            above = into.given(high).counter(replace(self.counter, low=self.counter.high + 1, high=NO_BOUND))
+            if not (below and above):
+                into.defer(~self)
+        elif self.machine is not None:
+            into.machine(self.machine.complement())
+        else:
+            into.defer(~self)
+
+    def cut(self, answer: IntTensor, into: Lowering) -> None:
+        """Write what a refused proposal teaches: it must exclude this answer (T), and no satisfying one.
+
+        Called for rules that `lower` defers. Default: not these classes at the blamed positions if blame is a reason,
+        else not at the bound positions.
+        """
+        reason = self.bound
+        if self.blame_is_reason:
+            blame = blamed(self, answer[None])[0]
+            reason = blame if bool(blame.any()) else reason
+        at = reason.nonzero().flatten()
+        into.forbid(zip(at.tolist(), self.class_of(answer[at]).tolist(), strict=True))
 
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
         """A local search or projection that `complete` tries before it branches. One row.

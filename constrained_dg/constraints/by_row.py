@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.lowering import Lowering
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -68,6 +69,12 @@ class ByRow(Constraint):
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         return torch.cat(self._each("propagate", candidates))
+
+    def lower(self, into: Lowering) -> None:
+        self.of_rows[0].lower(into)
+
+    def lower_opposite(self, into: Lowering) -> None:
+        self.of_rows[0].lower_opposite(into)
 
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
         return self.of_rows[0].repair(draft, candidates, log_probs)

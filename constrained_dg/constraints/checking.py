@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from constrained_dg.constraints import cpsat
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.candidates import candidates_of, one_hot
+from constrained_dg.constraints.lowering import Model
 from constrained_dg.constraints.predicate import strict
 from constrained_dg.constraints.search import complete
 from constrained_dg.errors import InputError, check
@@ -20,6 +22,8 @@ _ALL = 4096
 _ENTRIES = 2**23
 #: Rows that are also judged alone.
 _ALONE = 32
+#: Answers of each verdict that are compared with what a rule writes for a solver, and literals up to which they are.
+_LOWERED, _LITERALS = 4, 2**14
 #: Rows of the constraint that are tested.
 _ROWS = 4
 
@@ -90,6 +94,7 @@ def check_constraint(
         _check_propagate(rule, pool, good, examples, draws)
         if rule.has_most_likely:
             _check_most_likely(rule, good, every, examples, draws)
+        _check_lowering(rule, pool, verdict, draws)
     _check_rows(constraint, pool, draws)
 
 
@@ -165,7 +170,7 @@ def _pool(rule: Constraint, answers: IntTensor | None, examples: int, draws: tor
     for draft in pool[:8]:
         scores = torch.rand(length, rule.num_classes, generator=draws)
         nothing = torch.zeros(length, dtype=torch.bool)
-        answer = complete(rule, draft, nothing, log_probs=scores, node_budget=500, time_limit=2).answer
+        answer = complete(rule, draft, nothing, log_probs=scores, budget=0.05, time_limit=2).answer
         satisfying += [] if answer is None else [answer[None]]
     if satisfying:  # and answers that are nearly right
         near = torch.cat(satisfying)
@@ -368,6 +373,33 @@ def _check_most_likely(rule: Constraint, good: IntTensor, every: bool, examples:
             f"{good_classes[int(scores.argmax())].tolist() if len(good) else 'nothing'} has {best:.4f}",
             "give the best of all satisfying answers",
         )
+
+
+def _check_lowering(rule: Constraint, pool: IntTensor, verdict: BoolTensor, draws: torch.Generator) -> None:
+    """What the rule writes for a constraint solver agrees with the judge on some answers, each fixed in the model."""
+    if rule.length * rule.num_classes > _LITERALS:
+        return
+    model = Model()
+    root = model.root(torch.ones(rule.length, rule.num_classes, dtype=torch.bool))
+    _call(rule, "lower", root)
+    for wanted in (True, False):
+        those = pool[verdict == wanted]
+        for answer in those[torch.randperm(len(those), generator=draws)[:_LOWERED]]:
+            mark = model.mark()
+            root.all_of(root.literals[range(rule.length), rule.class_of(answer).numpy()])
+            outcome = cpsat.solve(model, {}, {}, budget=10)
+            model.reset(mark)
+            excluded = outcome.values is None and outcome.proved
+            check(
+                not (wanted and excluded),
+                f"lower is unsound: {answer.tolist()} satisfies, and what it writes excludes it",
+                "write only what every satisfying answer fulfils",
+            )
+            check(
+                wanted or excluded or bool(model.deferred),
+                f"lower is incomplete: {answer.tolist()} does not satisfy, and what it writes does not exclude it",
+                "write all of the rule, or call into.defer(self)",
+            )
 
 
 def _check_rows(constraint: Constraint, pool: IntTensor, draws: torch.Generator) -> None:

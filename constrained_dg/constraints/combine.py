@@ -10,9 +10,10 @@ from typing import Self
 import numpy as np
 import torch
 
-from constrained_dg.constraints.base import Constraint, judged
+from constrained_dg.constraints.base import Constraint, judged, lowered
 from constrained_dg.constraints.by_row import ByRow
 from constrained_dg.constraints.candidates import candidates_of, likeliest_alone, without_dead_rows
+from constrained_dg.constraints.lowering import Lowering
 from constrained_dg.constraints.machine import Machine
 from constrained_dg.constraints.pinned import Pinned
 from constrained_dg.constraints.priced_repair import priced
@@ -131,6 +132,10 @@ class Joined(Constraint):
         moved = type(self)([part.to(device) for part in self.parts], self.classes and self.classes.to(device))
         return moved._changed({"name": self.name} if self.name else {})
 
+    def views(self, into: Lowering) -> list[tuple[Lowering, Constraint]]:
+        """Each part with what it writes to."""
+        return [(into.merged(coarser, part.num_classes), part) for part, coarser in self._by_class]
+
 
 class All(Joined):
     """Every part must hold. `allowed` is the intersection of the parts' sets; `propagate` repeats them to a fixed
@@ -184,6 +189,13 @@ class All(Joined):
             classes[:, product.active] = best[0][:, product.active]
             exists = exists & best[1]
         return classes, exists
+
+    def lower(self, into: Lowering) -> None:
+        for view, part in self.views(into):
+            lowered(part, view)
+
+    def lower_opposite(self, into: Lowering) -> None:
+        into.any_holds([(view, part, False) for view, part in self.views(into)])
 
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
         return torch.stack([part.is_satisfied(answer) for part in self.parts]).all(0)

@@ -10,6 +10,7 @@ import torch
 
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.candidates import candidates_of
+from constrained_dg.constraints.lowering import Lowering
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor, tensor_of
 
@@ -45,6 +46,7 @@ class DifferentAcross(Constraint):
     num_classes: int
     show: Callable[[int], str] = str
     where: Callable[[int], str] = _number
+    blame_is_reason = True
     strength = "one step of elimination: no token of a known neighbour, and only permitted tokens"
     per_row = ("edges",)
 
@@ -174,6 +176,24 @@ class DifferentAcross(Constraint):
             decided = (sets & new)[:, at].to(self._joined.dtype)
             sets = sets & (self._joined[:, :, at] @ decided == 0)
         return torch.cat([candidates[..., :low], sets, candidates[..., high:]], -1)
+
+    def lower(self, into: Lowering) -> None:
+        into.all_of(~into.literals[~self._permitted[0].numpy()])
+        for one, other in self._edges_once():
+            for token in range(*self.tokens):
+                into.at_most_one(into.literals[[one, other], token])
+
+    def lower_opposite(self, into: Lowering) -> None:
+        alike = into.literals[~self._permitted[0].numpy()].tolist()
+        for one, other in self._edges_once():
+            for token in range(*self.tokens):
+                alike.append(both := into.new_literal())
+                into.given(both).all_of(into.literals[[one, other], token])
+        into.clause(alike)
+
+    def _edges_once(self) -> list[tuple[int, int]]:
+        """The edges of the first row, each once."""
+        return sorted({(min(pair), max(pair)) for pair in self.edges[0].tolist() if min(pair) >= 0})
 
     def renamed(self, positions: Sequence[int]) -> DifferentAcross:
         return self._changed({"where": lambda at: _number(positions[at])}) if self.where is _number else self

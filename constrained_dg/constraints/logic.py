@@ -10,6 +10,7 @@ import torch
 
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.combine import All, Joined, over_finer
+from constrained_dg.constraints.lowering import Lowering
 from constrained_dg.constraints.part import On
 from constrained_dg.constraints.predicate import Predicate
 from constrained_dg.constraints.sweep import Swept
@@ -23,6 +24,13 @@ class Either(Joined):
     possible: sound, and exact where one exact part is left."""
 
     strength = "the union over the parts that are still possible"
+
+    def lower(self, into: Lowering) -> None:
+        into.any_holds([(view, part, True) for view, part in self.views(into)])
+
+    def lower_opposite(self, into: Lowering) -> None:
+        for view, part in self.views(into):
+            part.lower_opposite(view)
 
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
         return torch.stack([part.is_satisfied(answer) for part in self.parts]).any(0)
@@ -112,6 +120,12 @@ class Negation(Constraint):
         bounds = torch.stack([self.rule.select(row).bound for row in rows] or [self.rule.bound])
         return bounds | ~bounds.any(-1, keepdim=True)
 
+    def lower(self, into: Lowering) -> None:
+        self.rule.lower_opposite(into)
+
+    def lower_opposite(self, into: Lowering) -> None:
+        self.rule.lower(into)
+
     def is_satisfied(self, answer: IntTensor) -> BoolTensor:
         return ~self.rule.is_satisfied(answer)
 
@@ -164,6 +178,12 @@ class NotSwept(Swept):
 
     def __repr__(self) -> str:
         return f"~{self.rule!r}"
+
+    def lower(self, into: Lowering) -> None:
+        self.rule.lower_opposite(into)
+
+    def lower_opposite(self, into: Lowering) -> None:
+        self.rule.lower(into)
 
     def explain(self, answer: IntTensor) -> list[list[str]]:
         what = self.name or f"this must not hold, and does: {self.rule!r}"

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 
 from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.lowering import Lowering
 from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor, tensor_of
@@ -147,6 +149,17 @@ class On(Constraint):
             draft[at].clamp(max=self.rule.num_classes - 1), candidates[at, classes], log_probs[at, classes]
         )
         return None if repaired is None else draft.index_copy(0, at, repaired), moves
+
+    def lower(self, into: Lowering) -> None:
+        if self.rule.num_classes < self.num_classes:
+            into.all_of(~into.literals[np.asarray(self.positions), self.rule.num_classes])
+        self.rule.lower(into.at(self.positions, self.rule.num_classes))
+
+    def lower_opposite(self, into: Lowering) -> None:
+        broken = into.new_literal()
+        foreign = into.literals[np.asarray(self.positions), self.rule.num_classes :]
+        into.clause([broken, *foreign.flatten().tolist()])
+        self.rule.lower_opposite(into.at(self.positions, self.rule.num_classes).given(broken))
 
     @property
     def has_most_likely(self) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.candidates import candidates_of, likeliest_alone
+from constrained_dg.constraints.lowering import Lowering
 from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.constraints.words import position
 from constrained_dg.errors import check
@@ -102,6 +104,17 @@ class Pinned(Constraint):
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         return candidates & self._candidates()
+
+    def lower(self, into: Lowering) -> None:
+        into.all_of(self._given(into))
+
+    def lower_opposite(self, into: Lowering) -> None:
+        into.any_differs(self._given(into))
+
+    def _given(self, into: Lowering) -> np.ndarray:
+        """The literals of the given tokens."""
+        at = self.mask[0].nonzero().flatten()
+        return into.literals[np.asarray(at), np.asarray(self.class_of(self.tokens[0, at]))]
 
     def partition(self) -> IntTensor:
         """Each given token, and all others."""

@@ -42,6 +42,12 @@ def check_time() -> None:
         raise TimeIsUpError
 
 
+def remaining() -> float | None:
+    """Seconds left of the time limit, not below 0; None without one."""
+    deadline = _deadline.get()
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
 @contextmanager
 def listening() -> Iterator[list[str]]:
     """Collects the failures of judges (`report_fault`) that happen inside."""

@@ -1,21 +1,25 @@
-"""The completer: a bounded depth-first search that returns an answer, a proof that none exists, or neither."""
+"""The completer: the likeliest answer that keeps every rule, a proof that none exists, or neither."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from constrained_dg.constraints.base import Constraint, judged, propagated
-from constrained_dg.constraints.candidates import candidates_of, one_hot
-from constrained_dg.constraints.running import TimeIsUpError, check_time, listening, report_fault
+from constrained_dg.constraints.candidates import candidates_of
+from constrained_dg.constraints.lowering import ModelError
+from constrained_dg.constraints.proposals import SCALE, Proposals
+from constrained_dg.constraints.running import TimeIsUpError, listening, report_fault
 from constrained_dg.constraints.running import time_limit as within
-from constrained_dg.errors import InputError, check
+from constrained_dg.errors import InputError, check, is_count, is_number
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 log = logging.getLogger(__name__)
+#: Deterministic time of the solver for one row, by default.
+BUDGET = 10.0
 
 
 @dataclass(frozen=True)
@@ -24,14 +28,35 @@ class Completion:
 
     Attributes:
         answer: (T) int64, the tokens that the judge accepts, or None.
-        exhausted: the whole space was searched without an answer: a proof that none exists. Never if a judge raised
-            during the search, since its verdict is unknown.
-        nodes: branches opened, and moves of `repair`; propagation alone costs none.
+        exhausted: no answer exists (or no other than those excluded): a proof. Never if a judge raised during the
+            search, since its verdict is unknown.
+        work: deterministic time of the solver; 0 where it was not needed.
+        score: sum of the log-probabilities of the answer's classes at the positions that were open; -inf without one.
+        bound: no satisfying answer has a higher sum; inf where none was sought.
+        proved: no satisfying answer has a higher sum than this one, but for the rounding: `rounding_loss`. Without
+            log-probabilities every answer has the same.
+        nodes: branches that the solver opened, and moves of `repair`.
     """
 
     answer: IntTensor | None
-    exhausted: bool
-    nodes: int
+    exhausted: bool = False
+    work: float = 0.0
+    score: float = -torch.inf
+    bound: float = torch.inf
+    proved: bool = False
+    nodes: int = 0
+
+
+def rounding_loss(positions: int) -> float:
+    """By how much the sum of log-probabilities of the likeliest answer can exceed that of one proved the likeliest.
+
+    The solver counts in integers: each log-probability is rounded to the nearest multiple of 1 / `SCALE`, which errs by
+    half of that at most, once for the one answer and once for the other.
+
+    Args:
+        positions: that are open.
+    """
+    return positions / SCALE
 
 
 def complete(
@@ -41,92 +66,152 @@ def complete(
     *,
     log_probs: FloatTensor | None = None,
     tokens: IntTensor | None = None,
-    node_budget: int = 10_000,
+    budget: float = BUDGET,
     time_limit: float | None = None,
+    improve: bool = False,
+    other_than: IntTensor | None = None,
 ) -> Completion:
-    """Find a satisfying answer that keeps the known tokens.
+    """Find the satisfying answer that keeps the known tokens and has the highest sum of log-probabilities.
 
-    Positions that the rule does not bind keep their tokens too. The search uses classes; a token whose class does not
-    change stays.
+    Positions that the rule does not bind keep their tokens too. The search uses classes. Without log-probabilities it
+    is a plain solver: the first answer ends it, and a token whose class does not change stays.
 
-    A rule with an exact `most_likely` needs no branch. For others `repair` is tried once on the draft. Then the search
-    branches on the position with the fewest candidates (of equals, where the model is most certain), on its tokens in
-    the order of the model's log-probabilities; `propagate` prunes every branch and the judge checks each answer.
+    A rule with an exact `most_likely` needs no solver: for automata and sums its sweeps are far faster. For others
+    `propagate` thins the candidates once and `repair` is tried on the draft; an answer that it finds is returned,
+    unless a likelier one is wanted. Then the rules write themselves into a model (`Constraint.lower`) for CP-SAT, with
+    the draft, or what `repair` made of it, as a hint. A tenth of the budget goes to the likeliest answer; only if there
+    is no answer by then, the rest goes to any. The judge checks every answer; what it refuses is excluded, and the
+    solver goes on.
 
     Args:
-        constraint: of one row. Use one on the CPU: nodes are many and small.
+        constraint: of one row, on the CPU.
         answer: (T) int64, the draft: all of it must be tokens of the vocabulary.
         known: (T) bool, positions to keep.
-        log_probs: (T, A) of the model; None means all equal.
+        log_probs: (T, A) of the model; None means all equal. -inf counts as very unlikely: only rules can prove that no
+            answer exists.
         tokens: (T, A) int64, the token to write for each class; None means the first. `Constraint.likeliest` computes
             both from the model's (T, V).
-        node_budget: branches that may be opened; `repair` has separate bounds.
-        time_limit: seconds, or None. With a limit the outcome depends on the machine. It is checked between branches
-            and wherever rules call `running.check_time`.
+        budget: deterministic time of the solver; 0: without it.
+        time_limit: seconds, building the model included, or None. With a limit the outcome depends on the machine.
+        improve: whether a likelier answer is sought than one that `repair` found.
+        other_than: (N, T) int64 answers that are not sought: one that differs in the class of a bound position is.
 
     Raises:
-        InputError: shapes do not fit, or a negative budget.
+        InputError: shapes do not fit, NaN, or a negative budget.
     """
     length, num_classes = constraint.length, constraint.num_classes
     check(constraint.rows == 1, f"search got a constraint of {constraint.rows} rows", "select one row")
-    check(node_budget >= 0, f"node_budget is {node_budget}", "give 0 or more")
+    check(budget == 0 or is_number(budget, above=0), f"budget is {budget!r}", "give a number of 0 or more")
     constraint.check_answer(answer[None])
     check(known.shape == answer.shape, f"known has shape {tuple(known.shape)}", f"give ({length})")
-    log_probs = torch.zeros(length, num_classes) if log_probs is None else log_probs
+    likely = log_probs is not None and bool((log_probs != log_probs[:, :1]).any())
+    log_probs = torch.zeros(length, num_classes) if log_probs is None else log_probs.float()
     tokens = constraint.tokens_of(torch.arange(num_classes)).expand(length, -1) if tokens is None else tokens
     for name, values in (("log_probs", log_probs), ("tokens", tokens)):
         got = tuple(values.shape)
         check(got == (length, num_classes), f"{name} have shape {got}", f"give ({length}, {num_classes})")
-    # What the model rules out comes last but stays possible: only rules can prove that no answer exists.
-    log_probs = log_probs.float().clamp(min=-1e6)
-
-    def written(classes: IntTensor) -> IntTensor:
-        """(T) tokens of (T) classes; a token of the draft stays if its class is the same."""
-        return torch.where(classes == draft, answer, tokens.gather(-1, classes[:, None])[:, 0])
-
-    draft = constraint.class_of(answer)
-    branches = [candidates_of(draft[None], (known | ~constraint.bound)[None], num_classes)]  # last in, first out
-    nodes, moves, swept = -1, 0, constraint.has_most_likely  # the root is not a branch
+    odd = (log_probs.isnan() | (log_probs == torch.inf)).nonzero().tolist()
+    check(not odd, f"log_probs hold {log_probs[tuple(odd[0])] if odd else 0} at {odd[:1]}", "give numbers, or -inf")
+    excluded = torch.empty(0, length, dtype=torch.int64) if other_than is None else other_than
+    draft = Draft(answer, known | ~constraint.bound, constraint.class_of(answer), log_probs, tokens, likely)
     with within(time_limit), listening() as faults:
         try:
-            while branches:
-                if nodes == node_budget:
-                    return Completion(None, exhausted=False, nodes=max(nodes, 0) + moves)
-                check_time()
-                # 1. Prune: by propagation, or to the best answer where the rule can say which that is.
-                candidates = propagated(constraint, branches.pop())
-                nodes += 1
-                if swept:  # no need to branch
-                    scores = log_probs[None].masked_fill(~candidates, -torch.inf)
-                    best = _tried(constraint, "most_likely", scores)
-                    swept = best is not None
-                    if best is not None:
-                        candidates = one_hot(best[0], num_classes) & best[1][:, None, None]
-                sizes = candidates[0].sum(-1)
-                smallest, largest = torch.aminmax(sizes)
-                # 2. Nothing left, or one answer left: the judge decides, and a branch has ended.
-                if smallest == 0:
-                    continue
-                if largest == 1:
-                    completed = written(candidates[0].to(torch.uint8).argmax(-1))
-                    if judged(constraint, completed[None]):
-                        return Completion(completed, exhausted=False, nodes=nodes + moves)
-                    continue
-                # 3. At the root, try the rule's repair of the draft.
-                if nodes == 0:
-                    classes, moves = _tried(constraint, "repair", draft, candidates[0], log_probs) or (None, 0)
-                    if classes is not None and bool(candidates[0].gather(-1, classes[:, None]).all()):
-                        completed = written(classes)
-                        if judged(constraint, completed[None]):
-                            return Completion(completed, exhausted=False, nodes=moves)
-                # 4. Branch.
-                branches += _branch(candidates, sizes, log_probs)
+            found = _sought(constraint, draft, budget, improve, constraint.class_of(excluded))
         except TimeIsUpError:
-            return Completion(None, exhausted=False, nodes=max(nodes, 0) + moves)
-    return Completion(None, exhausted=not faults, nodes=nodes + moves)
+            found = Completion(None)
+        except ModelError as error:
+            log.warning("the search ends without an answer: %s", error)
+            found = Completion(None)
+    return replace(found, exhausted=found.exhausted and not faults)
 
 
-def _tried(constraint: Constraint, method: str, *arguments: torch.Tensor) -> Any:
+@dataclass(frozen=True)
+class Draft:
+    """What a search starts from: see `complete`.
+
+    Attributes:
+        answer: (T) int64.
+        fixed: (T) bool, positions that keep their tokens.
+        classes: (T) int64, of the answer.
+        log_probs: (T, A).
+        tokens: (T, A) int64.
+        likely: whether the log-probabilities are a model's.
+    """
+
+    answer: IntTensor
+    fixed: BoolTensor
+    classes: IntTensor
+    log_probs: FloatTensor
+    tokens: IntTensor
+    likely: bool
+
+    def written(self, classes: IntTensor) -> IntTensor:
+        """(T) tokens of (T) classes: the likeliest of each class, and without a model the draft's where it fits."""
+        stays = self.fixed if self.likely else classes == self.classes
+        return torch.where(stays, self.answer, self.tokens.gather(-1, classes[:, None])[:, 0])
+
+    @property
+    def open_log_probs(self) -> FloatTensor:
+        """(T, A), 0 where nothing is open."""
+        return self.log_probs.masked_fill(self.fixed[:, None], 0)
+
+    def score(self, classes: IntTensor) -> float:
+        return float(self.open_log_probs.gather(-1, classes[:, None]).double().sum())
+
+
+def _sought(constraint: Constraint, draft: Draft, budget: float, improve: bool, excluded: IntTensor) -> Completion:
+    # 1. What propagation alone leaves.
+    candidates = candidates_of(draft.classes[None], draft.fixed[None], constraint.num_classes)
+    candidates = propagated(constraint, candidates)[0]
+    sizes = candidates.sum(-1)
+    if int(sizes.min()) == 0:
+        return Completion(None, exhausted=True)
+    plain = len(excluded) == 0
+    if int(sizes.max()) == 1 and plain:
+        found = _accepted(constraint, draft, candidates.to(torch.uint8).argmax(-1), proved=True)
+        return found or Completion(None, exhausted=True)
+    # 2. The best answer, where the rule can say which that is.
+    if constraint.has_most_likely and plain:
+        scores = draft.log_probs.clamp(min=-1e6).masked_fill(~candidates, -torch.inf)
+        best = tried(constraint, "most_likely", scores[None])
+        if best is not None and not bool(best[1].all()):
+            return Completion(None, exhausted=True)
+        found = None if best is None else _accepted(constraint, draft, best[0][0], proved=True)
+        if found is not None:
+            return found
+    # 3. The rule's own repair of the draft.
+    hint, repaired, moves = draft.classes, None, 0
+    if plain:
+        classes, moves = tried(constraint, "repair", draft.classes, candidates, draft.log_probs) or (None, 0)
+        if classes is not None and bool(candidates.gather(-1, classes[:, None]).all()):
+            repaired = _accepted(constraint, draft, classes, proved=not draft.likely)
+            hint = hint if repaired is None else classes
+        if repaired is not None and not (improve and draft.likely):
+            return replace(repaired, nodes=moves)
+    if budget == 0:
+        return replace(repaired or Completion(None), nodes=moves)
+    # 4. The solver.
+    proposals = Proposals(constraint, candidates, draft.open_log_probs, hint, draft.written)
+    for each in excluded:
+        proposals.exclude(each)
+    ended = proposals.search(budget)
+    found = None if ended.classes is None else _accepted(constraint, draft, ended.classes, proved=ended.proved)
+    if found is None or (repaired is not None and repaired.score > found.score):
+        found = repaired or Completion(None, exhausted=ended.classes is None and ended.proved)
+    bound = -torch.inf if found.exhausted else torch.inf if ended.bound is None else ended.bound
+    return replace(found, work=ended.work, nodes=ended.branches + moves, bound=bound)
+
+
+def _accepted(constraint: Constraint, draft: Draft, classes: IntTensor, proved: bool) -> Completion | None:
+    """The completion with this answer, if the judge accepts it."""
+    answer = draft.written(classes)
+    if not judged(constraint, answer[None]):
+        return None
+    score = draft.score(classes)
+    return Completion(answer, score=score, bound=score if proved else torch.inf, proved=proved)
+
+
+def tried(constraint: Constraint, method: str, *arguments: torch.Tensor) -> Any:
     """The method's result; None and a warning where it raises: the search goes on without it."""
     try:
         return getattr(constraint, method)(*arguments)
@@ -139,17 +224,45 @@ def _tried(constraint: Constraint, method: str, *arguments: torch.Tensor) -> Any
         return None
 
 
-def _branch(candidates: BoolTensor, sizes: IntTensor, log_probs: FloatTensor) -> list[BoolTensor]:
-    """One set of candidates for each token of the chosen position, the likeliest last."""
-    open_sizes = sizes.masked_fill(sizes == 1, candidates.shape[-1] + 1)
-    narrow = open_sizes == open_sizes.min()
-    scores = log_probs.masked_fill(~candidates[0], -torch.inf)
-    at = int(scores.amax(-1).masked_fill(~narrow, -torch.inf).argmax())
-    tokens = scores[at].sort(stable=True).indices[-int(sizes[at]) :]
-    branched = []
-    for token in tokens:
-        branch = candidates.clone()
-        branch[0, at] = False
-        branch[0, at, token] = True
-        branched.append(branch)
-    return branched
+@dataclass(frozen=True)
+class AnswerCount:
+    """How many answers keep the rules.
+
+    Attributes:
+        answers: (N, T) int64, those found; they differ in the class of some bound position.
+        every: whether these are proved to be all.
+    """
+
+    answers: IntTensor
+    every: bool
+
+    @property
+    def only_one(self) -> bool:
+        """Whether it is proved that there is exactly one."""
+        return self.every and len(self.answers) == 1
+
+
+def count_answers(
+    constraint: Constraint,
+    answer: IntTensor,
+    known: BoolTensor,
+    *,
+    most: int = 2,
+    budget: float = BUDGET,
+    time_limit: float | None = None,
+) -> AnswerCount:
+    """Find up to `most` answers that keep the known tokens: 2 tell whether there is only one.
+
+    Args:
+        constraint, answer, known, time_limit: as for `complete`; the seconds are for all answers together.
+        budget: deterministic time of the solver for each answer.
+    """
+    check(is_count(most, 1), f"most is {most!r}", "give an integer of at least 1")
+    answers = torch.empty(0, len(answer), dtype=torch.int64)
+    with within(time_limit):
+        while len(answers) < most:
+            found = complete(constraint, answer, known, budget=budget, other_than=answers)
+            if found.answer is None:
+                return AnswerCount(answers, found.exhausted)
+            answers = torch.cat([answers, found.answer[None]])
+    return AnswerCount(answers, False)

@@ -306,6 +306,9 @@ def _some_sum_lies_between(steps: IntTensor, low: int, high: int) -> bool:
     """False where provably no answer has a sum in [low, high]; True where one has, or where there are over 2**14
     partial sums."""
     steps = steps.cpu()
+    moving = (steps != steps[:, :1]).any(-1)  # the others add a constant
+    constant = int(steps[~moving, 0].sum())
+    steps, low, high = steps[moving], low - constant, high - constant
     least, most = steps.amin(-1).sum(), steps.amax(-1).sum()
     partial = torch.zeros(1, dtype=torch.int64)
     for row in steps:
@@ -353,7 +356,8 @@ class Sum(RealSum, Swept):
         integers = weights.dtype == torch.int64
         self._take(weights, low, high, length, positions, integers, "torch.int64; see RealSum for real numbers")
         self.show, self.name = show, name
-        size = sum(max(abs(int(row.min())), abs(int(row.max()))) for row in self.weights)
+        ends = zip(self.weights.amin(-1).tolist(), self.weights.amax(-1).tolist(), strict=True)
+        size = sum(max(-low, high) for low, high in ends)
         check(
             size <= LARGEST,
             f"the weights can add up to {size}, more than 2**61",

@@ -9,6 +9,7 @@ import torch
 
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.candidates import candidates_of, likeliest_alone
+from constrained_dg.constraints.lowering import Lowering
 from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.constraints.words import position
 from constrained_dg.errors import check
@@ -100,6 +101,12 @@ class Vocabulary(Constraint):
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
         return candidates & self.may
+
+    def lower(self, into: Lowering) -> None:
+        into.all_of(~into.literals[~self.may[0].numpy()])
+
+    def lower_opposite(self, into: Lowering) -> None:
+        into.clause(into.literals[~self.may[0].numpy()])
 
     def most_likely(self, log_probs: FloatTensor) -> tuple[IntTensor, BoolTensor]:
         return likeliest_alone(log_probs, self.may)

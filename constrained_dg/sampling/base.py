@@ -150,7 +150,7 @@ class Generation:
         status: a `Status` for each row, or None without a constraint.
         passes: (B) int64, denoise calls of each row, summed over its candidates; search nodes and commits do not count.
         free_tokens: (B) int64, tokens of the answer that were neither pinned nor padding.
-        search_nodes: (B) int64, branches the completer opened; 0 without one.
+        search_nodes: (B) int64, branches that the completer's solver opened, and moves of repairs; 0 without one.
         seeds: (B) int64, the seed of each answer: of the candidate that was chosen, or of the attempt. The sampler of
             one attempt, with one candidate and as many passes, draws the same numbers from it again and gives the same
             answer, unless floating-point kernels round differently in another batch shape. Seeds do not reproduce an
@@ -158,8 +158,11 @@ class Generation:
         log_probability: (B) float32, mean-field log-probability of the answer in the last pass of each canvas, over
             positions that are neither pinned nor padding; 0 for a row without a pass.
         padding: (B, T) bool, what follows the end of an answer.
+        score: (B) float32, what the completer sums of its answer, see there; -inf where it gave none.
+        bound: (B) float32, no answer that keeps the rules has a higher score; inf where this is unknown.
+        proved: (B) bool, the completer's answer has the highest score, but for the rounding (`rounding_loss`).
         trace: the step records if requested, else empty.
-        class_log_probs: of the last passes, if requested.
+        class_log_probs: of one pass of each canvas, if requested.
     """
 
     tokens: IntTensor
@@ -170,6 +173,9 @@ class Generation:
     seeds: IntTensor
     log_probability: FloatTensor
     padding: BoolTensor
+    score: FloatTensor
+    bound: FloatTensor
+    proved: BoolTensor
     trace: list[StepRecord] = field(default_factory=list)
     class_log_probs: ClassLogProbs | None = None
 

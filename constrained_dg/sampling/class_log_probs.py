@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -17,28 +17,35 @@ class ClassLogProbs:
     Attributes:
         log_probs: (B, T, A) float32 of that token; equal without a pass.
         tokens: (B, T, A) int64, that token.
+        of_first: whether they are of the first pass of each canvas, on pure noise, instead of the last.
     """
 
     log_probs: FloatTensor
     tokens: IntTensor
+    of_first: bool = False
 
     @classmethod
-    def before_any_pass(cls, constraint: Constraint, rows: int, device: torch.device) -> ClassLogProbs:
+    def before_any_pass(
+        cls, constraint: Constraint, rows: int, device: torch.device, of_first: bool = False
+    ) -> ClassLogProbs:
         """All tokens equal."""
         shape = (rows, constraint.length, constraint.num_classes)
         tokens = constraint.tokens_of(torch.arange(constraint.num_classes, device=device))
-        return cls(torch.zeros(shape, device=device), tokens.expand(shape).clone())
+        return cls(torch.zeros(shape, device=device), tokens.expand(shape).clone(), of_first)
 
     def write(self, rows: IntTensor, span: slice, probabilities: FloatTensor, constraint: Constraint) -> None:
         """Take over the distribution (N, C, V) of these rows (N)."""
         highest, self.tokens[rows, span] = constraint.likeliest(probabilities)
         self.log_probs[rows, span] = highest.log()
 
-    def averaged(self, other: ClassLogProbs, rows: IntTensor, before: IntTensor) -> ClassLogProbs:
-        """The mean over one more than `before` (N) of them at these rows; each class through its likelier token."""
-        several = before[:, None, None].float()
+    def select(self, rows: IntTensor) -> ClassLogProbs:
+        """Those of these rows."""
+        return replace(self, log_probs=self.log_probs[rows], tokens=self.tokens[rows])
+
+    def updated(self, other: ClassLogProbs, rows: IntTensor) -> ClassLogProbs:
+        """Those of a further attempt at these rows: the last pass is a later one, the first stays what it was."""
+        if self.of_first:
+            return self
         log_probs, tokens = self.log_probs.clone(), self.tokens.clone()
-        mean = torch.logaddexp(log_probs[rows] + several.log(), other.log_probs) - (several + 1).log()
-        tokens[rows] = torch.where(other.log_probs > log_probs[rows], other.tokens, tokens[rows])
-        log_probs[rows] = mean
-        return ClassLogProbs(log_probs, tokens)
+        log_probs[rows], tokens[rows] = other.log_probs, other.tokens
+        return replace(self, log_probs=log_probs, tokens=tokens)

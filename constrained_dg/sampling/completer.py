@@ -1,4 +1,4 @@
-"""Search for what the passes leave unsolved."""
+"""The likeliest answer that keeps the rules, for what the passes leave unsolved."""
 
 from __future__ import annotations
 
@@ -7,33 +7,45 @@ from dataclasses import dataclass, replace
 import torch
 
 from constrained_dg.constraints.base import Constraint
-from constrained_dg.constraints.search import complete
-from constrained_dg.errors import check, is_count
+from constrained_dg.constraints.search import BUDGET, complete
+from constrained_dg.errors import check, is_number
 from constrained_dg.sampling.base import Generation, Status
 from constrained_dg.sampling.class_log_probs import ClassLogProbs
 from constrained_dg.sampling.ending import Ended, after_end
 from constrained_dg.sampling.options import Options
 from constrained_dg.shapes import BoolTensor
 
+#: The passes whose log-probabilities may be summed.
+SCORES = ("last", "first")
+
 
 @dataclass(frozen=True)
 class Completer:
-    """Hands rows that are not solved to a bounded search, ordered by the model's probabilities.
+    """Hands rows that are not solved to a constraint solver, which seeks the answer of the highest score.
+
+    The score of an answer is the sum of its log-probabilities in one pass, over the positions that are neither pinned
+    nor free of rules. The answer is the likeliest under that pass, not under the whole process: passes see canvases
+    that differ. It is proved the likeliest only if the budget suffices; `Generation.bound` says how far it may be.
 
     Args:
-        node_budget: branches the search may open for a row.
+        budget: deterministic time of the solver for a row, about seconds; 0: only what needs no solver.
+        score: "last", the pass after which the sampler hands over, or "first", on pure noise; of each canvas.
+        improve: whether a likelier answer is also sought than one that the passes, or a rule's own `repair`, found.
     """
 
-    node_budget: int = 10_000
+    budget: float = BUDGET
+    score: str = "last"
+    improve: bool = False
 
     def __post_init__(self) -> None:
-        check(is_count(self.node_budget), f"node_budget is {self.node_budget!r}", "give an integer of at least 0")
+        check(self.budget == 0 or is_number(self.budget, above=0), f"budget is {self.budget!r}", "give 0 or more")
+        check(self.score in SCORES, f"score is {self.score!r}", f"give one of {', '.join(SCORES)}")
 
 
 def completed(
     generation: Generation, constraint: Constraint, pinned: BoolTensor, completer: Completer, options: Options
 ) -> Generation:
-    """Search, row by row, for what is unsolved: it ends solved, unsatisfiable (all was searched) or unsolved still.
+    """Complete row by row: each ends solved, unsatisfiable (proved) or unsolved (the budget or the time is spent).
 
     Args:
         generation: with its `class_log_probs`, or the search takes all tokens as equally likely.
@@ -41,16 +53,17 @@ def completed(
         pinned: (B, T) bool.
         options: of the call, whose time limit and end tokens hold here too.
     """
-    names = ("tokens", "padding", "log_probability", "search_nodes")
+    names = ("tokens", "padding", "log_probability", "search_nodes", "score", "bound", "proved")
     values = {name: getattr(generation, name).clone() for name in names}
     status, by_class = list(generation.status), generation.class_log_probs
     if by_class is None:
         rows, device = generation.tokens.shape[0], generation.tokens.device
         by_class = ClassLogProbs.before_any_pass(constraint, rows, device)
     for row, known in enumerate(pinned):
-        if status[row] is not Status.UNSOLVED or options.expired():
+        wanted = status[row] is Status.UNSOLVED or (completer.improve and status[row] is Status.SOLVED)
+        if not wanted or options.expired():
             continue
-        # 1. One row, on the CPU: nodes are many and small.
+        # 1. One row, on the CPU.
         tokens = values["tokens"][row]
         rule = constraint if constraint.rows == 1 else constraint.select(torch.tensor([row], device=tokens.device))
         rule = rule.to("cpu")
@@ -66,15 +79,18 @@ def completed(
             fixed,
             log_probs=log_probs,
             tokens=table,
-            node_budget=completer.node_budget,
+            budget=completer.budget,
             time_limit=options.remaining(),
+            improve=completer.improve,
         )
         values["search_nodes"][row] += result.nodes
-        if result.exhausted:
+        if result.exhausted and status[row] is Status.UNSOLVED:
             status[row] = Status.UNSATISFIABLE
         # 3. What is returned is what the judge of `complete` has accepted: padded after its end.
         if result.answer is not None:
             status[row], answer = Status.SOLVED, result.answer
+            for name in ("score", "bound", "proved"):
+                values[name][row] = getattr(result, name)
             answer = rule.padded(answer[None])[0] if isinstance(rule, Ended) else answer
             tokens.copy_(answer.to(tokens.device))
             values["padding"][row] = after_end(tokens[None], options.eos)[0][0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.lowering import FALSE, TRUE, Lowering
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 #: Ends that `Ended.most_likely` tries at once.
@@ -124,6 +125,24 @@ class Ended(Constraint):
         ends = self.ending[classes] & self.free
         behind = ((ends.cumsum(-1) - ends.long()) > 0) | self.after_known_end
         return not bool((behind & self.free & ~self.padding[classes]).any())
+
+    def lower(self, into: Lowering) -> None:
+        """Behind an end only padding; the rule reads what stands there."""
+        after = FALSE
+        for at in range(self.length):
+            if self.after_known_end[at]:
+                after = TRUE
+            if not self.free[at]:
+                continue
+            pads, ends = (into.any_of(at, each.nonzero().flatten()) for each in (self.padding, self.ending))
+            into.clause([~after, pads])
+            if ends != FALSE and after != TRUE:
+                # True from the first end on: the solver may not say so without one.
+                before, after = after, into.new_literal()
+                into.clause([~before, after])
+                into.clause([~ends, after])
+                into.clause([~after, before, ends])
+        self.rule.lower(into)
 
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
         return self.rule.repair(draft, candidates, log_probs)

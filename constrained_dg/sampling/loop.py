@@ -134,6 +134,10 @@ def denoise_canvas(
         best = torch.where(open_, settled.best, live.canvas)
         sample = torch.where(open_, settled.sample, live.canvas)
 
+        by_class = answers.class_log_probs
+        if index == 0 and by_class is not None and by_class.of_first and live.constraint is not None:
+            by_class.write(live.rows, span, settled.probabilities, live.constraint)
+
         # 3. Accept positions, and take back those that break a rule; every other free position gets fresh noise.
         sets = None
         if parts.sets is not None:

@@ -46,7 +46,7 @@ SETS_RULES = replace(SETS, name="sets_rules", sampler=replace(ELIMINATION, guide
 CANDIDATES = Candidates("candidates", replace(EAGER, max_passes=64))
 #: For texts that are open but for their rules: a growing share of positions keeps its draw, and a short search mends.
 EXACT = Diffusion(
-    "exact", Guide(masks=True), LinearTemperature(1.0, 0.9), Schedule(), max_passes=16, complete=Completer(4)
+    "exact", Guide(masks=True), LinearTemperature(1.0, 0.9), Schedule(), max_passes=16, complete=Completer(0.1)
 )
 #: Exact, sharper and in more passes: for graphs of a family.
 EXACT_SHARPER = replace(EXACT, name="exact_sharper", temperature=LinearTemperature(0.9, 0.7), max_passes=64)

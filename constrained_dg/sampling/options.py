@@ -37,7 +37,8 @@ class Options:
         on_step: called with the record of every pass; `StepRecord.best` is the draft.
         trace: keep the records in the result.
         symmetric: `Task.symmetric`, for a sampler that solves moved versions of a problem.
-        class_log_probs: keep the log-probabilities that order a search in the result.
+        class_log_probs: keep the log-probabilities that a search sums in the result: of the "last" pass of each canvas
+            (or True), or of the "first".
         tried: the rules were tried in an earlier call and need no second trial.
     """
 
@@ -52,7 +53,7 @@ class Options:
     on_step: Callable[[StepRecord], None] | None = None
     trace: bool = False
     symmetric: Callable[[Batch, IntTensor], Symmetric | None] | None = None
-    class_log_probs: bool = False
+    class_log_probs: bool | str = False
     tried: bool = False
     started: float = field(default_factory=time.monotonic, init=False)
 

@@ -113,9 +113,11 @@ class Request:
 
     def begin(self, completer: Completer | None) -> Answers:
         """The answers before any pass."""
-        if self.constraint is None or (completer is None and not self.options.class_log_probs):
+        score = self.options.class_log_probs if completer is None else completer.score
+        if self.constraint is None or not score:
             return Answers.begin(self.tokens, None)
-        by_class = ClassLogProbs.before_any_pass(self.constraint, len(self.tokens), self.tokens.device)
+        of_first = score == "first"
+        by_class = ClassLogProbs.before_any_pass(self.constraint, len(self.tokens), self.tokens.device, of_first)
         return Answers.begin(self.tokens, by_class)
 
     def conclude(
@@ -155,6 +157,9 @@ class Request:
             seeds=seeds,
             log_probability=answers.log_probability(pinned),
             padding=padding,
+            score=torch.full_like(answers.log_best[:, 0], -torch.inf),
+            bound=torch.full_like(answers.log_best[:, 0], torch.inf),
+            proved=torch.zeros_like(padding[:, 0]),
             trace=list(trace),
             class_log_probs=answers.class_log_probs,
         )

@@ -36,6 +36,8 @@ def current(description: Any) -> Any:
         masks = {values.pop(name, False) for name in ("mask_logits", "mask_self_conditioning")}
         check(len(masks) == 1, "Guide masks logits and self-conditioning together", hint)
         values["masks"] = masks.pop()
+    if part == "Completer" and "node_budget" in values:  # branches of a search of our own: 1,000 took about a second
+        values["budget"] = values.pop("node_budget") / 1000
     for key, kept in _DROPPED.get(part, {}).items():
         if key in values and values[key] != kept:
             current(values[key])  # names the part, where it is one that is gone

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 
 from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.search import BUDGET
 from constrained_dg.errors import check
 from constrained_dg.sampling.base import Denoiser, Generation
 from constrained_dg.sampling.completer import Completer
@@ -69,7 +70,7 @@ def solve(
     canvas: IntTensor | None = None,
     pinned: torch.Tensor | None = None,
     *,
-    node_budget: int = 10_000,
+    budget: float = BUDGET,
     time_limit: float | None = None,
 ) -> Generation:
     """An answer that a constraint accepts, by search alone, without a model.
@@ -81,7 +82,7 @@ def solve(
         constraint: of B rows, or one.
         canvas: (B, T) int64, or (T), of which the pinned tokens are read.
         pinned: (B, T) or (T) bool, tokens of `canvas` that stay.
-        node_budget: branches that may be opened for a row.
+        budget: deterministic time of the solver for a row, about seconds.
         time_limit: seconds for all rows.
 
     Returns:
@@ -97,4 +98,4 @@ def solve(
     canvas, pinned = (torch.atleast_2d(torch.as_tensor(each)) for each in (canvas, pinned))
     prompt = torch.zeros(len(canvas), 0, dtype=torch.int64)
     batch = Batch(prompt, canvas, pinned, None, (0, constraint.vocab_size))
-    return Search(complete=Completer(node_budget)).run(None, batch, constraint, time_limit=time_limit)
+    return Search(complete=Completer(budget)).run(None, batch, constraint, time_limit=time_limit)

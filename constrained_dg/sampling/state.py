@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -119,14 +119,14 @@ class Answers:
         self.tokens[rows, span], self.log_best[rows, span] = live.best[which], live.log_best[which]
         self.passes[rows] += live.passes[which]
         self.cut[rows] |= live.cut[which]
-        if self.class_log_probs is not None and live.constraint is not None:
-            self.class_log_probs.write(rows, span, probabilities[which], live.constraint)
+        by_class = self.class_log_probs
+        if by_class is not None and live.constraint is not None and not by_class.of_first:
+            by_class.write(rows, span, probabilities[which], live.constraint)
 
     def select(self, rows: IntTensor) -> Answers:
         """The answers of these rows."""
         by_class = self.class_log_probs
-        if by_class is not None:
-            by_class = replace(by_class, log_probs=by_class.log_probs[rows], tokens=by_class.tokens[rows])
+        by_class = None if by_class is None else by_class.select(rows)
         chosen: dict[str, Any] = {each.name: getattr(self, each.name)[rows] for each in fields(self)[:-1]}
         return Answers(**chosen, class_log_probs=by_class)
 

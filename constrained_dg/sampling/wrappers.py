@@ -27,7 +27,8 @@ class Restarts(Sampler):
     """Rows that the judge does not accept start again from fresh noise, each attempt with another seed.
 
     A run either settles soon or wanders, so that several short ones solve more than a long one. Where none is accepted,
-    the answer with the highest `log_probability` is kept, and a search is ordered by their distributions, averaged.
+    the answer with the highest `log_probability` is kept. It is the hint of a search, whose log-probabilities are those
+    of the last attempt, or of the first pass of the first.
 
     Args:
         name: as on the command line.
@@ -100,13 +101,13 @@ class Restarts(Sampler):
                 max_passes=passes,
                 time_limit=options.time_limit and max(options.remaining() or 0, 1e-6),
                 on_step=_for_rows(options, rows),
-                class_log_probs=options.class_log_probs or self.complete is not None,
+                class_log_probs=options.class_log_probs or (self.complete is not None and self.complete.score),
                 tried=options.tried or best is not None,
             )
             tried = self.sampler.answer(model, part, rules, attempt_seeds, limits)
             if undo is not None:
                 tried = _undone(tried, undo, select_rows(constraint, rows))
-            best = tried if best is None else _better(best, tried, rows, attempt[rows])
+            best = tried if best is None else _better(best, tried, rows)
             attempt[rows] += 1
             left[rows] -= tried.passes.clamp(1, passes)
         assert best is not None  # at least one attempt, of at least one pass
@@ -192,12 +193,11 @@ def _undone(moved: Generation, undo: Callable[[IntTensor], IntTensor], constrain
     return replace(moved, tokens=tokens, status=status, trace=[], class_log_probs=None)
 
 
-def _better(best: Generation, tried: Generation, rows: IntTensor, before: IntTensor) -> Generation:
+def _better(best: Generation, tried: Generation, rows: IntTensor) -> Generation:
     """The better answer of each row: an accepted one, or the likelier.
 
     Args:
-        best: of all rows.
-        before: (N) attempts of these rows before.
+        best: of all rows, after the attempts before.
         tried: the next attempt, at some `rows` (N), none of which has an accepted answer yet.
     """
     solved = torch.tensor([status is Status.SOLVED for status in tried.status], device=rows.device)
@@ -216,5 +216,5 @@ def _better(best: Generation, tried: Generation, rows: IntTensor, before: IntTen
     trace = best.trace + [replace(record, rows=rows[record.rows]) for record in tried.trace]
     by_class = best.class_log_probs
     if by_class is not None and tried.class_log_probs is not None:
-        by_class = by_class.averaged(tried.class_log_probs, rows, before)
+        by_class = by_class.updated(tried.class_log_probs, rows)
     return replace(best, **values, status=status, trace=trace, class_log_probs=by_class)

@@ -197,7 +197,7 @@ def test_narrow_windows_beside_a_pattern_are_met_by_prices_and_moves():
     hidden[20:22] = torch.tensor([1, 2])
     sums = [RealSum(w, float(w[hidden].sum()) - 0.05, float(w[hidden].sum()) + 0.05, length) for w in weights]
     rule = All([Automaton(table, 0, [2], length), *sums])
-    made = complete(rule, torch.zeros(length, dtype=torch.int64), torch.zeros(length, dtype=torch.bool), node_budget=0)
+    made = complete(rule, torch.zeros(length, dtype=torch.int64), torch.zeros(length, dtype=torch.bool), budget=0)
     assert made.answer is not None and bool(rule.is_satisfied(made.answer[None]))
 
 
@@ -209,7 +209,7 @@ def test_small_moves_keep_counts_that_are_part_of_the_table():
     total, held = float(weights[hidden].sum()), int((hidden == 2).sum())
     rule = All([Count([2], held, held, length, 4), RealSum(weights, total - 0.02, total + 0.02, length)])
     assert len(rule._plan.others) == 1
-    made = complete(rule, torch.zeros(length, dtype=torch.int64), torch.zeros(length, dtype=torch.bool), node_budget=0)
+    made = complete(rule, torch.zeros(length, dtype=torch.int64), torch.zeros(length, dtype=torch.bool), budget=0)
     assert made.answer is not None and int((made.answer == 2).sum()) == held
 
 

@@ -90,7 +90,7 @@ def test_a_search_with_ends_agrees_with_all_answers(case):
     log_probs = torch.randn(LENGTH, VOCAB, generator=draws)
     ended = Ended(rule, eos, pad, draft, known)
     start, table = ended.reopened(draft, log_probs, torch.arange(VOCAB).expand(LENGTH, -1))
-    found = complete(ended, start, known, log_probs=log_probs, tokens=table, node_budget=10_000)
+    found = complete(ended, start, known, log_probs=log_probs, tokens=table)
     every = padded(ALL[(draft == ALL)[:, known].all(-1)], eos, pad, known)
     possible = bool(rule.is_satisfied(every).any())
     assert (found.answer is not None) == possible and found.exhausted != possible

@@ -143,9 +143,9 @@ def test_repair_makes_a_graph_of_the_family_from_anything(family, width, seed, s
     draft = torch.randint(2**width, (coding.length,), generator=draws)
     log_probs = (torch.randn(coding.length, 2**width, generator=draws) * sharp).log_softmax(-1)
     nothing = torch.zeros_like(draft, dtype=torch.bool)
-    found = complete(rule, draft, nothing, log_probs=log_probs, node_budget=0)
+    found = complete(rule, draft, nothing, log_probs=log_probs, budget=0)
     assert found.answer is not None and rule.is_satisfied(found.answer[None])
-    again = complete(rule, draft, nothing, log_probs=log_probs, node_budget=0)
+    again = complete(rule, draft, nothing, log_probs=log_probs, budget=0)
     assert torch.equal(found.answer, again.answer)
 
 

@@ -88,7 +88,7 @@ def problem_of(task: Task, nodes: int, density: float, draws: np.random.Generato
 
 def answers_near(task: Task, problem, batch: Batch, draws: np.random.Generator) -> torch.Tensor:
     """Answers that keep the rules or nearly: found by search, with a few tokens changed to any token at all."""
-    found = complete(task.constraint([problem]), batch.answer[0], batch.pinned[0], node_budget=50).answer
+    found = complete(task.constraint([problem]), batch.answer[0], batch.pinned[0], budget=1).answer
     rows = (batch.answer[0] if found is None else found).repeat(12, 1)
     for row in rows[1:]:
         at = draws.integers(len(row), size=draws.integers(1, 3))

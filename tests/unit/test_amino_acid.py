@@ -40,9 +40,7 @@ def solved(text: str, seed: int = 0, budget: int = 64) -> tuple[str | None, bool
     requirements = parse_requirements(text)
     tokens, given_ = requirements.pinned()
     scores = torch.randn(requirements.canvas, VOCABULARY, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
-    made = complete(
-        rule_of(requirements), torch.tensor(tokens), torch.tensor(given_), log_probs=scores, node_budget=budget
-    )
+    made = complete(rule_of(requirements), torch.tensor(tokens), torch.tensor(given_), log_probs=scores, budget=budget)
     return None if made.answer is None else sequence_of(made.answer.tolist()), made.exhausted
 
 

@@ -166,7 +166,7 @@ def test_every_sampler_loads_under_its_own_name():
     for name in names:
         assert cli.load_sampler(name).name == name
     assert cli.load_sampler("plain") == Diffusion()
-    assert cli.load_sampler("search", ["complete.node_budget=7"]) == Search(complete=Completer(node_budget=7))
+    assert cli.load_sampler("search", ["complete.budget=7"]) == Search(complete=Completer(budget=7))
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_solve_needs_no_model():
     clash = GRIDS[0].clone()
     clash[0] = clash[1]
     assert solve(sudoku4(), clash, torch.arange(16) < 2).status == [Status.UNSATISFIABLE]
-    assert solve(sudoku4(), node_budget=0).status == [Status.UNSOLVED]
+    assert solve(sudoku4(), budget=0).status == [Status.UNSOLVED]
     with pytest.raises(InputError, match="canvas and pinned go together"):
         solve(sudoku4(), GRIDS)
 

@@ -34,13 +34,13 @@ class Ascending(Constraint):
 def test_a_judge_alone_is_a_rule():
     check_constraint(Ascending())
     assert Ascending().explain(torch.tensor([[1, 0, 0, 0, 0, 0]])) == [["broken: Tokens never fall."]]
-    answer = ask(Ascending(), guarantee=True, sampler=replace(VALIDITY, complete=Completer(node_budget=100_000)))
+    answer = ask(Ascending(), guarantee=True, sampler=replace(VALIDITY, complete=Completer()))
     assert answer.status == [Status.SOLVED] * 2 and Ascending().is_satisfied(answer.tokens).all()
 
 
 def test_a_function_is_a_rule():
     rule = Predicate(lambda answer: sum(answer) == 7, LENGTH, VOCAB)
-    answer = ask(rule, guarantee=True, sampler=replace(VALIDITY, complete=Completer(node_budget=100_000)))
+    answer = ask(rule, guarantee=True, sampler=replace(VALIDITY, complete=Completer()))
     assert answer.status == [Status.SOLVED] * 2 and (answer.tokens.sum(-1) == 7).all()
 
 

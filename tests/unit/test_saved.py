@@ -7,7 +7,7 @@ import pytest
 from constrained_dg.cli import ROOT, load_sampler
 from constrained_dg.errors import InputError
 from constrained_dg.runs import build
-from constrained_dg.sampling import Autoregressive, Diffusion, Guide, Restarts, sampler_names
+from constrained_dg.sampling import Autoregressive, Completer, Diffusion, Guide, Restarts, sampler_names
 from constrained_dg.sampling.saved import DELETED, current
 
 P = "constrained_dg.sampling."
@@ -22,17 +22,17 @@ def test_there_are_shipped_runs():
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.parent.name)
 def test_every_shipped_run_names_a_sampler_of_today(path):
     sampler = build(current(json.loads(path.read_text())["sampler"]))
-    budget = [] if sampler.complete is None else [f"complete.node_budget={sampler.complete.node_budget}"]
+    budget = [] if sampler.complete is None else [f"complete.budget={sampler.complete.budget}"]
     assert sampler == load_sampler(sampler.name, budget) and sampler.name in sampler_names()
 
 
 def test_old_words_are_translated_at_every_depth():
     guide = {"_target_": f"{P}Guide", "mask_logits": True, "mask_self_conditioning": True, "forget_violations": False}
     inner = {"_target_": f"{P}Diffusion", "name": "x", "guide": guide, "noise": ANY}
-    complete = {"_target_": f"{P}Completer", "node_budget": 7, "time_limit": None}
+    complete = {"_target_": f"{P}Completer", "node_budget": 7000, "time_limit": None}
     old = {"_target_": f"{P}Restarts", "name": "r", "sampler": inner, "complete": complete}
     assert build(old) == build(current(old))
-    assert build(old) == Restarts("r", Diffusion("x", Guide(masks=True)), complete=build(current(complete)))
+    assert build(old) == Restarts("r", Diffusion("x", Guide(masks=True)), complete=Completer(7.0))
     assert inner["noise"] is ANY and "mask_logits" in guide  # what was given is not changed
     assert build({"_target_": f"{P}Autoregressive", "temperature": 0.0}) == Autoregressive()
     assert current(["a", 1, {"b": None}]) == ["a", 1, {"b": None}]
