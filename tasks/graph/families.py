@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from constrained_dg.constraints import Constraint, candidates_of
+from constrained_dg.constraints.lowering import FALSE, Lowering
 from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -283,6 +284,29 @@ class FamilyRule(Constraint):
         while not torch.equal(smaller := self._tightened(candidates), candidates):
             candidates = smaller
         return candidates
+
+    def _edges(self, into: Lowering) -> np.ndarray:
+        """(n, n) int64, the literal of each pair: one of the patterns that have it; FALSE on the diagonal."""
+        edges = np.full((self.coding.nodes, self.coding.nodes), FALSE, np.int64)
+        patterns = into.literals[:, self._window]
+        for at, pairs in enumerate(self.coding.pairs):
+            for bit, (row, column) in enumerate(pairs):
+                edges[row, column] = edges[column, row] = into.union(patterns[at, self.coding.patterns[:, bit]])
+        return edges
+
+    def lower(self, into: Lowering) -> None:
+        """A literal for each pair, what the requirements state of them, and cuts for the rest."""
+        into.all_of(~into.literals[~self._patterns[1].cpu().numpy()])
+        edges = self._edges(into)
+        if not all([requirement.lower(edges, into) for requirement in self.families[0].requirements]):
+            into.defer(self)
+
+    def cut(self, answer: IntTensor, into: Lowering) -> None:
+        [(family, joined)], _ = self._read(answer[None])
+        edges = self._edges(into)
+        for requirement in family.requirements:
+            if not requirement.holds(joined):
+                requirement.cut(joined, edges, into)
 
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
         """The family's projection of a graph drawn from the model.
