@@ -11,13 +11,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from constrained_dg.constraints.lowering import TRUE, Model, ModelError, Statement
-from constrained_dg.constraints.running import check_time, remaining
+from constrained_dg.constraints.running import TimeIsUpError, check_time, remaining
 
 #: How long the caller's thread waits at a time, in seconds: it sees Ctrl-C and the end of its time in between.
 _WAIT = 0.02
+#: How long the solver may take to stop, in seconds.
+_GRACE = 0.05
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def solve(
     objective: Mapping[int, int],
     hint: Mapping[int, int],
     budget: float,
-    on_solution: Callable[[list[int]], bool] | None = None,
+    on_solution: Callable[[list[int]], bool] = lambda solution: False,
     enumerate_all: bool = False,
 ) -> Outcome:
     """Find the solution of the highest objective.
@@ -57,7 +60,7 @@ def solve(
         enumerate_all: without an objective: one solution after the other.
 
     Raises:
-        TimeIsUpError: the time limit around the call has run out before the solver began.
+        TimeIsUpError: the time limit around the call has run out before the solver began, or while it did not listen.
         ModelError: a statement is not valid.
     """
     from ortools.sat.python import cp_model
@@ -82,8 +85,9 @@ def solve(
     check_time()
     if limit is not None:
         parameters.max_time_in_seconds = limit
-    listener = None if on_solution is None else _listener(cp_model, on_solution)
-    status = _run(solver, built, listener, limit)
+    status = _run(solver, built, _listener(cp_model, on_solution), limit)
+    if status is None:
+        raise TimeIsUpError
     found = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
     if status == cp_model.MODEL_INVALID:
         raise ModelError(f"what the rules write is not valid: {built.validate()}")
@@ -98,7 +102,11 @@ def solve(
 
 
 def _run(solver: Any, built: Any, listener: Any, limit: float | None) -> Any:
-    """Solve in another thread: this one stays free for Ctrl-C, which ends the solve at once."""
+    """Solve in another thread, so that Ctrl-C and the end of the time are obeyed at once.
+
+    Some steps of the solver do not look at the clock for seconds. Then its thread is left to end by itself, unheard.
+    Returns the status; None where the time was up.
+    """
     results: list[Any] = []
     context = copy_context()
 
@@ -108,34 +116,35 @@ def _run(solver: Any, built: Any, listener: Any, limit: float | None) -> Any:
         except BaseException as error:
             results.append(error)
 
-    thread = threading.Thread(target=work, daemon=True)
-    ends = None if limit is None else time.monotonic() + limit
+    thread = threading.Thread(target=work)
+    ends = inf if limit is None else time.monotonic() + limit
     thread.start()
     try:
-        while thread.is_alive():
+        while thread.is_alive() and time.monotonic() < ends + _GRACE:
             thread.join(_WAIT)
-            if ends is not None and time.monotonic() >= ends:
+            if time.monotonic() >= ends:
                 solver.stop_search()
-    except BaseException:
-        while thread.is_alive():  # a solve that has not begun yet ignores the first call
+    finally:
+        if thread.is_alive():
+            listener.heard = False
             solver.stop_search()
-            thread.join(_WAIT)
-        raise
+    if not results:
+        return None
     [result] = results
-    if isinstance(result, BaseException):
-        raise result
-    if listener is not None and listener.error is not None:
-        raise listener.error
+    for error in (result, listener.error):
+        if isinstance(error, BaseException):
+            raise error
     return result
 
 
 def _listener(cp_model: Any, on_solution: Callable[[list[int]], bool]) -> Any:
     class Listener(cp_model.CpSolverSolutionCallback):
+        heard = True
         error: BaseException | None = None
 
         def on_solution_callback(self) -> None:
             try:
-                if on_solution(list(self.response_proto.solution)):
+                if not self.heard or on_solution(list(self.response_proto.solution)):
                     self.stop_search()
             except BaseException as error:  # nothing may be raised through the solver
                 self.error = error
@@ -151,7 +160,9 @@ def value_of(solution: Sequence[int], literal: int) -> int:
 
 def _write(proto: Any, model: Model) -> None:
     variables = proto.variables
-    for low, high in model.domains:
+    for at, (low, high) in enumerate(model.domains):
+        if at % 1024 == 0:
+            check_time()
         variables.add().domain.extend([low, high])
     for each in model.statements:
         check_time()

@@ -13,6 +13,7 @@ import json
 import platform
 import sys
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,15 @@ def plain(grid: np.ndarray, weights: np.ndarray | None) -> dict[str, Any]:
     }
 
 
-def ours(grid: np.ndarray, weights: np.ndarray | None, budget: float, limit: float) -> dict[str, Any]:
-    size = len(grid)
+@lru_cache
+def rule_of(size: int) -> AllDifferent:
+    """The rules of a board, shared by all puzzles of a batch."""
     each = groups(size, box_of(size))
-    rule = AllDifferent(each, [str(at) for at in range(len(each))], (0, size), size * size, size)
+    return AllDifferent(each, [str(at) for at in range(len(each))], (0, size), size * size, size)
+
+
+def ours(grid: np.ndarray, weights: np.ndarray | None, budget: float, limit: float) -> dict[str, Any]:
+    rule = rule_of(len(grid))
     cells = torch.from_numpy(grid.flatten().astype(np.int64))
     scores = None if weights is None else torch.from_numpy(weights).float()
     old = "node_budget" in inspect.signature(complete).parameters

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -244,11 +247,24 @@ def test_cuts_are_learned_where_they_hold(wrap: Callable[[Constraint], Constrain
     assert counted.every and len(counted.answers) == int(rule.is_satisfied(every).sum())
 
 
-def test_seconds_hold_for_building_and_solving() -> None:
-    size = 40
+def _latin(size: int) -> tuple[Constraint, torch.Tensor, torch.Tensor]:
+    """A square whose likeliest filling takes minutes to prove, a draft and log-probabilities."""
     groups = torch.arange(size * size).view(size, size)
     rule = AllDifferent(torch.cat([groups, groups.T]), ["x"] * 2 * size, (0, size), size * size, size)
-    nothing = torch.zeros(size * size, dtype=torch.int64)
     log_probs = torch.randn(size * size, size, generator=torch.Generator().manual_seed(1))
-    ended = complete(rule, nothing, nothing > 0, log_probs=log_probs, time_limit=0.3, budget=1000)
+    return rule, torch.zeros(size * size, dtype=torch.int64), log_probs
+
+
+def test_seconds_hold_for_building_and_solving() -> None:
+    rule, draft, log_probs = _latin(40)
+    ended = complete(rule, draft, draft > 0, log_probs=log_probs, time_limit=0.3, budget=1000)
     assert not ended.proved and not ended.exhausted
+
+
+def test_ctrl_c_ends_a_search() -> None:
+    rule, draft, log_probs = _latin(14)
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        complete(rule, draft, draft > 0, log_probs=log_probs, time_limit=60, budget=1e6)
+    timer.join()
