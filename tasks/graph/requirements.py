@@ -217,6 +217,8 @@ class Degrees(Requirement):
                 return
 
     def lower(self, edges: np.ndarray, into: Lowering) -> bool:
+        if sum(self.degrees) % 2:
+            into.clause([])  # every edge counts twice
         for around, wants in zip(edges, self.degrees, strict=True):
             into.linear(np.ones_like(around), around, wants, wants)
         return True
