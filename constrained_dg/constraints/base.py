@@ -372,6 +372,14 @@ class Constraint(ABC):
         at = reason.nonzero().flatten()
         into.forbid(zip(at.tolist(), self.class_of(answer[at]).tolist(), strict=True))
 
+    def normal_form(self, into: Lowering) -> None:
+        """Write what holds of at least one answer in each class of answers that the rule does not tell apart.
+
+        Called where any answer will do, no position is known, and this is the only rule: then what it excludes changes
+        no verdict. Default: nothing.
+        """
+        return
+
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
         """A local search or projection that `complete` tries before it branches. One row.
 

@@ -78,6 +78,8 @@ def solve(
     parameters.random_seed = 0
     parameters.max_deterministic_time = max(budget, 0.0)
     parameters.catch_sigint_signal = False
+    # The default costs a second for a cycle through 256 nodes, most of the whole solve.
+    parameters.symmetry_detection_deterministic_time_limit = 0.01
     parameters.enumerate_all_solutions = enumerate_all
     limit = remaining()
     check_time()

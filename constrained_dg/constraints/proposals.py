@@ -56,6 +56,7 @@ class Proposals:
         log_probs: (T, A).
         hint: (T) int64 classes.
         written: the tokens (T) of classes (T).
+        nameless: whether the rule's `normal_form` may be stated where any answer will do.
     """
 
     def __init__(
@@ -65,8 +66,9 @@ class Proposals:
         log_probs: FloatTensor,
         hint: IntTensor,
         written: Callable[[IntTensor], IntTensor],
+        nameless: bool = False,
     ) -> None:
-        self.constraint, self.written, self.hint = constraint, written, hint
+        self.constraint, self.written, self.hint, self.nameless = constraint, written, hint, nameless
         self.model = Model()
         self.root = self.model.root(candidates)
         lowered(constraint, self.root)
@@ -118,6 +120,8 @@ class Proposals:
         return self.best is not None and outcome.bound is not None and self.best_value >= outcome.bound
 
     def _any(self, budget: float) -> bool:
+        if self.nameless:
+            self.constraint.normal_form(self.root)
         most = 1
         while self.work < budget and self.best is None:
             outcome = self._solve(budget - self.work, {}, most)

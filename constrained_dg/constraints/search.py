@@ -191,7 +191,9 @@ def _sought(constraint: Constraint, draft: Draft, budget: float, improve: bool, 
     if budget == 0:
         return replace(repaired or Completion(None), nodes=moves)
     # 4. The solver.
-    proposals = Proposals(constraint, candidates, draft.open_log_probs, hint, draft.written)
+    proposals = Proposals(
+        constraint, candidates, draft.open_log_probs, hint, draft.written, plain and not bool(draft.fixed.any())
+    )
     for each in excluded:
         proposals.exclude(each)
     ended = proposals.search(budget)

@@ -16,13 +16,16 @@ from constrained_dg.intervals import resampled, share
 from .families import Family
 from .graph import Graph
 from .isomorphism import Classes
+from .specification import Specification
 
 #: Resamples of a bootstrap.
 _RESAMPLES = 500
 
 
-def belongs(graph: Graph, family: Family) -> bool:
-    """Whether a graph is of a family, judged by networkx."""
+def belongs(graph: Graph, family: Family | Specification) -> bool:
+    """Whether a graph is of a family or meets requirements, judged by networkx."""
+    if isinstance(family, Specification):
+        return graph.nodes == family.nodes and family.holds(graph.adjacency)
     shown, degrees, numbers = graph.networkx, [degree for _, degree in graph.networkx.degree], family.numbers
     if graph.nodes != family.nodes:
         return False
@@ -111,7 +114,10 @@ def distance(graphs: Sequence[Graph], references: Sequence[Graph], statistic: st
 
 
 def measure(
-    families: Sequence[Family], graphs: Sequence[Graph], references: Sequence[Graph], training: Sequence[Graph]
+    families: Sequence[Family | Specification],
+    graphs: Sequence[Graph],
+    references: Sequence[Graph],
+    training: Sequence[Graph],
 ) -> dict[str, dict[str, Any]]:
     """Metrics of generated graphs, each {"value", "n", "ci95"}.
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 
 from constrained_dg.constraints import Constraint, candidates_of
+from constrained_dg.constraints.lowering import FALSE, Lowering
 from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -23,6 +24,9 @@ from .projection import fill, is_graphical, of_degrees, spanning_tree, two_sides
 from .requirements import Acyclic, Connected, Degrees, EdgeCount, Fault, Planar, Requirement, TwoSided
 from .tokens import FAMILIES, MOST_NODES, Coding
 from .walks import sides
+
+if TYPE_CHECKING:
+    from .specification import Specification
 
 #: Log-odds added to each edge of the draft: it is one joint answer, which independent probabilities are not.
 _KEPT = 8.0
@@ -142,6 +146,14 @@ class Family:
         """What is wrong with a graph (n, n) bool."""
         return [fault for requirement in self.requirements for fault in requirement.faults(joined)]
 
+    def normal_form(self, edges: np.ndarray, into: Lowering) -> None:
+        """Nothing: some families name nodes, and their projections find graphs of the others."""
+
+    @property
+    def nearest(self) -> Family:
+        """The family that the prompt names: itself."""
+        return self
+
     def project(self, scores: np.ndarray) -> np.ndarray:
         """A graph of the family with a high sum of scores, (n, n) bool.
 
@@ -183,12 +195,12 @@ class FamilyRule(Constraint):
     family narrow both, and a pattern is allowed where all its pairs allow it.
 
     Args:
-        families: one for each row.
+        families: one for each row; a line of requirements (`Specification`) has the same methods.
         coding: of graphs with their number of nodes.
         num_classes: A, each token is a class.
     """
 
-    families: tuple[Family, ...]
+    families: tuple[Family | Specification, ...]
     coding: Coding
     num_classes: int
     reads_every_pass: ClassVar[bool] = True
@@ -210,7 +222,7 @@ class FamilyRule(Constraint):
         sentences = dict.fromkeys(r.strength for family in self.families for r in family.requirements)
         return "; ".join(sentences)
 
-    def _read(self, answer: IntTensor) -> tuple[list[tuple[Family, np.ndarray]], np.ndarray]:
+    def _read(self, answer: IntTensor) -> tuple[list[tuple[Family | Specification, np.ndarray]], np.ndarray]:
         """Each row's family and graph, and which tokens are not patterns (B, T)."""
         self.check_answer(answer)
         joined, foreign = self.coding.from_tokens(answer.cpu().numpy())
@@ -283,6 +295,33 @@ class FamilyRule(Constraint):
         while not torch.equal(smaller := self._tightened(candidates), candidates):
             candidates = smaller
         return candidates
+
+    def _edges(self, into: Lowering) -> np.ndarray:
+        """(n, n) int64, the literal of each pair: one of the patterns that have it; FALSE on the diagonal."""
+        edges = np.full((self.coding.nodes, self.coding.nodes), FALSE, np.int64)
+        patterns = into.literals[:, self._window]
+        for at, pairs in enumerate(self.coding.pairs):
+            for bit, (row, column) in enumerate(pairs):
+                edges[row, column] = edges[column, row] = into.union(patterns[at, self.coding.patterns[:, bit]])
+        return edges
+
+    def lower(self, into: Lowering) -> None:
+        """A literal for each pair, what the requirements state of them, and cuts for the rest."""
+        into.all_of(~into.literals[~self._patterns[1].cpu().numpy()])
+        edges = self._edges(into)
+        if not all([requirement.lower(edges, into) for requirement in self.families[0].requirements]):
+            into.defer(self)
+
+    def cut(self, answer: IntTensor, into: Lowering) -> None:
+        [(family, joined)], _ = self._read(answer[None])
+        edges = self._edges(into)
+        for requirement in family.requirements:
+            if not requirement.holds(joined):
+                requirement.cut(joined, edges, into)
+
+    def normal_form(self, into: Lowering) -> None:
+        """See `Specification.normal_form`."""
+        self.families[0].normal_form(self._edges(into), into)
 
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
         """The family's projection of a graph drawn from the model.

@@ -30,6 +30,7 @@ from .families import Family, FamilyRule
 from .graph import Graph, random_graph
 from .graph_files import located, read_graphs, stem
 from .isomorphism import Classes
+from .specification import Specification
 from .tokens import (
     EOS,
     FAMILIES,
@@ -57,15 +58,15 @@ class GenerateProblem(Problem):
     """A graph to write.
 
     Attributes:
-        family: of the graph.
+        family: of the graph, or its requirements.
         reference: a graph of the family for comparing sets of answers, never shown to the model; or None.
     """
 
-    family: Family
+    family: Family | Specification
     reference: Graph | None = None
 
     @classmethod
-    def of(cls, family: Family, reference: Graph | None = None) -> GenerateProblem:
+    def of(cls, family: Family | Specification, reference: Graph | None = None) -> GenerateProblem:
         """The problem of a family; its tier is the name and the number of nodes."""
         return cls(f"{family.name} {family.nodes}", family.text, family, reference)
 
@@ -245,7 +246,8 @@ class GenerateGraphs(Task):
         nodes = problems[0].family.nodes
         return self._batch([problem.family for problem in problems], np.zeros((len(problems), nodes, nodes), bool))
 
-    def _batch(self, families: Sequence[Family], joined: np.ndarray) -> Batch:
+    def _batch(self, wanted: Sequence[Family | Specification], joined: np.ndarray) -> Batch:
+        families = [each.nearest for each in wanted]
         coding = self._coding(families[0].nodes)
         prompt = torch.tensor([to_prompt(family.name, family.nodes, family.numbers) for family in families])
         canvas = torch.from_numpy(coding.to_tokens(joined))
@@ -256,7 +258,7 @@ class GenerateGraphs(Task):
     def shape_of(self, problem: GenerateProblem) -> tuple[int, int]:
         nodes = problem.family.nodes
         check_width(self.width, nodes)
-        return prompt_length(nodes, problem.family.name == "degrees"), self._coding(nodes).length
+        return prompt_length(nodes, problem.family.nearest.name == "degrees"), self._coding(nodes).length
 
     def constraint(self, problems: Sequence[GenerateProblem]) -> FamilyRule:
         families = tuple(problem.family for problem in problems)
@@ -285,8 +287,9 @@ class GenerateGraphs(Task):
         ]
 
     def parse(self, text: str) -> GenerateProblem:
-        """One problem from the command line, such as regular:16,3; see `Family`."""
-        return GenerateProblem.of(Family.parse(text))
+        """One problem from the command line: a family such as regular:16,3 (see `Family`), or requirements such as
+        nodes=10 degree=3 girth>=5 (see `Specification`). The prompt names the family nearest to these."""
+        return GenerateProblem.of(Specification.parse(text) if "=" in text else Family.parse(text))
 
     def graph_of(self, problem: GenerateProblem, answer: IntTensor) -> Graph:
         """The graph of an answer (T); a token that is not a pattern of its position adds no edge."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from constrained_dg.constraints import Constraint, candidates_of, listing
+from constrained_dg.constraints.lowering import Lowering
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -23,13 +24,13 @@ class HamiltonianCycle(Constraint):
     Either direction is right. For the strength of `propagate` see `shrink`; `most_likely` is exact up to `EXACT` nodes.
 
     Args:
-        joined: (1 or B, n, n) bool, symmetric, which nodes an edge joins; n = T from 1 to 64. With fewer than 3 nodes
-            no answer satisfies the rule.
+        joined: (1 or B, n, n) bool, symmetric, which nodes an edge joins; n = T. With fewer than 3 nodes no
+            answer satisfies the rule.
         first: the token of node 1; the others follow it.
         num_classes: A.
 
     Raises:
-        InputError: wrong shape or type, a graph too small or too large, or more tokens than classes.
+        InputError: wrong shape or type, or more tokens than classes.
     """
 
     joined: BoolTensor
@@ -48,7 +49,7 @@ class HamiltonianCycle(Constraint):
         check(fits, what, "give (rows, nodes, nodes) of torch.bool")
         simple = torch.equal(joined, joined.mT) and not joined.diagonal(dim1=1, dim2=2).any()
         check(simple, "joined is not the matrix of a simple graph", "make it symmetric, with a diagonal of False")
-        check(1 <= self.length <= 64, f"a graph of {self.length} nodes", "a cycle is searched for on 1 to 64 nodes")
+        check(self.length >= 1, "a graph of no nodes", "give one node or more")
         what = f"tokens {self.first} .. {self.first + self.length - 1} do not fit {self.num_classes} classes"
         check(0 <= self.first <= self.num_classes - self.length, what, "use more classes")
 
@@ -158,6 +159,16 @@ class HamiltonianCycle(Constraint):
         left = torch.zeros_like(candidates)
         left[..., nodes] = torch.from_numpy(may).to(left.device)
         return left
+
+    def lower(self, into: Lowering) -> None:
+        """One literal for each arc, and the statement that arcs form one cycle."""
+        nodes = slice(self.first, self.first + self.length)
+        barred = torch.ones(self.length, self.num_classes, dtype=torch.bool)
+        barred[:, nodes] = ~self.joined[0].cpu() if self.length >= 3 else True
+        into.all_of(~into.literals[barred.numpy()])
+        arcs = into.literals[:, nodes]
+        if self.length >= 3:
+            into.circuit([(tail, head, int(arcs[tail, head])) for tail, head in self.joined[0].nonzero().tolist()])
 
     @property
     def has_most_likely(self) -> bool:

@@ -10,6 +10,8 @@ import numpy as np
 
 from constrained_dg.numba_jit import compiled
 
+from .walks import walk
+
 #: Nodes up to which `best_cycles` is used: 4 MB and milliseconds a graph.
 EXACT = 16
 
@@ -70,7 +72,7 @@ def best_cycles(scores, cycles):
 def shrink(may):
     """Remove successors that no Hamiltonian cycle can use, in place; a row without any cycle becomes False throughout.
 
-    On (B, n, n) bool with 3 <= n <= 64, to a fixed point: a decided successor belongs to one node; so does a decided
+    On (B, n, n) bool with n >= 3, to a fixed point: a decided successor belongs to one node; so does a decided
     predecessor; if a node has two edges left, in either direction, both are used; if two edges are used, no other is;
     used edges close no cycle before it has all nodes. Then all nodes need different successors (a matching), and the
     remaining edges must connect all nodes, also without any single one.
@@ -121,19 +123,25 @@ def _sweep(may):
             for other in range(n):
                 if not used[node, other]:
                     may[node, other] = may[other, node] = False
-    for start in range(n):
-        end, nodes, closed = _along(used, start)
-        if closed and nodes < n:
-            return False, True
-        if 2 < nodes < n:
-            may[start, end] = may[end, start] = False
+    ends_at = used.sum(1)
+    seen = np.zeros(n, np.bool_)
+    for turn in range(2):  # paths, which have ends; then what is left is closed
+        for start in range(n):
+            if seen[start] or ends_at[start] != turn + 1:
+                continue
+            end, nodes, closed = _along(used, start, seen)
+            if closed and nodes < n:
+                return False, True
+            if 2 < nodes < n:
+                may[start, end] = may[end, start] = False
     return True, may.sum() != before
 
 
 @compiled
-def _along(used, start):
+def _along(used, start, seen):
     """Follow used edges, at most two at each node -> (last node, number of nodes, whether the path is closed)."""
     previous, at, nodes = -1, start, 1
+    seen[start] = True
     while True:
         after = -1
         for other in range(len(used)):
@@ -142,6 +150,7 @@ def _along(used, start):
         if after < 0 or after == start:
             return at, nodes, after == start
         previous, at, nodes = at, after, nodes + 1
+        seen[at] = True
 
 
 @compiled
@@ -176,25 +185,25 @@ def _assignable(may):
 
 @compiled
 def _stays_connected(may):
-    """Whether the edges left (n, n), in either direction, connect all nodes, also without any single one of them."""
+    """Whether the edges left (n, n), in either direction, connect all nodes, also without any single one of them.
+
+    No part below a child in a depth-first search may be joined to the rest through its parent alone (Tarjan, 1972).
+    """
+    edges = may | may.T
+    order, height, parent, end = walk(edges)
     n = len(may)
-    around = np.zeros(n, np.uint64)
-    one = np.uint64(1)
-    for node in range(n):
+    if end[order[0]] < n:
+        return False
+    low = height.copy()
+    for node in order[::-1]:
         for other in range(n):
-            if may[node, other] or may[other, node]:
-                around[node] |= one << np.uint64(other)
-    all_nodes = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - n)
-    for without in range(n):
-        wanted = all_nodes & ~(one << np.uint64(without))
-        reached = one << np.uint64(1 if without == 0 else 0)
-        done = np.uint64(0)
-        while reached != done:
-            new = reached & ~done
-            done = reached
-            for node in range(n):
-                if new >> np.uint64(node) & one:
-                    reached |= around[node] & wanted
-        if reached != wanted:
+            if edges[node, other]:
+                low[node] = min(low[node], low[other] if parent[other] == node else height[other])
+    for at in range(1, n):
+        node = order[at]
+        above = parent[node]
+        if height[above] > 0 and low[node] >= height[above]:
+            return False
+        if height[above] == 0 and end[node] < n:  # the root has another child
             return False
     return True

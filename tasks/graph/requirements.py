@@ -10,6 +10,8 @@ from typing import ClassVar
 import networkx as nx
 import numpy as np
 
+from constrained_dg.constraints.lowering import FALSE, Lowering
+
 from .graph import Graph
 from .planarity import is_planar, keeps_planar, kuratowski
 from .walks import bridges, pieces, sides
@@ -43,6 +45,34 @@ class Requirement(ABC):
     def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
         """Remove, in place, what no graph within the sets can have."""
 
+    @abstractmethod
+    def lower(self, edges: np.ndarray, into: Lowering) -> bool:
+        """State what every graph that keeps the requirement fulfils; whether that is all of it, or `cut` is needed.
+
+        Args:
+            edges: (n, n) int64, symmetric, the literal of each pair; FALSE on the diagonal.
+        """
+
+    def cut(self, joined: np.ndarray, edges: np.ndarray, into: Lowering) -> None:
+        """Exclude a graph that breaks the requirement, and none that keeps it. Default: this graph alone."""
+        into.clause([*~chosen(edges, joined), *chosen(edges, ~joined)])
+
+
+def chosen(edges: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """The literals of these pairs (n, n) bool, each once."""
+    return edges[np.triu(pairs, 1)]
+
+
+def count_edges(edges: np.ndarray, pairs: np.ndarray, low: int, high: int, into: Lowering) -> None:
+    """State that so many of these pairs (n, n) bool are edges, both bounds included."""
+    some = chosen(edges, pairs)
+    into.linear(np.ones_like(some), some, low, high)
+
+
+def every_pair(nodes: int) -> np.ndarray:
+    """(n, n) True but on the diagonal."""
+    return ~np.eye(nodes, dtype=bool)
+
 
 @dataclass(frozen=True)
 class Connected(Requirement):
@@ -61,6 +91,18 @@ class Connected(Requirement):
     def tighten(self, one: np.ndarray, zero: np.ndarray) -> None:
         label = pieces(one)
         zero[(label[:, None] != label) | bridges(one)] = False
+
+    def lower(self, edges: np.ndarray, into: Lowering) -> bool:
+        nodes = len(edges)
+        count_edges(edges, every_pair(nodes), nodes - 1, nodes**2, into)
+        for around in edges if nodes > 1 else ():
+            into.clause(around)
+        return nodes < 4  # a clause for each part that nothing joins to the rest would be too many
+
+    def cut(self, joined: np.ndarray, edges: np.ndarray, into: Lowering) -> None:
+        label = pieces(joined)
+        for piece in range(label.max() + 1):
+            into.clause(edges[label == piece][:, label != piece].ravel())
 
 
 @dataclass(frozen=True)
@@ -82,6 +124,18 @@ class Acyclic(Requirement):
         sure = ~zero
         label = pieces(sure)
         one[(label[:, None] == label) & ~bridges(sure)] = False
+
+    def lower(self, edges: np.ndarray, into: Lowering) -> bool:
+        count_edges(edges, every_pair(len(edges)), 0, len(edges) - 1, into)
+        return len(edges) < 3
+
+    def cut(self, joined: np.ndarray, edges: np.ndarray, into: Lowering) -> None:
+        on_cycles = joined & ~bridges(joined)
+        label = pieces(on_cycles)
+        for piece in range(label.max() + 1):
+            nodes = np.flatnonzero(label == piece)
+            if len(nodes) > 1:  # a forest among k nodes has k - 1 edges at most
+                count_edges(edges, _within(every_pair(len(edges)), nodes), 0, len(nodes) - 1, into)
 
 
 @dataclass(frozen=True)
@@ -117,6 +171,18 @@ class Planar(Requirement):
             if not is_planar(part):
                 one[part] = False
 
+    def lower(self, edges: np.ndarray, into: Lowering) -> bool:
+        if len(edges) > 2:
+            count_edges(edges, every_pair(len(edges)), 0, 3 * len(edges) - 6, into)
+        return len(edges) < 5
+
+    def cut(self, joined: np.ndarray, edges: np.ndarray, into: Lowering) -> None:
+        left = joined.copy()
+        while not is_planar(left):
+            part = kuratowski(left)
+            into.clause(~chosen(edges, part))
+            left &= ~part
+
 
 @dataclass(frozen=True)
 class Degrees(Requirement):
@@ -150,6 +216,13 @@ class Degrees(Requirement):
             if one.sum() + zero.sum() == before:
                 return
 
+    def lower(self, edges: np.ndarray, into: Lowering) -> bool:
+        if sum(self.degrees) % 2:
+            into.clause([])  # every edge counts twice
+        for around, wants in zip(edges, self.degrees, strict=True):
+            into.linear(np.ones_like(around), around, wants, wants)
+        return True
+
 
 @dataclass(frozen=True)
 class EdgeCount(Requirement):
@@ -172,6 +245,10 @@ class EdgeCount(Requirement):
         if maybe <= self.edges:
             zero &= ~one if maybe == self.edges else False
             np.fill_diagonal(zero, True)
+
+    def lower(self, edges: np.ndarray, into: Lowering) -> bool:
+        count_edges(edges, every_pair(len(edges)), self.edges, self.edges, into)
+        return True
 
 
 @dataclass(frozen=True)
@@ -208,6 +285,22 @@ class TwoSided(Requirement):
                 nodes = np.flatnonzero(label == piece)
                 if (sure[np.ix_(nodes, nodes)] & (color[nodes, None] == color[nodes])).any():
                     one[np.ix_(nodes, nodes)] = False
+
+    def lower(self, edges: np.ndarray, into: Lowering) -> bool:
+        side = two_sides(edges, into)
+        first = into.new_literal()  # the side of node 1 has the first of the two sizes
+        for holds, others in ((first, self.sizes[1]), (~first, self.sizes[0])):
+            into.given(holds).linear([1] * len(side), side, others, others)
+        return True
+
+
+def two_sides(edges: np.ndarray, into: Lowering) -> list[int]:
+    """State that edges join two sides; a literal for each node, true where it is not on the side of node 1."""
+    side = [FALSE, *(into.new_literal() for _ in range(len(edges) - 1))]
+    for one, other in zip(*np.triu_indices(len(edges), 1), strict=True):
+        into.clause([~edges[one, other], side[one], side[other]])
+        into.clause([~edges[one, other], ~side[one], ~side[other]])
+    return side
 
 
 def _listed(nodes: Sequence[int]) -> str:
