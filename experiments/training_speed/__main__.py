@@ -115,7 +115,7 @@ def measure(sides: Sequence[tuple[str, dict[str, Any]]], repeats: int, code: dic
     return rows
 
 
-def main(arguments: Sequence[str]) -> dict[str, Any]:
+def main(arguments: Sequence[str]) -> None:
     """Measure, print rows, write results.json."""
     given = parse(arguments, {"repeats": 5, "sizes": True, "compare": True, "out": ""})
     out = given["out"] or f"outputs/training_speed/{datetime.now():%Y-%m-%d_%H-%M-%S}"
@@ -126,7 +126,6 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
         rows += [row for side in SIZES if given["sizes"] for row in measure([side], given["repeats"], code)]
         results = {"header": header | {"load_at_end": os.getloadavg()[0]}, "rows": rows}
         write_whole(folder / "results.json", json.dumps(results, indent=1))
-    return results
 
 
 if __name__ == "__main__":

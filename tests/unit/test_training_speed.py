@@ -21,7 +21,7 @@ def test_a_step_trains(monkeypatch, whole):
 def test_rows_compare_with_the_first(monkeypatch, tmp_path, capsys):
     class Side:
         def __init__(self, tree, what, stack):
-            assert (tree / "constrained_dg").is_dir() or what["whole"]
+            assert (tree / "constrained_dg").is_dir()
             self.first, self.seconds = {"first_step": 1.0, "loss": 2.0, "norm": 3.0}, []
 
         def measure(self):
@@ -29,9 +29,8 @@ def test_rows_compare_with_the_first(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(speed, "Side", Side)
     monkeypatch.setattr(speed, "COMPARED", speed.COMPARED[1:2])
-    results = speed.main(["repeats=3", "sizes=false", f"out={tmp_path / 'out'}"])
-    [row] = results["rows"]
+    speed.main(["repeats=3", "sizes=false", f"out={tmp_path / 'out'}"])
+    [row] = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert (row["states_per_second"], row["low"], row["high"]) == (32, 16, 32)
     assert row["to_first"]["median"] == 1 and row["gflops"] == pytest.approx(speed.arithmetic(row) / 1e9)
-    assert json.loads((tmp_path / "out" / "results.json").read_text())["rows"] == results["rows"]
     assert "first step 1 s" in capsys.readouterr().out
