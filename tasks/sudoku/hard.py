@@ -60,6 +60,8 @@ class Plan:
     least: int
 
 
+#: Sizes whose puzzles ship.
+SHIPPED = (9,)
 PLANS = {9: Plan(8, 20, 40, 400, 8, 40), 16: Plan(1, 1, 0, 10, 4, 1000)}
 
 
@@ -125,7 +127,7 @@ def select(size: int, families: Iterable[np.ndarray]) -> list[tuple[float, tuple
 
 @lru_cache
 def hard_puzzles(size: int) -> Generated:
-    """The hard puzzles of this folder, 9x9 or 16x16, hardest first; experiments/sudoku/hard_base makes the files."""
+    """The hard puzzles of a size of `SHIPPED`, hardest first; experiments/sudoku/hard_base makes the file."""
     lines = Path(__file__).with_name(f"hard_{size}x{size}.csv").read_text("ascii").split()[1:]
     cells = np.array([[from_text(part) for part in line.split(",")] for line in lines], np.uint8)
     return Generated(cells[:, 0], cells[:, 1])

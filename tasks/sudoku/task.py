@@ -20,7 +20,7 @@ from . import drawing, files
 from .canonical import canonical
 from .codec import BLANK, BOX, EOS, FIRST_SYMBOL, PAD, VOCAB_SIZE, Puzzle, from_text, from_tokens, to_text, to_tokens
 from .generator import HELD_OUT, MINIMAL, RESERVED, Generated, generate_puzzles
-from .hard import PLANS, hard_puzzles
+from .hard import SHIPPED, hard_puzzles
 from .pool import is_reserved, make_4x4, training_grids, training_pool
 from .rules import rules, rules_of_tokens
 from .solver import DECIDED, SolutionCount, count_solutions, solve, units
@@ -67,7 +67,7 @@ class Sudoku(Task):
         augment: whether each example is moved by a random symmetry.
         prompt: whether the prompt holds the puzzle. Without, the clues in the canvas are all that the model sees, at
             half the cost of attention.
-        hard: share of the 9x9 and 16x16 examples that come from `hard.hard_puzzles`, without added clues.
+        hard: share of the 9x9 examples that come from `hard.hard_puzzles`, without added clues.
 
     Raises:
         InputError: a value out of range.
@@ -106,8 +106,8 @@ class Sudoku(Task):
             check(isinstance(value, bool), f"{name}={value!r}", "use true or false")
         check(_is_share(hard) and hard <= 1, f"hard={hard!r}", "use a share from 0 to 1")
         self.sizes = normalised(shares, "sizes")
-        hint = "there are hard puzzles for 9x9 and 16x16: train on one of these, or use hard=0"
-        check(not hard or bool(set(PLANS) & set(self.sizes)), f"hard={hard} for sizes {list(self.sizes)}", hint)
+        hint = "the hard puzzles are 9x9: train on size 9, or use hard=0"
+        check(not hard or bool(set(SHIPPED) & set(self.sizes)), f"hard={hard} for sizes {list(self.sizes)}", hint)
         self.puzzles, self.seed, self.minimal, self.added, self.augment = puzzles, seed, minimal, added, augment
         self.prompt, self.max_canvas = prompt, max(self.sizes) ** 2
         self.max_prompt = self.max_canvas if prompt else 0
@@ -135,7 +135,7 @@ class Sudoku(Task):
             keys = generator.random(puzzles.shape) + (puzzles > 0)
             revealed = keys.argsort(axis=1).argsort(axis=1) < extra[:, None]
             puzzles = np.where(revealed, solutions, puzzles)
-        if self.hard and size in PLANS:
+        if self.hard and size in SHIPPED:
             hard = hard_puzzles(size)
             picked = generator.integers(len(hard.puzzles), size=batch_size)
             taken = generator.random((batch_size, 1)) < self.hard
@@ -222,7 +222,7 @@ class Sudoku(Task):
         marks = np.unique(np.array([mark for _, mark in solutions.values()], np.uint64))
         alike: dict[int, list[list[int]]] = {}
         grids = training_grids(size, self.puzzles, self.seed, marks)
-        if self.hard:
+        if self.hard and size in SHIPPED:
             grids += list(hard_puzzles(size).solutions)
         for grid in grids:
             alike.setdefault(int(fingerprint(grid.astype(np.int64), BOX[size])), []).append(grid.tolist())
