@@ -57,7 +57,7 @@ def singles_solve(cells):
     return 0 not in grid
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(seeds)
 def test_a_rating_is_0_exactly_where_singles_solve_the_puzzle(seed):
     for cells in generate_puzzles(9, np.array([0, 26]), seed).puzzles.tolist():
@@ -127,7 +127,7 @@ def test_a_family_keeps_hard_puzzles_that_differ(seed):
     assert max(Counter(marks[ratings >= 0].tolist()).values()) <= climbing.SAME_GRID
 
 
-@pytest.mark.parametrize(("size", "plan"), [(9, Plan(2, 1, 3, 20, 3, 0)), (16, Plan(1, 1, 0, 1, 1, 0))])
+@pytest.mark.parametrize(("size", "plan"), [(9, Plan(2, 1, 3, 20, 3, 0)), (16, Plan(1, 1, 0, 0, 1, 0))])
 def test_a_family_is_pure_and_its_puzzles_are_minimal_and_not_reserved(size, plan, monkeypatch):
     monkeypatch.setitem(hard.PLANS, size, plan)
     found = make_family(size, 5, 3)
@@ -143,7 +143,7 @@ def test_a_family_is_pure_and_its_puzzles_are_minimal_and_not_reserved(size, pla
 
 
 def test_easy_puzzles_and_crowded_classes_are_left_out(monkeypatch):
-    ours = hard_puzzles(9).puzzles[:40].astype(np.int64)
+    ours = hard_puzzles(9).puzzles[-8:].astype(np.int64)
     turned = apply_symmetry(ours, *random_symmetry(np.random.default_rng(0), len(ours), 9))
     assert [row[1] for row in select(9, [ours, turned])] == [row[1] for row in select(9, [ours])]
     monkeypatch.setitem(hard.PLANS, 9, Plan(1, 1, 1, 1, 1, 10**6))
@@ -153,7 +153,7 @@ def test_easy_puzzles_and_crowded_classes_are_left_out(monkeypatch):
 @pytest.mark.parametrize("size", hard.SHIPPED)
 def test_the_shipped_puzzles_are_unique_minimal_not_reserved_and_differ(size):
     ours = hard_puzzles(size)
-    assert len(ours.puzzles) >= (1000 if size == 9 else 30)
+    assert len(ours.puzzles) >= 1000
     assert ((ours.puzzles == 0) | (ours.puzzles == ours.solutions)).all()
     alike = {}
     for puzzle, solution in zip(ours.puzzles.tolist(), ours.solutions.tolist(), strict=True):
@@ -162,13 +162,11 @@ def test_the_shipped_puzzles_are_unique_minimal_not_reserved_and_differ(size):
     assert max(map(len, alike.values())) <= climbing.SAME_GRID
     # Puzzles that are equal up to symmetry have solutions of one class.
     groups = [group for group in alike.values() if len(group) > 1]
-    assert groups or size == 16
-    if size == 9:
-        assert all(len(set(map(canonical, group))) == len(group) for group in groups[::10])
-    sample = range(0, len(ours.puzzles), 50 if size == 9 else 20)
+    assert groups and all(len(set(map(canonical, group))) == len(group) for group in groups[::25])
+    sample = range(0, len(ours.puzzles), 50)
     ratings = [rating(ours.puzzles[k].tolist()) for k in sample]
     assert ratings == sorted(ratings, reverse=True) and ratings[-1] >= hard.PLANS[size].least
-    for k in sample[:: 1 if size == 9 else 2]:
+    for k in sample:
         puzzle = ours.puzzles[k].astype(np.int64)
         assert is_valid(ours.solutions[k], size)
         assert solve(puzzle.tolist())[:2] == (tuple(ours.solutions[k].tolist()), 1)
