@@ -16,7 +16,7 @@ def state_numbering(degree: int | None, girth: int, edges: np.ndarray, into: Low
 
     Around one node, or around one edge where the girth is even, all nodes up to half the girth are different, so that
     they form a tree (the bound of Moore, by Hoffman and Singleton, 1960); it has the first numbers, breadth first.
-    Where degrees differ, the neighbors of node 1 come first.
+    Where degrees differ, the neighbours of node 1 come first.
 
     Args:
         edges: (n, n) int64 literals.
@@ -40,7 +40,7 @@ def state_numbering(degree: int | None, girth: int, edges: np.ndarray, into: Low
     if nodes > len(edges):
         into.clause([])
         return
-    # 2. All nodes but the leaves have all their neighbors.
+    # 2. All nodes but the leaves have all their neighbours.
     fixed = edges.copy()
     for parent in inner[: len(inner) - len(level)]:
         fixed[parent] = fixed[:, parent] = FALSE

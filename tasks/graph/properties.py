@@ -57,15 +57,15 @@ class Property(Requirement):
 
 
 class DegreeRange(Property):
-    """The neighbors of each node."""
+    """The neighbours of each node."""
 
-    name = "the number of neighbors"
+    name = "the number of neighbours"
 
     def faults(self, joined: np.ndarray) -> list[Fault]:
         odd = [at for at, degree in enumerate(joined.sum(0)) if not self.low <= degree <= self.high]
         pairs = np.zeros_like(joined)
         pairs[odd] = pairs[:, odd] = True
-        words = [f"node {at + 1} has {joined[at].sum()} neighbors, not {self.low} to {self.high}" for at in odd[:1]]
+        words = [f"node {at + 1} has {joined[at].sum()} neighbours, not {self.low} to {self.high}" for at in odd[:1]]
         return [(sentence, off_diagonal(pairs)) for sentence in words]
 
     def lower(self, edges: np.ndarray, into: Lowering) -> bool:

@@ -165,7 +165,7 @@ class Specification:
     def _degrees_of_ramsey(self) -> tuple[int, float]:
         """Bounds of the degree that follow from those of cliques and independent sets.
 
-        The neighbors of a node have no clique as large as the graph's largest, and the other nodes no independent set
+        The neighbours of a node have no clique as large as the graph's largest, and the other nodes no independent set
         as large (Greenwood and Gleason, 1955).
         """
         low, high = self._by_name.get("degree", (0, inf))
