@@ -20,8 +20,8 @@ SCALE = 2**16
 LOWEST = -1e6
 #: Share of the budget for the likeliest answer.
 _LIKELIEST = 0.1
-#: Deterministic time that one refused proposal counts at least: the solver begins anew.
-_ROUND = 0.01
+#: Deterministic time that a refused proposal counts, since the solver does not see what judging costs.
+_PROPOSAL = 0.001
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,7 @@ class Proposals:
     def _solve(self, budget: float, objective: dict[int, int], most: int) -> cpsat.Outcome:
         """One solve, which ends when an answer is accepted or `most` are refused; these are then excluded."""
         refused: list[list[int]] = []
+        most_refused = max(1, int(budget / _PROPOSAL))
 
         def judge(solution: list[int]) -> bool:
             classes = self._classes(solution)
@@ -147,13 +148,13 @@ class Proposals:
                     self.best, self.best_value = classes, value
                 return not objective
             refused.append(solution)
-            return not objective and len(refused) >= most
+            return len(refused) >= (most_refused if objective else min(most, most_refused))
 
         outcome = cpsat.solve(
             self.model, objective, self._hints(), budget, judge, enumerate_all=most > 1 and not objective
         )
         self.branches += outcome.branches
-        self.work += max(outcome.work, _ROUND * bool(refused))
+        self.work += outcome.work + _PROPOSAL * len(refused)
         for solution in refused:
             self._learn(solution)
         return outcome

@@ -213,7 +213,7 @@ def test_masks_that_raise_after_the_first_pass_end_no_run(name, calls, caplog):
     batch, _ = sudoku_batch([0, 1, 2], CLUES & False)
     sampler = named(name)
     if isinstance(sampler, Restarts):
-        few = sampler.complete and Completer(20)
+        few = sampler.complete and Completer(0.02)
         sampler = replace(sampler, sampler=replace(sampler.sampler, max_passes=1), complete=few)
     made = sampler.run(Restless(1), batch, Raising(), 1, max_passes=3)
     assert len(made.status) == 3 and Status.UNSATISFIABLE not in made.status
