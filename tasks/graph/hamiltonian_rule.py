@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from constrained_dg.constraints.lowering import Lowering
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
-from .hamiltonian_search import EXACT, best_cycles, shrink
+from .hamiltonian_search import EXACT, best_cycles, rotate, shrink
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,8 @@ class HamiltonianCycle(Constraint):
         f"most_likely is exact up to {EXACT} nodes"
     )
     per_row = ("joined",)
+
+    MOVES: ClassVar[int] = 100_000
 
     def __post_init__(self) -> None:
         joined = self.joined
@@ -169,6 +172,19 @@ class HamiltonianCycle(Constraint):
         arcs = into.literals[:, nodes]
         if self.length >= 3:
             into.circuit([(tail, head, int(arcs[tail, head])) for tail, head in self.joined[0].nonzero().tolist()])
+
+    def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
+        """A cycle by rotations of a path, where no model says which are likely; at most `MOVES` moves."""
+        may = candidates[:, self.first : self.first + self.length]
+        if self.length < 3 or bool((log_probs != log_probs[0, 0]).any()):
+            return None, 0
+        order, moves = rotate((may | may.mT).numpy(), self.MOVES, np.zeros(1, np.uint64))
+        for way in (order, order[::-1]) if len(order) else ():
+            after = torch.empty(self.length, dtype=torch.int64)
+            after[torch.from_numpy(way.copy())] = torch.from_numpy(np.roll(way, -1))
+            if bool(may.gather(1, after[:, None]).all()):
+                return after + self.first, moves
+        return None, moves
 
     @property
     def has_most_likely(self) -> bool:

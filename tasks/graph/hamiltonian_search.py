@@ -1,4 +1,4 @@
-"""Search for Hamiltonian cycles: the best one by dynamic programming, and propagation.
+"""Search for Hamiltonian cycles: the best one by dynamic programming, any one by rotations, and propagation.
 
 Dynamic programming over sets of visited nodes (Held and Karp, 1962; Bellman, 1962) is exact; its memory and time double
 with each node.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from constrained_dg.numba_jit import compiled
+from constrained_dg.numba_jit import compiled, next_random
 
 from .walks import walk
 
@@ -207,3 +207,55 @@ def _stays_connected(may):
         if height[above] == 0 and end[node] < n:  # the root has another child
             return False
     return True
+
+
+@compiled
+def rotate(edges, most_moves, state):
+    """A Hamiltonian cycle by extensions and rotations of a path (Posa, 1976); it proves nothing where it fails.
+
+    The path goes on to the neighbour outside it that has the fewest other neighbours outside. Without any, an edge from
+    its end to a random node of it turns the part behind that node around; now and then the whole path turns around.
+
+    Args:
+        edges: (n, n) bool, symmetric.
+        most_moves: largest number of extensions and rotations; one takes time up to n.
+        state: (1) uint64 of `next_random`.
+
+    Returns:
+        (n) int64 nodes in the order of visits, or none of them (0), and the number of moves.
+    """
+    n = len(edges)
+    degree = edges.sum(1)
+    around, path, place = np.zeros((n, n), np.int64), np.zeros(n, np.int64), np.full(n, -1)
+    if degree.min() < 2:
+        return path[:0], 0
+    for node in range(n):
+        around[node, : degree[node]] = np.flatnonzero(edges[node])
+    place[0], size = 0, 1
+    for move in range(most_moves):
+        end = path[size - 1]
+        best, ties, fewest = -1, 0, n
+        for other in around[end, : degree[end]]:
+            if place[other] < 0:
+                free = 0
+                for beyond in around[other, : degree[other]]:
+                    free += place[beyond] < 0
+                if free < fewest:
+                    ties, fewest = 0, free
+                if free == fewest:
+                    ties += 1
+                    if next_random(state) % ties == 0:
+                        best = other
+        if best >= 0:
+            path[size], place[best] = best, size
+            size += 1
+            continue
+        if size == n and edges[end, path[0]]:
+            return path, move
+        start = place[around[end, next_random(state) % degree[end]]] + 1
+        if next_random(state) % 64 == 0:
+            start = 0
+        path[start:size] = path[start:size][::-1].copy()
+        for at in range(start, size):
+            place[path[at]] = at
+    return path[:0], most_moves

@@ -33,7 +33,7 @@ PRINTED = {
     r"4 possible, likeliest: True\nTrue \[.*\]\n",
     "samplers.md": r"restarts solved \d+\ncareful solved \d+\n",
     "sudoku.md": r"1\n16\n",
-    "graphs.md": r"solved [1-3]( [1-3]){9}\nunsatisfiable\n",
+    "graphs.md": r"solved [1-3]( [1-3]){9}\nunsatisfiable\nsolved\n",
     "amino_acids.md": r"solved 20\n",
     "text.md": r"solved True\n",
     "index.md": r"\['amino_acid/design', .*\]\n\[.*'restarts'.*\]\n\[.*'sudoku'\]\n",

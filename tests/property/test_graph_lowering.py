@@ -125,3 +125,27 @@ def test_planar_graphs_by_the_solver_alone() -> None:
     ended = complete(rule, start, free, log_probs=log_probs, budget=100)
     graph = nx.from_numpy_array(rule.coding.from_tokens(ended.answer.numpy()[None])[0][0])
     assert graph.number_of_edges() == 12 and nx.is_planar(graph)
+
+
+@fewer
+@given(st.integers(3, 9), st.floats(0.3, 1), seeds)
+def test_what_rotations_find_is_a_cycle_and_keeps_what_is_known(nodes: int, density: float, seed: int) -> None:
+    joined = random_joined(nodes, density, seed)
+    rule = HamiltonianCycle(torch.from_numpy(joined)[None], 0, nodes)
+    start, even = torch.zeros(nodes, dtype=torch.int64), torch.zeros(nodes, nodes)
+    best = rule.most_likely(torch.randn(1, nodes, nodes, generator=torch.Generator().manual_seed(seed)))
+    for known in (0, 2):
+        candidates = torch.from_numpy(joined).clone()
+        candidates[:known] &= torch.nn.functional.one_hot(best[0][0], nodes)[:known] > 0
+        found, moves = rule.repair(start, candidates, even)
+        assert found is None or (
+            bool(rule.is_satisfied(found[None])) and bool(candidates.gather(1, found[:, None]).all())
+        )
+        assert known or ((found is not None) == bool(best[1]) and moves <= rule.MOVES)
+
+
+def test_cycles_of_large_graphs_take_no_solver() -> None:
+    graph = nx.random_regular_graph(3, 512, seed=0)
+    rule = HamiltonianCycle(torch.from_numpy(nx.to_numpy_array(graph) > 0)[None], 0, 512)
+    ended = complete(rule, torch.zeros(512, dtype=torch.int64), torch.zeros(512, dtype=torch.bool))
+    assert ended.work == 0 and bool(rule.is_satisfied(ended.answer[None]))
