@@ -108,24 +108,26 @@ def _run(solver: Any, built: Any, listener: Any, limit: float | None) -> Any:
     Returns the status; None where the time was up.
     """
     results: list[Any] = []
-    context = copy_context()
+    context, ended = copy_context(), threading.Event()
 
     def work() -> None:
         try:
             results.append(context.run(solver.solve, built, listener))
         except BaseException as error:
             results.append(error)
+        ended.set()
 
     thread = threading.Thread(target=work)
     ends = inf if limit is None else time.monotonic() + limit
     thread.start()
     try:
-        while thread.is_alive() and time.monotonic() < ends + _GRACE:
-            thread.join(_WAIT)
+        # Not `thread.join`: Ctrl-C inside of it would let Python end before the thread does, which aborts.
+        while not ended.is_set() and time.monotonic() < ends + _GRACE:
+            ended.wait(_WAIT)
             if time.monotonic() >= ends:
                 solver.stop_search()
     finally:
-        if thread.is_alive():
+        if not ended.is_set():
             listener.heard = False
             solver.stop_search()
     if not results:
