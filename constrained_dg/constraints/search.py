@@ -200,7 +200,7 @@ def _sought(constraint: Constraint, draft: Draft, budget: float, improve: bool, 
     found = None if ended.classes is None else _accepted(constraint, draft, ended.classes, proved=ended.proved)
     if found is None or (repaired is not None and repaired.score > found.score):
         found = repaired or Completion(None, exhausted=ended.classes is None and ended.proved)
-    bound = torch.inf if ended.bound is None else ended.bound
+    bound = -torch.inf if found.exhausted else torch.inf if ended.bound is None else ended.bound
     return replace(found, work=ended.work, nodes=ended.branches + moves, bound=bound)
 
 

@@ -23,9 +23,10 @@ SCORES = ("last", "first")
 class Completer:
     """Hands rows that are not solved to a constraint solver, which seeks the answer of the highest score.
 
-    The score of an answer is the sum of its log-probabilities in one pass, over the positions that are neither pinned
-    nor free of rules. The answer is the likeliest under that pass, not under the whole process: passes see canvases
-    that differ. It is proved the likeliest only if the budget suffices; `Generation.bound` says how far it may be.
+    The score of an answer is the sum of its log-probabilities in one pass (at its temperature, under its masks), over
+    the positions that are neither pinned nor free of rules. The answer is the likeliest under that pass, not under the
+    whole process: passes see canvases that differ. It is proved the likeliest only if the budget suffices;
+    `Generation.bound` says how far it may be.
 
     Args:
         budget: deterministic time of the solver for a row, about seconds; 0: only what needs no solver.

@@ -29,6 +29,8 @@ RELEASED = "diffusiongemma-26B-A4B-it"
 PRINTED = {
     "README.md": r"solved \d+ 5346789126721953.*\nsolved\n",
     "rules.md": r"solved 7 -\n\[True\] .+\nsolved 3\n\[\['broken: Tokens never fall\.'\]\]\nsolved \[.*\]\n",
+    "puzzles.md": r"(\[\d(, \d){4}\] True\n){4}True\nTrue \d{81}\nTrue -\d+\.\d+\nTrue .*\nTrue True\n3 impossible\n"
+    r"4 possible, likeliest: True\nTrue \[.*\]\n",
     "samplers.md": r"restarts solved \d+\ncareful solved \d+\n",
     "sudoku.md": r"1\n16\n",
     "graphs.md": r"solved [1-3]( [1-3]){9}\nunsatisfiable\nsolved\n",
