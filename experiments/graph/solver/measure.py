@@ -115,7 +115,7 @@ def requirements(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, line in REQUIREMENTS.items():
         wanted = Specification.parse(line)
         rule = FamilyRule((wanted,), coding_of(wanted.nodes, 8), FIRST_PATTERN + 256)
-        yield f"{name}: {line}", timed(lambda rule=rule: rule)
+        yield f"{name}: {line}", timed(lambda rule=rule: rule, 10, 120)
 
 
 def colorings(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -124,14 +124,12 @@ def colorings(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     best = {line.split("\t")[0]: int(line.split("\t")[3]) for line in lines[1:]}
     for name in COLORS:
         [found], k = task.read(str(folder / "dimacs_col" / f"{name}.col.gz")), best[name]
-        for fewer in (0, 1):
-            problem = task.problem(found.graph, k - fewer)
-            got = {}
-            for kind, repair in (("tabu", own), ("solver alone", lambda *_: (None, 0))):
-                ProperColoring.repair = repair
-                got[kind] = timed(lambda problem=problem: task.constraint([problem]), 3)
-            ProperColoring.repair = own
-            yield f"{name}, {k - fewer} colors", got
+        problem, got = task.problem(found.graph, k), {}
+        for kind, repair in (("tabu", own), ("solver alone", lambda *_: (None, 0))):
+            ProperColoring.repair = repair
+            got[kind] = timed(lambda problem=problem: task.constraint([problem]), 2)
+        ProperColoring.repair = own
+        yield f"{name}, {k} colors", got
 
 
 def families(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
