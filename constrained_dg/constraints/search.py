@@ -89,8 +89,8 @@ def complete(
         known: (T) bool, positions to keep.
         log_probs: (T, A) of the model; None means all equal. -inf counts as very unlikely: only rules can prove that no
             answer exists.
-        tokens: (T, A) int64, the token to write for each class; None means the first. `Constraint.likeliest` computes
-            both from the model's (T, V).
+        tokens: (T, A) int64, the token to write for each class; None means that of the draft, and the first of other
+            classes. `Constraint.likeliest` computes both from the model's (T, V).
         budget: deterministic time of the solver; 0: without it.
         time_limit: seconds, building the model included, or None. With a limit the outcome depends on the machine.
         improve: whether a likelier answer is sought than one that `repair` found.
@@ -106,7 +106,9 @@ def complete(
     check(known.shape == answer.shape, f"known has shape {tuple(known.shape)}", f"give ({length})")
     likely = log_probs is not None and bool((log_probs != log_probs[:, :1]).any())
     log_probs = torch.zeros(length, num_classes) if log_probs is None else log_probs.float()
-    tokens = constraint.tokens_of(torch.arange(num_classes)).expand(length, -1) if tokens is None else tokens
+    if tokens is None:
+        tokens = constraint.tokens_of(torch.arange(num_classes)).repeat(length, 1)
+        tokens.scatter_(1, constraint.class_of(answer)[:, None], answer[:, None])
     for name, values in (("log_probs", log_probs), ("tokens", tokens)):
         got = tuple(values.shape)
         check(got == (length, num_classes), f"{name} have shape {got}", f"give ({length}, {num_classes})")

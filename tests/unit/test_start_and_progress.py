@@ -30,6 +30,8 @@ def cfg(**model: object) -> dict:
 def test_the_group_model_says_which_start_it_is() -> None:
     assert start_of(cfg(preset="tiny", relations=True, loops=2), ()) == Scratch("tiny", True, {"loops": 2}, 3)
     assert start_of(cfg(run="RUN"), ["mine"]) == FromRun("RUN", ["mine"])
+    # What a task says about a new model gives way.
+    assert start_of(cfg(run="RUN", loops=2), ["mine"]) == FromRun("RUN", ["mine"])
     assert start_of(cfg(pretrained="FOLDER", lora=4), ()) == Released("FOLDER", 4, 3)
     assert start_of(cfg(pretrained="FOLDER", lora=4), ()).record() == {"pretrained": "FOLDER", "lora": 4}
 
@@ -39,7 +41,7 @@ def test_the_group_model_says_which_start_it_is() -> None:
     [
         ({}, "model.preset is missing"),
         ({"preset": "tiny"}, "model.relations is missing"),
-        ({"run": "RUN", "loops": 2}, "model.loops"),
+        ({"run": "RUN", "lora": 2}, "model.lora"),
         ({"pretrained": "FOLDER"}, "model.lora is missing"),
         ({"pretrained": "FOLDER", "lora": 1, "preset": "tiny"}, "model.preset"),
         ({"pretrained": "FOLDER", "lora": True}, "model.lora is True"),
