@@ -480,7 +480,7 @@ OLD_RUNS = sorted((places.ROOT / "experiments").rglob("train.json"))
 
 
 @pytest.mark.parametrize("path", OLD_RUNS, ids=[path.parent.name for path in OLD_RUNS])
-def test_a_training_run_of_version_0_1_can_be_resumed(path, tmp_path):
+def test_the_training_runs_that_are_kept_can_be_resumed(path, tmp_path):
     (tmp_path / "train.json").write_bytes(path.read_bytes())
     with initialize_config_dir(str(places.CONF), version_base="1.3"):
         cfg = OmegaConf.to_container(compose("train", ["task=sudoku"]), resolve=True)
@@ -491,7 +491,7 @@ def test_a_training_run_of_version_0_1_can_be_resumed(path, tmp_path):
     from_dict(Optimisation, resumed["optimisation"], "optimisation")
     saved = json.loads(path.read_text())
     assert resumed["seed"] == saved["seed"] and resumed["optimisation"] == saved["optimisation"]
-    assert build(resumed["sampler"], OUR_PACKAGES) == named("plain")
+    assert build(resumed["sampler"], OUR_PACKAGES) == named(saved["sampler"].get("name", "plain"))
     assert build(resumed["task"], OUR_PACKAGES).name == "sudoku"
 
 
