@@ -127,7 +127,7 @@ class Ended(Constraint):
         return not bool((behind & self.free & ~self.padding[classes]).any())
 
     def lower(self, into: Lowering) -> None:
-        """Behind an end only padding; the rule reads what stands there."""
+        """Only padding follows an end, and the rule judges the padded answer."""
         after = FALSE
         for at in range(self.length):
             if self.after_known_end[at]:

@@ -269,7 +269,7 @@ def state_part(pattern: nx.Graph, edges: np.ndarray, into: Lowering) -> None:
 
 
 def coloring(joined: np.ndarray, k: int) -> np.ndarray | None:
-    """(n) colors below k so that joined nodes differ; None if there are none.
+    """(n) colors below k so that joined nodes differ, or None where k are too few.
 
     Raises:
         RuntimeError: the budget of the solver was not enough.
