@@ -48,6 +48,9 @@ class DiffusionModule(L.LightningModule):
         compiled: bool = False,
     ) -> None:
         super().__init__()
+        ruled = task is not None and type(task).rules is not Task.rules
+        hint = "use objective.other_answers=false"
+        check(ruled or not objective.other_answers, "the task gives no rules for batches (Task.rules)", hint)
         self.backbone = backbone
         self.task = task
         self.objective, self.optimisation, self.seed = objective, optimisation, seed
@@ -112,7 +115,8 @@ class DiffusionModule(L.LightningModule):
         check(math.isfinite(value), f"the loss is {value} at step {self.global_step}", "lower the learning rate")
         # 4. The pool goes on.
         if pool is not None:
-            self.pools[pool.kind], metrics = pool.advanced(logits[-1].detach(), objective, generator)
+            rules = self.task.rules(batch) if self.task is not None and objective.other_answers else None
+            self.pools[pool.kind], metrics = pool.advanced(logits[-1].detach(), objective, generator, rules)
             parts |= metrics
         self.log_dict({"loss": loss.detach(), **{k: v.detach() for k, v in parts.items()}})
         return loss

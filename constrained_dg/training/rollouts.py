@@ -6,8 +6,9 @@ Each row holds an example and its sets (`constrained_dg.diffusion.sets`). A step
 2. trains on the sets of all rows (cross-entropy after every loop),
 3. advances them by the model's own step: unlikely tokens are eliminated, and the undecided position of which it is most
    certain is pinned to a token that is drawn from it,
-4. replaces rows by new examples where the model has solved them, where a set lost the token of the answer (no answer is
-   left there, so nothing could be learned), or after `most_passes`.
+4. replaces rows by new examples where the model has solved them, where a set lost the token of the answer (no answer
+   is left there, so nothing could be learned), or after `most_passes`. With `other_answers` a row that lost its answer
+   goes on with another one that its sets allow.
 
 So the model meets the states that it reaches as a sampler, as often as it reaches them. Source: the pool of Lattice
 Deduction Transformers (2026), without their second pass, their conflict read-out and their rows without an answer.
@@ -18,12 +19,15 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 
+from constrained_dg.constraints.base import Constraint, judged
 from constrained_dg.diffusion.sets import draw_canvas, eliminated, full_sets, most_certain, pinned_at
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch, Task
+from constrained_dg.training.other_answers import other_answers
 from constrained_dg.training.settings import Objective
 
 _TENSORS = ("sets", "age", "over")
@@ -75,9 +79,13 @@ class Pool:
         return replace(self, batch=symmetric.batch, sets=symmetric.moves.sets(self.sets, self.batch.noise[0]))
 
     def advanced(
-        self, logits: FloatTensor, objective: Objective, generator: torch.Generator
+        self, logits: FloatTensor, objective: Objective, generator: torch.Generator, rules: Constraint | None = None
     ) -> tuple[Pool, dict[str, FloatTensor]]:
         """The rows after the model's own step, from the logits (B, C, V) of the training pass.
+
+        Args:
+            rules: of the batch, where a problem may have several answers: they judge whether a row is solved, and give
+                another answer to rows that lost theirs. None where there is one answer.
 
         Returns:
             the rows, and what they did for the log: the share that the model has solved, and of those where a set no
@@ -90,7 +98,11 @@ class Pool:
         probabilities = logits.softmax(-1)[..., low:high]
         sets = eliminated(self.sets, probabilities, batch.pinned, objective.below)
         living = logits[..., low:high].masked_fill(~self.sets, -torch.inf)
-        solved = ((living.argmax(-1) == answer) | ~free).all(-1)
+        guess = living.argmax(-1)
+        if rules is None:
+            solved = ((guess == answer) | ~free).all(-1)
+        else:
+            solved = judged(rules, torch.where(free, guess + low, batch.answer))
         # 2. Pin the undecided position of which the model is most certain, if there is one, to a token drawn from it.
         at, some = most_certain(sets, probabilities, batch.pinned)
         here = at[:, None, None].expand(-1, 1, high - low)
@@ -101,9 +113,17 @@ class Pool:
         # 3. Which rows are over.
         lost = (~sets.gather(2, answer[..., None])[..., 0] & free).any(-1)
         age = self.age + 1
-        over = solved | lost | (age >= objective.most_passes)
-        metrics = {"pool/solved": solved, "pool/lost": lost & ~solved, "pool/age": age}
-        return replace(self, sets=sets, age=age, over=over), {name: m.float().mean() for name, m in metrics.items()}
+        ends = solved | (age >= objective.most_passes)
+        metrics = {"pool/solved": solved, "pool/age": age}
+        if rules is not None:
+            rows = (lost & ~ends).nonzero().flatten()
+            answers, found = other_answers(rules, batch, sets, rows)
+            batch = replace(batch, answer=batch.answer.index_copy(0, rows, answers))
+            lost = lost.index_copy(0, rows, ~found)
+            metrics["pool/other_answers"] = torch.zeros_like(lost).index_copy(0, rows, found)
+        metrics["pool/lost"] = lost & ~solved
+        moved = replace(self, batch=batch, sets=sets, age=age, over=ends | lost)
+        return moved, {name: m.float().mean() for name, m in metrics.items()}
 
     def refilled(self, fresh: Batch, objective: Objective, generator: torch.Generator) -> Pool:
         """Rows that are over, replaced by those of a new batch, see `of`.
@@ -129,13 +149,21 @@ class Pool:
         return Pool(self.batch.to(device), *(getattr(self, name).to(device) for name in _TENSORS))
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values, for a checkpoint."""
+        """Tensors and plain values, for a checkpoint; relations as bits, since each row may have its own."""
         values = {f.name: getattr(self.batch, f.name) for f in fields(Batch)}
+        if (relations := self.batch.relations) is not None:
+            values |= {
+                "relations": torch.from_numpy(np.packbits(relations.cpu(), axis=-1)),
+                "width": relations.shape[-1],
+            }
         return values | {name: getattr(self, name) for name in _TENSORS}
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> Pool:
         batch: dict[str, Any] = {f.name: state[f.name] for f in fields(Batch)}
+        if "width" in state:  # earlier checkpoints hold relations as they are
+            bits = np.unpackbits(batch["relations"].cpu(), axis=-1, count=state["width"])
+            batch["relations"] = torch.from_numpy(bits).bool()
         return cls(Batch(**batch), *(state[name] for name in _TENSORS))
 
 

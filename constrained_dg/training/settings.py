@@ -78,6 +78,8 @@ class Objective:
         below: a rollout eliminates tokens of less probability.
         pin_temperature: of the draw of the token that a rollout pins.
         most_passes: steps after which a row of the pool is replaced.
+        other_answers: for problems with several answers: a rollout that excludes the answer of its example goes on with
+            another one, if its rules (`Task.rules`) and the solver find one.
     """
 
     encoder_weight: float = 1.0
@@ -89,6 +91,7 @@ class Objective:
     below: float = 0.015
     pin_temperature: float = 1.0
     most_passes: int = 100
+    other_answers: bool = False
 
     def __post_init__(self) -> None:
         for name in ("encoder_rows", "self_conditioning", "pure_start"):
@@ -102,7 +105,14 @@ class Objective:
         for name in ("encoder_weight", "balance_weight"):
             value = getattr(self, name)
             check(value >= 0 and isfinite(value), f"objective.{name} is {value}", "use 0 or more")
-        check(isinstance(self.rollouts, bool), f"objective.rollouts is {self.rollouts!r}", "use true or false")
+        for name in ("rollouts", "other_answers"):
+            value = getattr(self, name)
+            check(isinstance(value, bool), f"objective.{name} is {value!r}", "use true or false")
+        check(
+            self.rollouts or not self.other_answers,
+            "objective.other_answers is true without rollouts",
+            "use objective=rollouts",
+        )
         below, heat, passes = self.below, self.pin_temperature, self.most_passes
         good = is_number(below, above=0) and below < 1
         check(good, f"objective.below is {below!r}", "use a probability above 0 and below 1")
