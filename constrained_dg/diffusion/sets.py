@@ -57,6 +57,22 @@ def most_certain(sets: BoolTensor, probabilities: FloatTensor, pinned: BoolTenso
     return certainty.argmax(-1), open_.any(-1)
 
 
+def pure_noise(sets: BoolTensor, pinned: BoolTensor) -> BoolTensor:
+    """(B) rows whose free positions are all full."""
+    return (sets.all(-1) | pinned).all(-1)
+
+
+def without_unlikeliest(sets: BoolTensor, probabilities: FloatTensor, pinned: BoolTensor) -> BoolTensor:
+    """(B, C, K): the sets without the living token of least probability at a free position, one token of each row.
+
+    Args:
+        probabilities: (B, C, K), as `eliminated` takes them.
+    """
+    lowest = probabilities.masked_fill(~sets | pinned[..., None], torch.inf).flatten(1)
+    dead = torch.nn.functional.one_hot(lowest.argmin(1), lowest.shape[1]).bool() & lowest.isfinite().any(1)[:, None]
+    return sets & ~dead.view_as(sets)
+
+
 def pinned_at(sets: BoolTensor, at: IntTensor, token: IntTensor, which: BoolTensor) -> BoolTensor:
     """(B, C, K): in the rows `which` (B) bool, position `at` (B) holds `token` (B), an index into the range, alone."""
     alone = torch.arange(sets.shape[-1], device=sets.device) == token[:, None]
@@ -88,4 +104,4 @@ def as_distribution(
     distribution = torch.zeros(rows, length, vocab_size, device=sets.device)
     distribution[..., low : low + size] = sets / sets.sum(-1, keepdim=True).clamp(min=1)
     distribution = torch.where(pinned[..., None], torch.nn.functional.one_hot(canvas, vocab_size), distribution)
-    return distribution.float(), ~(sets.all(-1) | pinned).all(-1)
+    return distribution.float(), ~pure_noise(sets, pinned)

@@ -9,7 +9,15 @@ import torch
 from constrained_dg import rng
 from constrained_dg.constraints.base import Constraint, propagated
 from constrained_dg.constraints.candidates import candidates_of
-from constrained_dg.diffusion.sets import draw_canvas, eliminated, full_sets, most_certain, pinned_at
+from constrained_dg.diffusion.sets import (
+    draw_canvas,
+    eliminated,
+    full_sets,
+    most_certain,
+    pinned_at,
+    pure_noise,
+    without_unlikeliest,
+)
 from constrained_dg.errors import check, is_count, is_number
 from constrained_dg.sampling.randomness import NOISE
 from constrained_dg.sampling.state import Live
@@ -20,6 +28,9 @@ from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 class Sets:
     """What a pass does to the sets: it eliminates tokens that the model calls unlikely, then pins undecided positions,
     those first of which the model is most certain.
+
+    A pass on pure noise shows the model no sets, so that it cannot tell clues from noise in the canvas: nothing is pinned
+    then. Only the unlikeliest token is eliminated, and the next pass sees sets.
 
     A set that becomes empty is a conflict: an earlier step was wrong, by the model's own word. Then the row stops, and
     a sampler around this one starts it again.
@@ -71,6 +82,8 @@ class Sets:
         for _ in range(self.pins):
             at, some = most_certain(sets, probabilities, live.pinned)
             sets = pinned_at(sets, at, best.gather(1, at[:, None])[:, 0] - low, some)
+        first = without_unlikeliest(live.sets, probabilities, live.pinned)
+        sets = torch.where(pure_noise(live.sets, live.pinned)[:, None, None], first, sets)
         return propagate(sets, live, span, noise) if propagates else sets
 
     def redraw(self, sets: BoolTensor, live: Live, start: int, noise: tuple[int, int], index: int) -> IntTensor:

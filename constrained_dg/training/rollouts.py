@@ -23,7 +23,15 @@ import numpy as np
 import torch
 
 from constrained_dg.constraints.base import Constraint, judged
-from constrained_dg.diffusion.sets import draw_canvas, eliminated, full_sets, most_certain, pinned_at
+from constrained_dg.diffusion.sets import (
+    draw_canvas,
+    eliminated,
+    full_sets,
+    most_certain,
+    pinned_at,
+    pure_noise,
+    without_unlikeliest,
+)
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch, Task
@@ -51,13 +59,13 @@ class Pool:
 
     @classmethod
     def of(cls, batch: Batch, objective: Objective, generator: torch.Generator) -> Pool:
-        """New rows: pure noise in a share of them, `objective.pure_start`; in the others each token that is not of the
-        answer is alive with a probability of its row, uniform between 0 and 1."""
+        """New rows: pure noise in a share of them, `objective.pure_start`; in the others one random token is dead that
+        is not of the answer: a state as after the first pass."""
         sets = full_sets(batch.answer, batch.pinned, batch.noise)
-        noise, level, chance = (torch.rand(shape, generator=generator) for shape in (len(sets), len(sets), sets.shape))
-        level = torch.where(noise < objective.pure_start, 1.0, level)
-        alive = (chance < level[:, None, None]).to(sets.device)
-        sets &= alive | (batch.answer[..., None] == torch.arange(*batch.noise, device=sets.device))
+        noise, chance = (torch.rand(shape, generator=generator).to(sets.device) for shape in (len(sets), sets.shape))
+        wrong = batch.answer[..., None] != torch.arange(*batch.noise, device=sets.device)
+        after_first = without_unlikeliest(sets, chance.masked_fill(~wrong, torch.inf), batch.pinned)
+        sets = torch.where((noise < objective.pure_start)[:, None, None], sets, after_first)
         zeros = torch.zeros(len(batch), dtype=torch.int64, device=sets.device)
         return cls(batch, sets, zeros, zeros > 0)
 
@@ -110,6 +118,9 @@ class Pool:
         chance = torch.rand(len(some), 1, generator=generator).to(sets.device)
         token = (weights.nan_to_num(0).cumsum(-1) <= chance).sum(-1).clamp(max=high - low - 1)
         sets = pinned_at(sets, at, token, some)
+        # A pass on pure noise only eliminates the unlikeliest token, as in sampling.
+        first = without_unlikeliest(self.sets, probabilities, batch.pinned)
+        sets = torch.where(pure_noise(self.sets, batch.pinned)[:, None, None], first, sets)
         # 3. Which rows are over.
         lost = (~sets.gather(2, answer[..., None])[..., 0] & free).any(-1)
         age = self.age + 1
