@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 
-def canvas_loss(logits: Sequence[FloatTensor], canvas: IntTensor, pinned: BoolTensor) -> FloatTensor:
+def canvas_loss(
+    logits: Sequence[FloatTensor], canvas: IntTensor, pinned: BoolTensor, weights: FloatTensor | None = None
+) -> FloatTensor:
     """Cross-entropy to the clean canvas at every free position, corrupted or not, without weights over t.
 
     Averaged over the free positions of each example, then over examples, then over the loops.
@@ -19,9 +21,12 @@ def canvas_loss(logits: Sequence[FloatTensor], canvas: IntTensor, pinned: BoolTe
         logits: (B, C, V) after each loop.
         canvas: (B, C) clean tokens.
         pinned: (B, C) bool, positions without loss.
+        weights: (B) of the examples; None means 1.
     """
     free = (~pinned).float()
     share = free / free.sum(1, keepdim=True).clamp(min=1) / len(canvas)
+    if weights is not None:
+        share = share * weights[:, None]
     losses = [F.cross_entropy(step.transpose(1, 2), canvas, reduction="none") for step in logits]
     return (torch.stack(losses).mean(0) * share).sum()
 

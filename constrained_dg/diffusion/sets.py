@@ -34,7 +34,7 @@ def eliminated(sets: BoolTensor, probabilities: FloatTensor, pinned: BoolTensor,
     """(B, C, K): the sets without tokens of less probability than `below`; a set may become empty.
 
     Args:
-        probabilities: (B, C, K) of the tokens of the range, over all tokens: living ones need not add up to 1.
+        probabilities: (B, C, K) of the tokens of the range, dead ones included: living ones need not add up to 1.
         pinned: (B, C) bool, positions that never change.
     """
     return sets & ((probabilities >= below) | pinned[..., None])
@@ -55,6 +55,23 @@ def most_certain(sets: BoolTensor, probabilities: FloatTensor, pinned: BoolTenso
     open_ = undecided(sets, pinned)
     certainty = probabilities.masked_fill(~sets, 0).amax(-1).masked_fill(~open_, -1.0)
     return certainty.argmax(-1), open_.any(-1)
+
+
+def within_range(probabilities: FloatTensor, noise: tuple[int, int]) -> tuple[FloatTensor, FloatTensor]:
+    """Of (B, C, V): the probabilities (B, C, K) of the tokens of the noise range, scaled so that they add up to 1, and
+    what all other tokens have together (B, C)."""
+    inside = probabilities[..., slice(*noise)]
+    total = inside.sum(-1, keepdim=True)
+    return inside / total.clamp(min=1e-9), 1 - total[..., 0]
+
+
+def doubt(outside: FloatTensor, pinned: BoolTensor) -> FloatTensor:
+    """(B) the mean over free positions of what tokens outside the noise range have (B, C), see `within_range`.
+
+    A model that was trained to (`objective.conflict`) says by this how surely a state has no answer.
+    """
+    free = (~pinned).float()
+    return (outside * free).sum(1) / free.sum(1).clamp(min=1)
 
 
 def pure_noise(sets: BoolTensor, pinned: BoolTensor) -> BoolTensor:

@@ -10,12 +10,14 @@ from constrained_dg import rng
 from constrained_dg.constraints.base import Constraint, propagated
 from constrained_dg.constraints.candidates import candidates_of
 from constrained_dg.diffusion.sets import (
+    doubt,
     draw_canvas,
     eliminated,
     full_sets,
     most_certain,
     pinned_at,
     pure_noise,
+    within_range,
     without_unlikeliest,
 )
 from constrained_dg.errors import check, is_count, is_number
@@ -29,24 +31,29 @@ class Sets:
     """What a pass does to the sets: it eliminates tokens that the model calls unlikely, then pins undecided positions,
     those first of which the model is most certain.
 
-    A pass on pure noise shows the model no sets, so that it cannot tell clues from noise in the canvas: nothing is pinned
-    then. Only the unlikeliest token is eliminated, and the next pass sees sets.
+    A pass on pure noise shows the model no sets, so that it cannot tell clues from noise in the canvas: nothing is
+    pinned then. Only the unlikeliest token is eliminated, and the next pass sees sets.
 
     A set that becomes empty is a conflict: an earlier step was wrong, by the model's own word. Then the row stops, and
-    a sampler around this one starts it again.
+    a sampler around this one starts it again. A model that was trained to say that a state has no answer
+    (`objective.conflict`) makes all sets empty.
 
     Args:
         below: a token leaves its set where the model gives it less probability than this.
         pins: undecided positions that each pass pins to their likeliest living token.
+        conflict: a row has a conflict where `doubt` is above this.
     """
 
     below: float = 0.015
     pins: int = 1
+    conflict: float = 0.5
 
     def __post_init__(self) -> None:
         good = is_number(self.below, above=0) and self.below < 1
         check(good, f"sets.below is {self.below!r}", "give a probability above 0 and below 1")
         check(is_count(self.pins, 1), f"sets.pins is {self.pins!r}", "give an integer of at least 1")
+        good = is_number(self.conflict, above=0) and self.conflict <= 1
+        check(good, f"sets.conflict is {self.conflict!r}", "give a probability above 0; 1 turns it off")
 
     def start(self, live: Live, span: slice, noise: tuple[int, int], propagates: bool) -> BoolTensor:
         """(N, C, K) the sets before the first pass.
@@ -76,14 +83,17 @@ class Sets:
             best: (N, C) the likeliest living token.
         """
         assert live.sets is not None
-        low, high = noise
-        probabilities = probabilities[..., low:high]
+        low = noise[0]
+        probabilities, outside = within_range(probabilities, noise)
         sets = eliminated(live.sets, probabilities, live.pinned, self.below)
         for _ in range(self.pins):
             at, some = most_certain(sets, probabilities, live.pinned)
             sets = pinned_at(sets, at, best.gather(1, at[:, None])[:, 0] - low, some)
         first = without_unlikeliest(live.sets, probabilities, live.pinned)
-        sets = torch.where(pure_noise(live.sets, live.pinned)[:, None, None], first, sets)
+        noisy = pure_noise(live.sets, live.pinned)
+        sets = torch.where(noisy[:, None, None], first, sets)
+        dead = (doubt(outside, live.pinned) > self.conflict) & ~noisy
+        sets = sets & ~(dead[:, None] & ~live.pinned)[..., None]
         return propagate(sets, live, span, noise) if propagates else sets
 
     def redraw(self, sets: BoolTensor, live: Live, start: int, noise: tuple[int, int], index: int) -> IntTensor:

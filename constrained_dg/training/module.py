@@ -51,6 +51,7 @@ class DiffusionModule(L.LightningModule):
         ruled = task is not None and type(task).rules is not Task.rules
         hint = "use objective.other_answers=false"
         check(ruled or not objective.other_answers, "the task gives no rules for batches (Task.rules)", hint)
+        check(task is not None or not objective.conflict, "objective.conflict without a task", "give the task")
         self.backbone = backbone
         self.task = task
         self.objective, self.optimisation, self.seed = objective, optimisation, seed
@@ -100,7 +101,12 @@ class DiffusionModule(L.LightningModule):
         model.routing = None
 
         # 3. Score.
-        loss = diffusion = canvas_loss(logits, batch.answer, batch.pinned)
+        if pool is None or not objective.conflict:
+            loss = diffusion = canvas_loss(logits, batch.answer, batch.pinned)
+        else:
+            assert self.task is not None  # checked at the start
+            weights = torch.where(pool.lost > 0, objective.conflict, 1.0)
+            loss = diffusion = canvas_loss(logits, pool.target(self.task.blank_id), batch.pinned, weights)
         parts = {"loss/diffusion": diffusion}
         if routing is not None:
             parts["loss/balance"] = torch.stack(

@@ -10,6 +10,9 @@ Each row holds an example and its sets (`constrained_dg.diffusion.sets`). A step
    is left there, so nothing could be learned), or after `most_passes`. With `other_answers` a row that lost its answer
    goes on with another one that its sets allow.
 
+With `conflict` a row that lost its answer stays for up to `MOST_LOST` steps, until the model sees that: it learns to
+give all probability there to the task's blank token. A sampler that sees it starts again at once.
+
 So the model meets the states that it reaches as a sampler, as often as it reaches them. Source: the pool of Lattice
 Deduction Transformers (2026), without their second pass, their conflict read-out and their rows without an answer.
 """
@@ -24,12 +27,14 @@ import torch
 
 from constrained_dg.constraints.base import Constraint, judged
 from constrained_dg.diffusion.sets import (
+    doubt,
     draw_canvas,
     eliminated,
     full_sets,
     most_certain,
     pinned_at,
     pure_noise,
+    within_range,
     without_unlikeliest,
 )
 from constrained_dg.errors import check
@@ -38,7 +43,11 @@ from constrained_dg.task import Batch, Task
 from constrained_dg.training.other_answers import other_answers
 from constrained_dg.training.settings import Objective
 
-_TENSORS = ("sets", "age", "over")
+_TENSORS = ("sets", "age", "lost", "over")
+#: Steps that a row without an answer stays.
+MOST_LOST = 8
+#: A row is seen to have no answer where `doubt` is above this.
+SEEN = 0.5
 
 
 @dataclass(frozen=True)
@@ -47,14 +56,16 @@ class Pool:
 
     Attributes:
         batch: their examples (B rows).
-        sets: (B, C, K) bool; each holds the token of the answer.
+        sets: (B, C, K) bool; each holds the token of the answer, unless the row has lost it.
         age: (B) int64, steps since the row began.
+        lost: (B) int64, steps since a set lost the token of the answer; 0 where none did.
         over: (B) bool, rows that the next step replaces.
     """
 
     batch: Batch
     sets: BoolTensor
     age: IntTensor
+    lost: IntTensor
     over: BoolTensor
 
     @classmethod
@@ -67,11 +78,15 @@ class Pool:
         after_first = without_unlikeliest(sets, chance.masked_fill(~wrong, torch.inf), batch.pinned)
         sets = torch.where((noise < objective.pure_start)[:, None, None], sets, after_first)
         zeros = torch.zeros(len(batch), dtype=torch.int64, device=sets.device)
-        return cls(batch, sets, zeros, zeros > 0)
+        return cls(batch, sets, zeros, zeros, zeros > 0)
 
     @property
     def kind(self) -> tuple[int, ...]:
         return kind_of(self.batch)
+
+    def target(self, blank: int) -> IntTensor:
+        """(B, C) what the model learns: the answer, or the blank token at free positions of rows that lost it."""
+        return torch.where((self.lost > 0)[:, None] & ~self.batch.pinned, blank, self.batch.answer)
 
     def canvas(self, generator: torch.Generator) -> IntTensor:
         """(B, C) a draw from every set; by the generator's numbers, which a CPU draws on every machine."""
@@ -103,7 +118,7 @@ class Pool:
         free, answer = ~batch.pinned, (batch.answer - low).clamp(0, high - low - 1)
         logits = logits.float()
         # 1. Eliminate.
-        probabilities = logits.softmax(-1)[..., low:high]
+        probabilities, outside = within_range(logits.softmax(-1), batch.noise)
         sets = eliminated(self.sets, probabilities, batch.pinned, objective.below)
         living = logits[..., low:high].masked_fill(~self.sets, -torch.inf)
         guess = living.argmax(-1)
@@ -127,13 +142,19 @@ class Pool:
         ends = solved | (age >= objective.most_passes)
         metrics = {"pool/solved": solved, "pool/age": age}
         if rules is not None:
-            rows = (lost & ~ends).nonzero().flatten()
+            rows = (lost & ~ends & (self.lost == 0)).nonzero().flatten()
             answers, found = other_answers(rules, batch, sets, rows)
             batch = replace(batch, answer=batch.answer.index_copy(0, rows, answers))
             lost = lost.index_copy(0, rows, ~found)
             metrics["pool/other_answers"] = torch.zeros_like(lost).index_copy(0, rows, found)
-        metrics["pool/lost"] = lost & ~solved
-        moved = replace(self, batch=batch, sets=sets, age=age, over=ends | lost)
+        steps_lost = torch.where(lost, self.lost + 1, 0)
+        metrics["pool/lost"] = steps_lost == 1
+        if objective.conflict:
+            seen = doubt(outside, batch.pinned) > SEEN
+            metrics |= {"pool/seen": seen & (self.lost > 0), "pool/false_alarms": seen & ~lost}
+            empty = ((sets.sum(-1) == 0) & free).any(-1)
+            lost = lost & ((seen & (self.lost > 0)) | empty | (steps_lost > MOST_LOST))
+        moved = replace(self, batch=batch, sets=sets, age=age, lost=steps_lost, over=ends | lost)
         return moved, {name: m.float().mean() for name, m in metrics.items()}
 
     def refilled(self, fresh: Batch, objective: Objective, generator: torch.Generator) -> Pool:
@@ -154,7 +175,8 @@ class Pool:
             shared = theirs is None or (name == "relations" and len(theirs) == 1)
             mixed[name] = theirs if shared else _where(over, theirs, ours)
         batch = replace(fresh, **mixed)
-        return replace(new, batch=batch, sets=_where(over, new.sets, self.sets), age=_where(over, new.age, self.age))
+        kept = {name: _where(over, getattr(new, name), getattr(self, name)) for name in ("sets", "age", "lost")}
+        return replace(new, batch=batch, **kept)
 
     def to(self, device: torch.device | str) -> Pool:
         return Pool(self.batch.to(device), *(getattr(self, name).to(device) for name in _TENSORS))
@@ -175,6 +197,8 @@ class Pool:
         if "width" in state:  # earlier checkpoints hold relations as they are
             bits = np.unpackbits(batch["relations"].cpu(), axis=-1, count=state["width"])
             batch["relations"] = torch.from_numpy(bits).bool()
+        # Earlier checkpoints have no rows that lost their answer.
+        state = {"lost": torch.zeros_like(state["age"])} | state
         return cls(Batch(**batch), *(state[name] for name in _TENSORS))
 
 

@@ -80,6 +80,7 @@ class Objective:
         most_passes: steps after which a row of the pool is replaced.
         other_answers: for problems with several answers: a rollout that excludes the answer of its example goes on with
             another one, if its rules (`Task.rules`) and the solver find one.
+        conflict: weight of rollouts that lost their answer, where the model learns to say so; 0 leaves them out.
     """
 
     encoder_weight: float = 1.0
@@ -92,6 +93,7 @@ class Objective:
     pin_temperature: float = 1.0
     most_passes: int = 100
     other_answers: bool = False
+    conflict: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("encoder_rows", "self_conditioning", "pure_start"):
@@ -102,7 +104,7 @@ class Objective:
             f"objective.pure_start is {self.pure_start}",
             "use at most 1 - self_conditioning, the share of rows without a first prediction",
         )
-        for name in ("encoder_weight", "balance_weight"):
+        for name in ("encoder_weight", "balance_weight", "conflict"):
             value = getattr(self, name)
             check(value >= 0 and isfinite(value), f"objective.{name} is {value}", "use 0 or more")
         for name in ("rollouts", "other_answers"):
