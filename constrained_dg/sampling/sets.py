@@ -44,8 +44,8 @@ class Sets:
         conflict: a row has a conflict where `doubt` is above this.
     """
 
-    below: float = 0.015
-    pins: int = 1
+    below: float = 0.01
+    pins: int = 4
     conflict: float = 0.5
 
     def __post_init__(self) -> None:
