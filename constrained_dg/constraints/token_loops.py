@@ -1,8 +1,8 @@
 """Compiled sweeps over the edges of a `token_machine.TokenMachine`.
 
-All take `begin` (Q + 1), where the edges of each state begin, `target` and `label` (E) of each edge, `inside` (L + 1) and
-`members`, the effects of each label, and `early`, `late` (Q): a state lies on an accepted path only at the positions
-early[q] to late[q].
+All take `begin` (Q + 1), where the edges of each state begin, `target` and `label` (E) of each edge, `inside` (L + 1)
+and `members`, the effects of each label, and `early`, `late` (Q): a state lies on an accepted path only at the
+positions early[q] to late[q].
 """
 
 from __future__ import annotations
@@ -31,6 +31,16 @@ def distances(begin, target, sources):
                 top += 1
         at += 1
     return far
+
+
+@compiled
+def most(values, effect_of, effects, empty):
+    """(T, A) values of classes -> (T, K), the largest of each effect, `empty` where no class has it."""
+    of_effect = np.full((len(values), effects), empty, values.dtype)
+    for t in range(len(values)):
+        for a in range(values.shape[1]):
+            of_effect[t, effect_of[a]] = max(of_effect[t, effect_of[a]], values[t, a])
+    return of_effect
 
 
 @compiled
@@ -108,10 +118,10 @@ def best(begin, target, label, inside, members, start, accepting, early, late, s
     of_label = np.full((length, labels), -np.inf)
     for t in range(length):
         for x in range(labels):
-            most = -np.inf
+            top = -np.inf
             for k in range(inside[x], inside[x + 1]):
-                most = max(most, scores[t, members[k]])
-            of_label[t, x] = most
+                top = max(top, scores[t, members[k]])
+            of_label[t, x] = top
     value = np.full((length + 1, states), -np.inf)
     for q in range(states):
         if accepting[q]:
@@ -119,21 +129,21 @@ def best(begin, target, label, inside, members, start, accepting, early, late, s
     for t in range(length - 1, -1, -1):
         for q in range(states):
             if early[q] <= t <= late[q]:
-                most = -np.inf
+                top = -np.inf
                 for e in range(begin[q], begin[q + 1]):
-                    most = max(most, value[t + 1, target[e]] + of_label[t, label[e]])
-                value[t, q] = most
+                    top = max(top, value[t + 1, target[e]] + of_label[t, label[e]])
+                value[t, q] = top
     chosen = np.zeros(length, np.int64)
     total = value[0, start]
     if total == -np.inf:
         return chosen, total
     q = start
     for t in range(length):
-        edge, most = -1, -np.inf
+        edge, highest = -1, -np.inf
         for e in range(begin[q], begin[q + 1]):
             here = value[t + 1, target[e]] + of_label[t, label[e]]
-            if here > most:
-                edge, most = e, here
+            if here > highest:
+                edge, highest = e, here
         top = -np.inf
         for k in range(inside[label[edge]], inside[label[edge] + 1]):
             if scores[t, members[k]] > top:

@@ -170,8 +170,7 @@ class TokenMachine(Machine):
     def _shrunk(self, candidates: np.ndarray) -> np.ndarray:
         may = candidates
         if not self._same:
-            may = np.zeros((len(candidates), self.edges.effects), bool)
-            np.logical_or.at(may, (slice(None), self._effect_of), candidates)
+            may = token_loops.most(candidates, self._effect_of, self.edges.effects, False)
         left = token_loops.shrunk(*self._graph(), *self._bounds, may)
         return left if self._same else candidates & left[:, self._effect_of]
 
@@ -183,8 +182,7 @@ class TokenMachine(Machine):
     def _best(self, log_probs: np.ndarray) -> tuple[np.ndarray, bool]:
         scores = log_probs
         if not self._same:
-            scores = np.full((len(log_probs), self.edges.effects), -np.inf)
-            np.maximum.at(scores, (slice(None), self._effect_of), log_probs)
+            scores = token_loops.most(log_probs, self._effect_of, self.edges.effects, -np.inf)
         chosen, total = token_loops.best(*self._graph(), *self._bounds, scores)
         if total == -np.inf:
             return chosen, False

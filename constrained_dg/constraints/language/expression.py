@@ -241,7 +241,7 @@ def _chars(ranges: Ranges, spelling: Spelling) -> Dfa:
     return nfa.determinized(end)
 
 
-# -- from an expression to states ---------------------------------------------------------------------------------------
+# -- from an expression to states ----------------------------------------------------------------------------------
 
 
 class _Nfa:

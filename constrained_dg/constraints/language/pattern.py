@@ -6,9 +6,9 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
-from re import (
-    _casefix,  # type: ignore[attr-defined]
-    _parser,  # type: ignore[attr-defined]
+from re import (  # type: ignore[attr-defined]
+    _casefix,
+    _parser,
 )
 from re import _constants as op  # type: ignore[attr-defined]  # as in hypothesis: Python has no public parser
 from typing import Any, Literal
@@ -89,8 +89,8 @@ class _Reader:
         """The full pattern; only here may it look ahead or behind."""
         items = list(tree)
         while len(items) == 1 and items[0][0] is op.SUBPATTERN:  # one group around everything
-            _, _, added, removed, *_ = (None, *items[0][1])
-            flags, items = (flags | added) & ~removed, list(items[0][1][3])
+            _, added, removed, inner = items[0][1]
+            flags, items = (flags | added) & ~removed, list(inner)
         if len(items) == 1 and items[0][0] is op.BRANCH:
             return alt(self.whole(branch, flags, search) for branch in items[0][1][1])
         for at, (kind, value) in enumerate(items):

@@ -18,7 +18,8 @@ def trie(data, begin):
 
     Returns:
         by node, in the order of a walk in depth, node 0 the root: its byte (uint8), its depth, the node behind its
-        subtree, the first text at or behind it (the texts of a subtree follow each other), and whether a text ends here.
+        subtree, the first text at or behind it (the texts of a subtree follow each other), and whether a text ends
+        here.
     """
     texts = len(begin) - 1
     nodes = 1
