@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from constrained_dg.constraints.automaton import End
-from constrained_dg.constraints.language.dfa import Dfa
 from constrained_dg.constraints.language.expression import automaton, shortened
 from constrained_dg.constraints.language.pattern import read
-from constrained_dg.constraints.text_rule import TextRule
-from constrained_dg.texts import Texts
+from constrained_dg.constraints.text_rule import Language, TextRule
 
 
 class Regex(TextRule):
@@ -23,7 +21,7 @@ class Regex(TextRule):
     Args:
         pattern: the regular expression.
         texts: what each of the V tokens writes, as str or bytes: characters, or texts of any length. None for a token
-            that is no text and is not permitted before the end. See `Tokenizer.texts`.
+            that is no text and is not permitted before the end. See `TextRule`.
         length: T.
         end: see `Automaton`.
 
@@ -31,13 +29,16 @@ class Regex(TextRule):
         InputError: not a valid regular expression or too large a one; a text of no answer of this length matches.
     """
 
-    def __init__(self, pattern: str, texts: Sequence[str | bytes | None], length: int, end: End | None = None) -> None:
-        texts = Texts.of(texts)
-        longest = max(length, 1) * texts.longest
-        expression = shortened(read(pattern), longest)
+    def __init__(
+        self,
+        pattern: str,
+        texts: Sequence[str | bytes | None] | None = None,
+        length: int | None = None,
+        end: End | None = None,
+    ) -> None:
+        self.pattern, self._expression = pattern, read(pattern)
+        super().__init__(f"the pattern {pattern!r}", texts, length, end)
 
-        def make() -> Dfa:
-            return automaton(expression)
-
-        self.pattern = pattern
-        super().__init__(["regex", pattern, longest], make, texts, length, end, f"the pattern {pattern!r}")
+    def language(self, longest: int | None) -> Language:
+        expression = self._expression if longest is None else shortened(self._expression, longest)
+        return ["regex", self.pattern, longest], lambda: automaton(expression)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Self
 
 import numpy as np
 import torch
@@ -17,7 +20,8 @@ from constrained_dg.constraints.machine import Machine
 from constrained_dg.constraints.sweep import Swept
 from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.constraints.token_machine import Edges, TokenMachine
-from constrained_dg.errors import InputError, check
+from constrained_dg.errors import InputError, check, is_count
+from constrained_dg.shapes import IntTensor
 from constrained_dg.texts import Texts
 
 #: Entries of a table up to which one is made; of a table times positions up to which a solver gets the automaton.
@@ -26,44 +30,67 @@ _DENSE, _LOWERED = 2**14, 2**18
 _SYMBOLS = 512
 
 
+#: A name of an automaton in the cache, as JSON writes it; and what makes the automaton.
+Language = tuple[object, Callable[[], Dfa]]
+
+
 class TextRule(Swept):
     """An automaton over bytes accepts the text of the answer: the texts of its tokens, joined.
 
-    `allowed`, `propagate` and `most_likely` are exact, and linear in positions and in edges between states.
+    `allowed`, `propagate` and `most_likely` are exact, and linear in positions and in edges between states. A subclass
+    says which `language` it is.
 
     Args:
-        key: what the automaton depends on, as JSON writes it: its name in the cache.
-        make: makes the automaton over bytes.
+        what: the rule's name in sentences.
         texts: what each of the V tokens writes, as str or bytes; None for tokens that are no text. A token may hold
-            part of a character. See `Tokenizer.texts`.
+            part of a character. See `Tokenizer.texts`. Without texts and length the rule waits for them: `over` gives
+            them, and `generate` does so where it has a tokenizer.
         length: T.
         end: see `Automaton`.
-        what: the rule's name in sentences.
 
     Raises:
         InputError: no text fits; the vocabulary lacks a byte; T tokens are too few; the automaton is too large.
     """
 
+    length = 0
+    num_classes = 0
+
     def __init__(
-        self,
-        key: object,
-        make: Callable[[], Dfa],
-        texts: Sequence[str | bytes | None],
-        length: int,
-        end: End | None,
-        what: str,
+        self, what: str, texts: Sequence[str | bytes | None] | None, length: int | None, end: End | None
     ) -> None:
-        check(length > 0, f"length is {length}", "give 1 or more")
-        texts = Texts.of(texts)
+        self.what = what
+        check((texts is None) == (length is None), "texts and length go together", "give both, or neither")
+        if texts is not None and length is not None:
+            self._bind(Texts.of(texts), length, end)
+
+    @abstractmethod
+    def language(self, longest: int | None) -> Language:
+        """The texts that fit; those of more than `longest` bytes need not be right."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has no texts and no length yet."""
+        return self.length == 0
+
+    def over(self, texts: Sequence[str | bytes | None], length: int, end: End | None = None) -> Self:
+        """The same rule over the tokens of a vocabulary."""
+        bound = copy.copy(self)
+        bound._bind(Texts.of(texts), length, end)
+        return bound
+
+    def _bind(self, texts: Texts, length: int, end: End | None) -> None:
+        check(is_count(length, 1), f"length is {length}", "give 1 or more")
         _check_end(end, len(texts))
+        key, make = self.language(length * texts.longest)
         over = over_tokens(key, make, texts)
         if over is None:
-            raise InputError(f"no text fits {what}", "change the rule")
-        self.what, self.length, self.show = what, length, partial(_shown, texts)
+            raise InputError(f"no text fits {self.what}", "change the rule")
+        self.length, self.show = length, partial(_shown, texts)
         edges, accepting, classes = _with_end(over, end)
-        edges, accepting = _on_paths(edges, accepting, length, what, over, make, texts)
+        _check_reach(edges, accepting, length, self.what, make, texts)
+        edges, accepting = _on_paths(edges, accepting, length)
         of_token = torch.from_numpy(classes)
-        machine = TokenMachine(edges, 0, torch.from_numpy(accepting), length)
+        machine: Machine = TokenMachine(edges, 0, torch.from_numpy(accepting), length)
         self.num_classes, self.classes = edges.effects, TokenClasses(of_token, edges.effects)
         if len(texts) <= _SYMBOLS:
             machine = machine.over(of_token)
@@ -75,7 +102,12 @@ class TextRule(Swept):
         self.machine = machine
         if end is None:
             possible = self.most_likely(torch.zeros(1, length, self.num_classes))[1]
-            check(bool(possible), f"{what} fits no answer of {length} tokens", "change the rule or the length")
+            check(bool(possible), f"{self.what} fits no answer of {length} tokens", "change the rule or the length")
+
+    def check_answer(self, answer: IntTensor) -> None:
+        hint = "give texts and length, or hand it to generate with a tokenizer"
+        check(not self.waits, f"{type(self).__name__} has no texts yet", hint)
+        super().check_answer(answer)
 
     def lower(self, into: Lowering) -> None:
         if self.machine.entries * self.length > _LOWERED:
@@ -131,29 +163,26 @@ def _with_end(over: TokenAutomaton, end: End | None) -> tuple[Edges, np.ndarray,
     return edges, accepting, classes.reshape(-1)
 
 
-def _on_paths(
-    edges: Edges,
-    accepting: np.ndarray,
-    length: int,
-    what: str,
-    over: TokenAutomaton,
-    make: Callable[[], Dfa],
-    texts: Texts,
-) -> tuple[Edges, np.ndarray]:
-    """The states that lie on some accepted path of at most T tokens."""
-    near = edges.near(accepting)
-    if near[0] < 0:
+def _check_reach(
+    edges: Edges, accepting: np.ndarray, length: int, what: str, make: Callable[[], Dfa], texts: Texts
+) -> None:
+    """Raise InputError where no text of so many tokens fits."""
+    least = int(edges.near(accepting)[0])
+    if least < 0:
         there = {byte for text in texts if text for byte in text}
-        needed = make().shortest() or b""
-        missing = sorted({bytes([byte]) for byte in needed if byte not in there})
+        missing = [bytes([byte]) for byte in make().shortest() or b"" if byte not in there]
         raise InputError(
             f"the tokens write no text that fits {what}" + (f": none writes {missing[0]!r}" if missing else ""),
             "use a vocabulary with byte tokens, or change the rule",
         )
-    check(near[0] <= length, f"{what} needs at least {near[0]} tokens, and there are {length}", "give a larger length")
+    check(least <= length, f"{what} needs at least {least} tokens, and there are {length}", "give a larger length")
+
+
+def _on_paths(edges: Edges, accepting: np.ndarray, length: int) -> tuple[Edges, np.ndarray]:
+    """The states that lie on some accepted path of at most T tokens."""
     start = np.zeros(edges.states, bool)
     start[0] = True
-    far = edges.far(start)
+    near, far = edges.near(accepting), edges.far(start)
     kept = (near >= 0) & (far >= 0) & (far + near <= length)
     return edges.within(kept), accepting[kept]
 

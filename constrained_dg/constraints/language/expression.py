@@ -1,7 +1,6 @@
 """Languages as expressions, and their automata over bytes.
 
-Characters are written in UTF-8, or, within a string of JSON, as `json.dumps` writes them without `ensure_ascii`: so
-that every text has one spelling.
+Characters are written in UTF-8.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from constrained_dg.constraints.language.dfa_loops import TOO_LARGE, subsets
 
 #: Code points from a first to a last, inclusive, in order and without neighbours.
 Ranges = tuple[tuple[int, int], ...]
-Spelling = Literal["text", "json"]
 
 #: States before the subset construction; moves that it looks at.
 MOST_NFA, MOST_WORK = 2**18, 2**26
@@ -81,11 +79,20 @@ class At:
     where: Literal["begin", "end", "last line"]
 
 
-Expression = Lit | Chars | Seq | Alt | Rep | Lang | At
+@dataclass(frozen=True, eq=False)
+class Net:
+    """The ways from the first of some places to the last; each edge leads from a place, through an expression, to
+    another."""
+
+    places: int
+    edges: tuple[tuple[int, Expression, int], ...]
+
+
+Expression = Lit | Chars | Seq | Alt | Rep | Lang | At | Net
 EMPTY, NOTHING = Seq(()), Alt(())
 
 
-def automaton(expression: Expression, spelling: Spelling = "text") -> Dfa:
+def automaton(expression: Expression) -> Dfa:
     """The minimal automaton of an expression.
 
     Raises:
@@ -93,15 +100,15 @@ def automaton(expression: Expression, spelling: Spelling = "text") -> Dfa:
     """
     if isinstance(expression, Lang):
         return expression.dfa
-    if _size(expression) > MOST_NFA:
+    if size(expression) > MOST_NFA:
         raise TooLargeError(size=f"more than {MOST_NFA:,} states, repeats written out")
-    nfa = _Nfa(spelling)
+    nfa = _Nfa()
     end = nfa.emit(expression, nfa.state())
     return nfa.determinized(end)
 
 
 def text(data: str) -> Expression:
-    """A fixed text, spelled in UTF-8."""
+    """A fixed text."""
     return Lit(data.encode())
 
 
@@ -147,7 +154,7 @@ def _least(expression: Expression) -> int:
     return 0
 
 
-def _size(expression: Expression) -> int:
+def size(expression: Expression) -> int:
     """States before the subset construction, at most."""
     match expression:
         case Lit(data):
@@ -155,22 +162,25 @@ def _size(expression: Expression) -> int:
         case Chars(ranges):
             return 1 + (3 * len(ranges) if ranges and ranges[-1][1] > 127 else 0)
         case Seq(items) | Alt(items):
-            return 1 + sum(map(_size, items))
+            return 1 + sum(map(size, items))
         case Rep(item, low, high):
-            return 2 + _size(item) * max(1, low if high is None else high)
+            return 2 + size(item) * max(1, low if high is None else high)
         case Lang(dfa):
             return 1 + dfa.states
+        case Net(places, edges):
+            return places + sum(1 + size(item) for _, item, _ in edges)
     return 1
 
 
-def _has_places(expression: Expression) -> bool:
+def has_places(expression: Expression, of: Sequence[str] = ("begin", "end", "last line")) -> bool:
+    """Whether an expression holds `At`."""
     match expression:
-        case At():
-            return True
+        case At(where):
+            return where in of
         case Seq(items) | Alt(items):
-            return any(map(_has_places, items))
+            return any(has_places(item, of) for item in items)
         case Rep(item):
-            return _has_places(item)
+            return has_places(item, of)
     return False
 
 
@@ -215,23 +225,12 @@ def _utf8(low: int, high: int) -> list[list[tuple[int, int]]]:
     return [list(zip(chr(low).encode(), chr(high).encode(), strict=True))]
 
 
-_ESCAPES = {8: b"\\b", 9: b"\\t", 10: b"\\n", 12: b"\\f", 13: b"\\r", 34: b'\\"', 92: b"\\\\"}
-
-
 @lru_cache(1024)
-def _chars(ranges: Ranges, spelling: Spelling) -> Dfa:
+def _chars(ranges: Ranges) -> Dfa:
     """The automaton of one character."""
-    nfa = _Nfa(spelling)
+    nfa = _Nfa()
     start, end = nfa.state(), nfa.state()
-    plain: Iterable[tuple[int, int]] = ranges
-    if spelling == "json":
-        special = [*range(0x20), 34, 92]
-        for code in special:
-            if any(low <= code <= high for low, high in ranges):
-                nfa.link(nfa.emit(Lit(_ESCAPES.get(code, b"\\u%04x" % code)), start), end)
-        apart = opposite(joined((code, code) for code in special))
-        plain = [(max(a, c), min(b, d)) for a, b in ranges for c, d in apart if max(a, c) <= min(b, d)]
-    for low, high in joined(plain):
+    for low, high in ranges:
         for sequence in _utf8(low, high):
             at = start
             for k, (a, b) in enumerate(sequence):
@@ -247,8 +246,8 @@ def _chars(ranges: Ranges, spelling: Spelling) -> Dfa:
 class _Nfa:
     """States with moves on bytes and empty moves (Thompson, 1968)."""
 
-    def __init__(self, spelling: Spelling) -> None:
-        self.spelling, self.count = spelling, 0
+    def __init__(self) -> None:
+        self.count = 0
         self.moves: list[tuple[int, int, int, int]] = []
         self.empty: list[tuple[int, int]] = []
         self.places: list[tuple[int, int, str]] = []
@@ -274,8 +273,8 @@ class _Nfa:
                     self.move(before, byte, byte, at)
                 return at
             case Chars(ranges):
-                if self.spelling == "json" or (ranges and ranges[-1][1] > 127):
-                    return self.embed(_chars(ranges, self.spelling), at)
+                if ranges and ranges[-1][1] > 127:
+                    return self.embed(_chars(ranges), at)
                 to = self.state()
                 for low, high in ranges:
                     self.move(at, low, high, to)
@@ -293,14 +292,22 @@ class _Nfa:
                 return self.repeat(item, low, high, at)
             case Lang(dfa):
                 return self.embed(dfa, at)
+            case Net(places, edges):
+                states = [self.state() for _ in range(places)]
+                self.link(at, states[0])
+                for source, item, target in edges:
+                    begin = self.state()
+                    self.link(states[source], begin)
+                    self.link(self.emit(item, begin), states[target])
+                return states[-1]
             case At(where):
                 to = self.state()
                 self.places.append((at, to, where))
                 return to
 
     def repeat(self, item: Expression, low: int, high: int | None, at: int) -> int:
-        if (low if high is None else high) > _FEW and not isinstance(item, Lang | Chars) and not _has_places(item):
-            item = Lang(automaton(item, self.spelling))
+        if (low if high is None else high) > _FEW and not isinstance(item, Lang | Chars) and not has_places(item):
+            item = Lang(automaton(item))
         for _ in range(low):
             at = self.emit(item, at)
         end = self.state()

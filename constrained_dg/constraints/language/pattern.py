@@ -16,7 +16,6 @@ from typing import Any, Literal
 from constrained_dg.constraints.language.dfa import Dfa
 from constrained_dg.constraints.language.expression import (
     ANY,
-    EMPTY,
     At,
     Chars,
     Expression,
@@ -24,9 +23,9 @@ from constrained_dg.constraints.language.expression import (
     Ranges,
     Rep,
     Seq,
-    Spelling,
     alt,
     automaton,
+    has_places,
     joined,
     opposite,
 )
@@ -65,7 +64,7 @@ def read(pattern: str, dialect: Dialect = "python", search: bool = False) -> Exp
             warnings.simplefilter("ignore")  # Python warns of sets whose meaning may change
             tree = _parser.parse(pattern)
         flags = re.RegexFlag(tree.state.flags) & ~re.UNICODE
-        return _Reader(pattern, dialect).whole(tree, flags, search)
+        return _Reader(pattern, dialect).whole(tree, flags, search, search)
     except (re.error, OverflowError, RecursionError) as error:
         raise InputError(
             f"{pattern!r} is not a valid regular expression ({str(error) or type(error).__name__})",
@@ -73,9 +72,10 @@ def read(pattern: str, dialect: Dialect = "python", search: bool = False) -> Exp
         ) from None
 
 
-def matches(pattern: str, dialect: Dialect = "python", search: bool = False, spelling: Spelling = "text") -> Dfa:
+@lru_cache(256)
+def matches(pattern: str, dialect: Dialect = "python", search: bool = False) -> Dfa:
     """The automaton of `read`, over bytes."""
-    return automaton(read(pattern, dialect, search), spelling)
+    return automaton(read(pattern, dialect, search))
 
 
 class _Reader:
@@ -85,39 +85,38 @@ class _Reader:
     def refuse(self, what: str) -> None:
         raise InputError(f"{self.pattern!r} has {what}, which no automaton here does", "leave it out")
 
-    def whole(self, tree: Iterable[Any], flags: int, search: bool) -> Expression:
-        """The full pattern; only here may it look ahead or behind."""
+    def whole(self, tree: Iterable[Any], flags: int, before: bool, behind: bool) -> Expression:
+        """The full pattern, with anything before and behind it; only here may it look ahead or behind."""
         items = list(tree)
         while len(items) == 1 and items[0][0] is op.SUBPATTERN:  # one group around everything
             _, added, removed, inner = items[0][1]
             flags, items = (flags | added) & ~removed, list(inner)
         if len(items) == 1 and items[0][0] is op.BRANCH:
-            return alt(self.whole(branch, flags, search) for branch in items[0][1][1])
+            return alt(self.whole(branch, flags, before, behind) for branch in items[0][1][1])
         for at, (kind, value) in enumerate(items):
             if kind in (op.ASSERT, op.ASSERT_NOT):
-                return self.look(items, at, kind is op.ASSERT, value, flags, search)
+                return self.look(items, at, kind is op.ASSERT, value, flags, before, behind)
         inner = self.sequence(items, flags)
-        return Seq((_ANYTHING, inner, _ANYTHING)) if search else inner
+        return Seq((*[_ANYTHING] * before, inner, *[_ANYTHING] * behind))
 
-    def look(self, items: Sequence[Any], at: int, positive: bool, value: Any, flags: int, search: bool) -> Expression:
-        """`before (?=ahead) after`: those of `after` that also begin with `ahead`; and the same behind."""
+    def look(
+        self, items: Sequence[Any], at: int, holds: bool, value: Any, flags: int, before: bool, behind: bool
+    ) -> Expression:
+        """`head(?=seen)tail`: the tails that also begin with what is seen; and the same for heads and their ends."""
         direction, inner = value
-        ahead = self.sequence(inner, flags)
-        before, after = items[:at], items[at + 1 :]
-        anchored = all(kind is op.AT and where in _BEGINS for kind, where in before)
-        if direction > 0 and anchored and (not search or before):
-            rest = self.whole(list(after), flags, False)
-            tail = Seq((rest, _ANYTHING)) if search else rest
-            both = (automaton(tail), automaton(Seq((ahead, _ANYTHING))))
-            return Lang(both[0] & both[1] if positive else both[0] - both[1])
-        last = all(kind is op.AT and where in _ENDS for kind, where in after)
-        if direction < 0 and last and (not search or after):
-            head = self.whole(list(before), flags, False)
-            head = Seq((_ANYTHING, head)) if search else head
-            both = (automaton(head), automaton(Seq((_ANYTHING, ahead))))
-            return Lang(both[0] & both[1] if positive else both[0] - both[1])
-        self.refuse("look-around other than at its begin or end")
-        return EMPTY
+        seen = self.sequence(inner, flags)
+        head = self.sequence(items[:at], flags)
+        at_begin = all(kind is op.AT and where in _BEGINS for kind, where in items[:at])
+        if direction > 0 and at_begin and (items[:at] or not before):
+            both = self.whole(items[at + 1 :], flags, False, behind), Seq((seen, _ANYTHING))
+            return _met(*both, holds)
+        tail = self.whole(items[at + 1 :], flags, False, behind)
+        head = Seq((_ANYTHING, head)) if before else head
+        if has_places(head, ("end", "last line")) or has_places(tail, ("begin",)) or has_places(seen):
+            self.refuse("look-around beside ^ or $")
+        if direction > 0:
+            return Seq((head, _met(tail, Seq((seen, _ANYTHING)), holds)))
+        return Seq((_met(head, Seq((_ANYTHING, seen)), holds), tail))
 
     def sequence(self, items: Iterable[Any], flags: int) -> Expression:
         parts = tuple(self.item(kind, value, flags) for kind, value in items)
@@ -152,8 +151,13 @@ class _Reader:
         return At("end" if where is op.AT_END_STRING or self.dialect == "json" else "last line")
 
 
+def _met(one: Expression, other: Expression, holds: bool) -> Expression:
+    """The texts of both, or of the first alone."""
+    first, second = automaton(one), automaton(other)
+    return Lang(first & second if holds else first - second)
+
+
 _BEGINS = (op.AT_BEGINNING, op.AT_BEGINNING_STRING)
-_ENDS = (op.AT_END, op.AT_END_STRING)
 
 
 # -- characters -------------------------------------------------------------------------------------------------------
