@@ -132,13 +132,14 @@ def _columns(table: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarr
     order = group[np.sort(first)]
     seen: dict[bytes, int] = {}
     number, kept = np.zeros(256, np.uint8), []
+    columns = np.ascontiguousarray(table.T)
     for g in order.tolist():
-        key = np.ascontiguousarray(table[:, g]).tobytes()
+        key = columns[g].tobytes()
         if key not in seen:
             seen[key] = len(seen)
             kept.append(g)
         number[g] = seen[key]
-    return np.ascontiguousarray(table[:, kept]), number[group]
+    return (table if len(kept) == table.shape[1] else np.ascontiguousarray(table[:, kept])), number[group]
 
 
 def _order(table: np.ndarray, start: int) -> np.ndarray:

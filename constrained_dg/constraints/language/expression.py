@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -27,36 +27,50 @@ _SURROGATES = (0xD800, 0xDFFF)
 ANY: Ranges = ((0, 0xD7FF), (0xE000, 0x10FFFF))
 
 
+class _Measured:
+    """What is asked of an expression again and again; shared parts are measured once."""
+
+    @cached_property
+    def size(self) -> int:
+        """States before the subset construction, at most."""
+        return _size(self)  # type: ignore[arg-type]
+
+    @cached_property
+    def empty(self) -> bool:
+        """Whether no text fits."""
+        return _empty(self)  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
-class Lit:
+class Lit(_Measured):
     """Bytes as they are."""
 
     data: bytes
 
 
 @dataclass(frozen=True)
-class Chars:
+class Chars(_Measured):
     """One character of some ranges."""
 
     ranges: Ranges
 
 
 @dataclass(frozen=True)
-class Seq:
+class Seq(_Measured):
     """One after the other."""
 
     items: tuple[Expression, ...]
 
 
 @dataclass(frozen=True)
-class Alt:
+class Alt(_Measured):
     """One of them."""
 
     items: tuple[Expression, ...]
 
 
 @dataclass(frozen=True)
-class Rep:
+class Rep(_Measured):
     """`low` to `high` times; None: endless."""
 
     item: Expression
@@ -65,14 +79,14 @@ class Rep:
 
 
 @dataclass(frozen=True, eq=False)
-class Lang:
+class Lang(_Measured):
     """What an automaton accepts."""
 
     dfa: Dfa
 
 
 @dataclass(frozen=True)
-class At:
+class At(_Measured):
     """The empty text, where nothing was read yet ("begin"), or nothing follows ("end"), or a newline at most
     ("last line")."""
 
@@ -80,7 +94,7 @@ class At:
 
 
 @dataclass(frozen=True, eq=False)
-class Net:
+class Net(_Measured):
     """The ways from the first of some places to the last; each edge leads from a place, through an expression, to
     another."""
 
@@ -100,7 +114,7 @@ def automaton(expression: Expression) -> Dfa:
     """
     if isinstance(expression, Lang):
         return expression.dfa
-    if size(expression) > MOST_NFA:
+    if expression.size > MOST_NFA:
         raise TooLargeError(size=f"more than {MOST_NFA:,} states, repeats written out")
     nfa = _Nfa()
     end = nfa.emit(expression, nfa.state())
@@ -154,22 +168,43 @@ def _least(expression: Expression) -> int:
     return 0
 
 
-def size(expression: Expression) -> int:
-    """States before the subset construction, at most."""
+def _size(expression: Expression) -> int:
     match expression:
         case Lit(data):
             return len(data)
         case Chars(ranges):
             return 1 + (3 * len(ranges) if ranges and ranges[-1][1] > 127 else 0)
         case Seq(items) | Alt(items):
-            return 1 + sum(map(size, items))
+            return 1 + sum(item.size for item in items)
         case Rep(item, low, high):
-            return 2 + size(item) * max(1, low if high is None else high)
+            return 2 + item.size * max(1, low if high is None else high)
         case Lang(dfa):
             return 1 + dfa.states
         case Net(places, edges):
-            return places + sum(1 + size(item) for _, item, _ in edges)
+            return places + sum(1 + item.size for _, item, _ in edges)
     return 1
+
+
+def _empty(expression: Expression) -> bool:
+    match expression:
+        case Seq(items):
+            return any(item.empty for item in items)
+        case Alt(items):
+            return all(item.empty for item in items)
+        case Rep(item, low, _):
+            return low > 0 and item.empty
+        case Lang(dfa):
+            return dfa.states == 0
+        case Chars(ranges):
+            return not ranges
+        case Net(places, edges):
+            reached = {0}
+            while True:
+                more = {to for at, item, to in edges if at in reached and to not in reached and not item.empty}
+                if not more:
+                    return places - 1 not in reached
+                reached |= more
+    return False
 
 
 def has_places(expression: Expression, of: Sequence[str] = ("begin", "end", "last line")) -> bool:

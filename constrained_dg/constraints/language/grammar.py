@@ -18,7 +18,6 @@ from constrained_dg.constraints.language.expression import (
     Seq,
     alt,
     automaton,
-    size,
 )
 from constrained_dg.constraints.language.pattern import matches
 from constrained_dg.errors import InputError, needs
@@ -91,7 +90,7 @@ class _Grammar:
         key = (name, frozenset(self.within.items()))
         if key not in self.known:
             made = self._rule(name)
-            if size(made) > _MOST:
+            if made.size > _MOST:
                 raise InputError(
                     f"the grammar needs more than {_MOST:,} states at {name!r}", "give a smaller recursion"
                 )

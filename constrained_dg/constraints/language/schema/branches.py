@@ -39,7 +39,7 @@ Demand = tuple[Node, bool]
 _SINCE = {"const": 6, "contains": 6, "propertyNames": 6, "if": 7, "then": 7, "else": 7, "dependentRequired": 2019}
 _SINCE |= {"dependentSchemas": 2019, "minContains": 2019, "maxContains": 2019, "unevaluatedItems": 2019}
 _SINCE |= {"unevaluatedProperties": 2019, "prefixItems": 2020, "$dynamicRef": 2020, "$recursiveRef": 2019}
-_UNTIL = {"dependencies": 7, "additionalItems": 2019, "$recursiveRef": 2019}
+_UNTIL = {"additionalItems": 2019, "$recursiveRef": 2019}
 
 
 @dataclass

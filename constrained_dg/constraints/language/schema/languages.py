@@ -11,10 +11,11 @@ from itertools import product
 from math import inf, nextafter
 from typing import Any
 
-from constrained_dg.constraints.language.dfa import Dfa
+from constrained_dg.constraints.language.dfa import Dfa, TooLargeError
 from constrained_dg.constraints.language.expression import (
     ANY,
     EMPTY,
+    MOST_NFA,
     NOTHING,
     Alt,
     Chars,
@@ -26,7 +27,6 @@ from constrained_dg.constraints.language.expression import (
     Seq,
     alt,
     automaton,
-    size,
     text,
 )
 from constrained_dg.constraints.language.pattern import matches
@@ -38,6 +38,10 @@ from constrained_dg.constraints.language.schema.spelling import COLON, COMMA
 
 #: States of an array's items, written out, from which a longer array is cut short.
 _ITEMS = 2**14
+#: States of a pattern times lengths of its texts up to which a `maxLength` beside it is exact.
+_PRODUCT = 2**15
+#: Schemas that are read, where they stand in several places in each.
+_WORK = 3000
 #: Patterns of keys in one place; finite values of unique items.
 _PATTERNS, _VALUES = 4, 8
 
@@ -55,29 +59,6 @@ class Bounds:
     depth: int = 4
     recursion: int = 3
     characters: int = 1024
-
-
-def nothing(expression: Expression) -> bool:
-    """Whether no text fits."""
-    match expression:
-        case Seq(items):
-            return any(map(nothing, items))
-        case Alt(items):
-            return all(map(nothing, items))
-        case Rep(item, low, _):
-            return low > 0 and nothing(item)
-        case Lang(dfa):
-            return dfa.states == 0
-        case Chars(ranges):
-            return not ranges
-        case Net(places, edges):
-            reached = {0}
-            while True:
-                more = {to for at, item, to in edges if at in reached and to not in reached and not nothing(item)}
-                if not more:
-                    return places - 1 not in reached
-                reached |= more
-    return False
 
 
 @cache
@@ -141,6 +122,46 @@ def _endless(dfa: Dfa) -> bool:
     return False
 
 
+@lru_cache(512)
+def _numbers(
+    kinds: frozenset[str],
+    low: tuple[Decimal, bool] | None,
+    high: tuple[Decimal, bool] | None,
+    steps: tuple[tuple[int, bool], ...],
+) -> Dfa:
+    """Numbers within bounds."""
+    parts = []
+    if "integer" in kinds:
+        least = None if low is None else _whole(low[0], low[1], 1)
+        most = None if high is None else _whole(high[0], high[1], -1)
+        if least is None or most is None or least <= most:
+            some = spelling.integers() & spelling.between(least, most)
+            for step, holds in steps:
+                some = some & spelling.multiples(step) if holds else some - spelling.multiples(step)
+            parts.append(some)
+    if "fraction" in kinds and not any(holds for _, holds in steps):
+        # What a bound excludes must stay outside when a reader rounds to 64 bits.
+        some = spelling.between(
+            None if low is None else _next(low[0], inf) if low[1] else low[0],
+            None if high is None else _next(high[0], -inf) if high[1] else high[0],
+        )
+        some = some - spelling.integers()
+        if "integer" not in kinds or steps:
+            some = some & automaton(Rep(Chars(((0, 127),)), 1, 16))  # others may round to integers
+        parts.append(some)
+    return automaton(Alt(tuple(map(Lang, parts))))
+
+
+@lru_cache(256)
+def _all_but(names: tuple[str, ...]) -> Dfa:
+    """All other keys."""
+    return automaton(Rep(Chars(ANY), 0, None)) - automaton(Alt(tuple(map(text, names))))
+
+
+class _TooMuchWorkError(TooLargeError):
+    """Too many schemas within each other."""
+
+
 class Languages:
     """The languages of the schemas of a document, within bounds.
 
@@ -158,6 +179,7 @@ class Languages:
         self._cut: set[frozenset[tuple[int, bool]]] = set()
         self._known: dict[tuple[frozenset[tuple[int, bool]], int], Expression] = {}
         self._places: list[Place] = []
+        self._work = 0
 
     def whole(self) -> tuple[Expression, Place]:
         root = self.document.root
@@ -169,7 +191,7 @@ class Languages:
         probe = Languages(self.document, Bounds(0, 1, 64))
         probe.beyond, probe._places = anything(0), self._places
         place = Place(self.document, [node for node, _ in demands])
-        return not nothing(probe.value(demands, place))
+        return not probe.value(demands, place).empty
 
     # -- a value -----------------------------------------------------------------------------------------------------
 
@@ -184,6 +206,9 @@ class Languages:
         key = frozenset((id(node.schema), holds) for node, holds in demands)
         if (key, id(place)) in self._known:
             return self._known[key, id(place)]
+        self._work += 1
+        if self._work > _WORK:
+            raise _TooMuchWorkError("the schema", f"more than {_WORK:,} parts")
         if self._within[key] >= self.bounds.recursion:
             self._cut.add(key)
             self.narrowed.add("recursion")
@@ -195,7 +220,9 @@ class Languages:
             raise Refused("$ref", "and is nested too deeply") from None
         finally:
             self._within[key] -= 1
-        made = alt(part for part in parts if not nothing(part))
+        made = alt(part for part in parts if not part.empty)
+        if made.size > MOST_NFA:
+            raise TooLargeError("the schema", f"more than {MOST_NFA:,} states, repeats written out")
         if not self._within[key]:
             self._cut.discard(key)
         if not self._cut:  # what was cut within another schema depends on where it stands
@@ -231,27 +258,7 @@ class Languages:
     # -- numbers and strings -----------------------------------------------------------------------------------------
 
     def _number(self, branch: Branch) -> Dfa:
-        low, high = branch.low, branch.high
-        parts = []
-        if "integer" in branch.kinds:
-            least = None if low is None else _whole(low[0], low[1], 1)
-            most = None if high is None else _whole(high[0], high[1], -1)
-            if least is None or most is None or least <= most:
-                some = spelling.integers() & spelling.between(least, most)
-                for step, holds in branch.steps:
-                    some = some & spelling.multiples(step) if holds else some - spelling.multiples(step)
-                parts.append(some)
-        if "fraction" in branch.kinds and not any(holds for _, holds in branch.steps):
-            # What a bound excludes must stay outside when a reader rounds to 64 bits.
-            some = spelling.between(
-                None if low is None else _next(low[0], inf) if low[1] else low[0],
-                None if high is None else _next(high[0], -inf) if high[1] else high[0],
-            )
-            some = some - spelling.integers()
-            if "integer" not in branch.kinds or branch.steps:
-                some = some & automaton(Rep(Chars(((0, 127),)), 1, 16))  # others may round to integers
-            parts.append(some)
-        return automaton(Alt(tuple(map(Lang, parts))))
+        return _numbers(branch.kinds & {"integer", "fraction"}, branch.low, branch.high, tuple(branch.steps))
 
     def _string(self, branch: Branch) -> Dfa:
         return spelling.spelled(self._characters(branch))
@@ -264,9 +271,13 @@ class Languages:
         if longest is not None and longest < branch.shortest:
             return automaton(NOTHING)
         formats = frozenset(name for name in branch.formats if name in FORMATS)
-        if longest is not None and longest > self.bounds.characters:
+        most = self.bounds.characters
+        if branch.patterns and longest is not None:
+            # Each state of a pattern is there once for each length.
+            most = min(most, max(64, _PRODUCT // max(1, _text(0, None, frozenset(branch.patterns), formats).states)))
+        if longest is not None and longest > most:
             self.narrowed.add("maxLength")
-            longest = max(self.bounds.characters, branch.shortest)
+            longest = max(most, branch.shortest)
         return _text(branch.shortest, longest, frozenset(branch.patterns), formats)
 
     # -- arrays ------------------------------------------------------------------------------------------------------
@@ -289,7 +300,7 @@ class Languages:
         items = [at(k) for k in range(first)]
         rest = at(first)
         for k, item in enumerate([*items, rest]):
-            if nothing(item):
+            if item.empty:
                 high = k if high is None else min(high, k)
                 break
         if branch.unique and (high is None or high > 1):
@@ -311,7 +322,7 @@ class Languages:
         if high is not None and high <= first:
             return EMPTY if low <= first <= high else NOTHING
         if high is not None:
-            most = max(low, first + max(1, _ITEMS // max(1, size(rest))))
+            most = max(low, first + max(1, _ITEMS // max(1, rest.size)))
             if high > most:
                 self.narrowed.add("maxItems")
                 high = most
@@ -411,7 +422,7 @@ class Languages:
             demands = [(each, True) for node in branch.members for each in members_of(self.document, node, name)]
             demands += [demand for other, demand in branch.named if other == name]
             value = self.value(demands, place.member(name))
-            if nothing(value) or not self._may_be_named(branch, name):
+            if value.empty or not self._may_be_named(branch, name):
                 if name in branch.required:
                     return NOTHING
                 continue
@@ -420,7 +431,7 @@ class Languages:
         least = sum(required for _, required in declared)
         low, high = branch.fewest, branch.most
         extra = self._undeclared(branch, place)
-        if high is not None and nothing(extra) and high >= len(declared):
+        if high is not None and extra.empty and high >= len(declared):
             high = None
         if high is not None and high < max(least, low):
             return NOTHING
@@ -439,7 +450,7 @@ class Languages:
         patterns = sorted({each for group in groups for each in group.get("patternProperties", {})})
         if len(patterns) > _PATTERNS:
             raise Refused("patternProperties", f"more than {_PATTERNS} at one place")
-        keys = automaton(Rep(Chars(ANY), 0, None)) - automaton(Alt(tuple(text(name) for name in place.names)))
+        keys = _all_but(tuple(place.names))
         for node, holds in branch.names:
             keys = keys & self._keys(node, holds)
         parts = []
@@ -463,7 +474,7 @@ class Languages:
             if not some.states:
                 continue
             value = self.value(demands, _at_pattern(place, [p for p, m in zip(patterns, match_, strict=True) if m]))
-            if not nothing(value):
+            if not value.empty:
                 parts.append(Seq((Lang(spelling.spelled(some)), text(COLON), value)))
         return alt(parts)
 
@@ -530,7 +541,7 @@ def _members(declared: Sequence[tuple[Expression, bool]], extra: Expression, low
             here = place("extra", count, extras)
             if count + min(extras, 1) >= low and (high is None or count + extras <= high):
                 edges.append((here, EMPTY, place("end")))
-            if nothing(extra) or (high is not None and count + extras >= high):
+            if extra.empty or (high is not None and count + extras >= high):
                 continue
             to = ("extra", 1, 0) if together else ("extra", count, min(extras + 1, most))
             edges.append((here, comma if count + extras else EMPTY, place("any", *to)))
@@ -623,9 +634,19 @@ def compiled_schema(schema: Any, formats: bool = True, depth: int = 4, recursion
     document = Document(schema, formats)
     steps = [(depth, recursion, 1024), (min(depth, 3), recursion, 512), (min(depth, 2), recursion, 256)]
     steps += [(min(depth, 1), min(recursion, 2), 128), (min(depth, 1), 1, 64)]
+    least = recursion + 1
     for number, bounds in enumerate(Bounds(*each) for each in steps):
+        last = number == len(steps) - 1
+        if bounds.recursion >= least and not last:
+            continue
         languages = Languages(document, bounds)
-        expression, place = languages.whole()
-        if size(expression) <= _ROOM or number == len(steps) - 1:
+        try:
+            expression, place = languages.whole()
+        except TooLargeError as error:
+            if last:
+                raise
+            least = bounds.recursion if isinstance(error, _TooMuchWorkError) else least
+            continue
+        if expression.size <= _ROOM or last:
             break
     return Compiled(automaton(expression), place, bounds, frozenset(languages.narrowed))

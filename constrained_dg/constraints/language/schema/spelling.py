@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from math import isfinite
 from typing import Any
 
@@ -73,35 +73,41 @@ def scalar(value: Any) -> str:
     return string(value) if isinstance(value, str) else number(value)
 
 
+@lru_cache(1024)
 def spelled(dfa: Dfa) -> Dfa:
     """The strings of an automaton over characters, with quotes and escapes."""
     if not dfa.states:
         return dfa
-    states, columns = dfa.states, dfa.table[:, dfa.group]
+    states = dfa.states
     special = [*range(0x20), 34, 92]
-    has = np.flatnonzero((columns[:, special] >= 0).any(1))
-    # State 0 is before the quote, 1 the end; then the states; then six for each that has escapes.
-    table = np.full((2 + states + 6 * len(has), 256), -1, np.int32)
-    table[0, 34] = 2
-    plain = np.setdiff1d(np.arange(256), special)
-    body = np.where(columns >= 0, columns + 2, -1)
-    table[2 : 2 + states, plain] = body[:, plain]
-    table[2 + np.flatnonzero(dfa.accepting), 34] = 1
+    # 1. Bytes of their own groups: those that escapes are written with. What must be escaped is never written.
+    own = b'"\\bfnrtu0123456789acde'
+    codes = np.where(np.isin(np.arange(256), special), 255, dfa.group.astype(np.int64))
+    codes[list(own)] = 256 + np.arange(len(own))
+    _, first, group = np.unique(codes, return_index=True, return_inverse=True)
+    body = np.where(dfa.table >= 0, dfa.table + 2, -1)
+    has = np.flatnonzero((dfa.table[:, dfa.group[special]] >= 0).any(1))
+    # 2. State 0 is before the quote, 1 the end; then the states; then six for each that has escapes.
+    table = np.full((2 + states + 6 * len(has), len(first)), -1, np.int32)
+    plain = np.flatnonzero(~np.isin(first, special))
+    table[2 : 2 + states, plain] = body[:, dfa.group[first[plain]]]
+    table[0, group[34]] = 2
+    table[2 + np.flatnonzero(dfa.accepting), group[34]] = 1
     escape = 2 + states + 6 * np.arange(len(has))
-    table[2 + has, 92] = escape
+    table[2 + has, group[92]] = escape
     for code, letter in _ESCAPES.items():
-        table[escape, ord(letter)] = body[has, code]
+        table[escape, group[ord(letter)]] = body[has, dfa.group[code]]
     for step, letter in enumerate("u00"):
-        table[escape + step, ord(letter)] = escape + step + 1
+        table[escape + step, group[ord(letter)]] = escape + step + 1
     for high in (0, 1):
-        table[escape + 3, ord("01"[high])] = escape + 4 + high
+        table[escape + 3, group[ord("01"[high])]] = escape + 4 + high
         for low in range(16):
             code = 16 * high + low
             if code not in _ESCAPES:
-                table[escape + 4 + high, ord("0123456789abcdef"[low])] = body[has, code]
+                table[escape + 4 + high, group[ord("0123456789abcdef"[low])]] = body[has, dfa.group[code]]
     accepting = np.zeros(len(table), bool)
     accepting[1] = True
-    return Dfa.of(table, np.arange(256, dtype=np.uint8), accepting)
+    return Dfa.of(table, group.astype(np.uint8), accepting)
 
 
 @cache
@@ -150,6 +156,7 @@ def _at_most(bound: str) -> Dfa:
     return automaton(Alt(tuple(parts)))
 
 
+@lru_cache(1024)
 def between(low: Decimal | None, high: Decimal | None) -> Dfa:
     """Numbers from a bound to another, inclusive; None: without it."""
     found = numbers()
@@ -174,6 +181,7 @@ def between(low: Decimal | None, high: Decimal | None) -> Dfa:
     return automaton(Alt(tuple(parts)))
 
 
+@lru_cache(64)
 def multiples(step: int) -> Dfa:
     """The multiples of a whole number among the integers."""
     table = np.full((step + 3, 256), -1, np.int32)
