@@ -274,7 +274,8 @@ def tokens(
     label_begin = np.zeros(1025, np.int64)
     members, used = np.empty(4096, np.int32), 0
     slots = np.full(4096, -1, np.int64)
-    # What a walk finds: texts that lead to a state (a node, 0), or those k characters below a node (a node, k).
+    # What a walk finds: texts that lead to a state: the one of a node (0), those k characters below it (k), or all
+    # below it (-1).
     to, node, below = np.empty(4096, np.int32), np.empty(4096, np.int32), np.empty(4096, np.int32)
     total = np.zeros((states, 2), np.uint64)
     is_new, met = np.full(states, -1, np.int64), np.empty(states, np.int32)
@@ -318,7 +319,19 @@ def tokens(
                 and ascii[i, 0] & ~chars[s, 0] == 0
                 and ascii[i, 1] & ~chars[s, 1] == 0
             ):
-                # Every text behind goes from state to state of the chain.
+                # Every text behind goes from state to state of the chain, or stays where it is.
+                if after[s] == s:
+                    to[found], node[found], below[found] = s, i, -1
+                    found += 1
+                    for k in range(high):
+                        total[s, 0] += sums[begin[i] + k, 0]
+                        total[s, 1] += sums[begin[i] + k, 1]
+                    if not touched[s]:
+                        touched[s] = True
+                        met[targets] = s
+                        targets += 1
+                    i = past[i]
+                    continue
                 t = s
                 for k in range(high):
                     t = after[t]
@@ -384,6 +397,15 @@ def tokens(
                     if below[k]:
                         x, beyond = node[k] + 1, past[node[k]]
                         deep[depth[node[k]]] = 0
+                    if below[k] == -1:  # all texts behind the node
+                        low = first[node[k]] + (1 if ends[node[k]] else 0)
+                        for u in range(low, first[beyond]):
+                            if step:
+                                members[place[f]] = u
+                                place[f] += 1
+                            else:
+                                size[f] += 1
+                        continue
                     while x < beyond:
                         if below[k]:
                             deep[depth[x]] = deep[depth[x] - 1] + (1 if missing[x] == 0 else 0)

@@ -42,6 +42,8 @@ _ITEMS = 2**14
 _PRODUCT = 2**15
 #: Schemas that are read, where they stand in several places in each.
 _WORK = 3000
+#: To decide `oneOf`: checks within each other, and how deep into values one looks.
+_PROBES, _PROBED = 2, 3
 #: Patterns of keys in one place; finite values of unique items.
 _PATTERNS, _VALUES = 4, 8
 
@@ -180,6 +182,8 @@ class Languages:
         self._known: dict[tuple[frozenset[tuple[int, bool]], int], Expression] = {}
         self._places: list[Place] = []
         self._work = 0
+        self._probes = 0
+        self._overlaps: dict[frozenset[tuple[int, bool]], bool] = {}
 
     def whole(self) -> tuple[Expression, Place]:
         root = self.document.root
@@ -187,11 +191,20 @@ class Languages:
         return self.value([(root, True)], place), place
 
     def _overlap(self, demands: Sequence[Demand]) -> bool:
-        """Whether schemas have a common instance, or may have one where recursion ends."""
-        probe = Languages(self.document, Bounds(0, 1, 64))
-        probe.beyond, probe._places = anything(0), self._places
-        place = Place(self.document, [node for node, _ in demands])
-        return not probe.value(demands, place).empty
+        """Whether schemas have a common instance; True where that is not found out."""
+        key = frozenset((id(node.schema), holds) for node, holds in demands)
+        if key not in self._overlaps:
+            if self._probes >= _PROBES:
+                return True
+            probe = Languages(self.document, Bounds(0, 1, 64))
+            probe.beyond, probe._probes = anything(0), self._probes + 1
+            probe._places, probe._overlaps = self._places, self._overlaps
+            place = Place(self.document, [node for node, _ in demands])
+            try:
+                self._overlaps[key] = not probe.value(demands, place).empty
+            except (Refused, TooLargeError):
+                self._overlaps[key] = True
+        return self._overlaps[key]
 
     # -- a value -----------------------------------------------------------------------------------------------------
 
@@ -209,7 +222,7 @@ class Languages:
         self._work += 1
         if self._work > _WORK:
             raise _TooMuchWorkError("the schema", f"more than {_WORK:,} parts")
-        if self._within[key] >= self.bounds.recursion:
+        if self._within[key] >= self.bounds.recursion or (self._probes and self._within.total() > _PROBED):
             self._cut.add(key)
             self.narrowed.add("recursion")
             return self.beyond

@@ -87,7 +87,7 @@ class Document:
         self.checker = self.validator.FORMAT_CHECKER if formats else None
         self.root = Node(schema, self.registry.resolver(uri))
         self._nodes: dict[int, Node] = {}
-        self._kept: list[Any] = []
+        self._made: dict[tuple[int, str], Any] = {}
 
     def node(self, schema: Any, parent: Node) -> Node:
         """A schema within another; the same node for the same schema."""
@@ -102,9 +102,11 @@ class Document:
         return self._nodes[id(schema)]
 
     def made(self, schema: dict[str, Any], parent: Node) -> Node:
-        """A schema of our own; it lives as long as the document."""
-        self._kept.append(schema)
-        return self.node(schema, parent)
+        """A schema of our own, the same for the same words; it lives as long as the document."""
+        key = (id(parent.schema), _words(schema))
+        if key not in self._made:
+            self._made[key] = schema
+        return self.node(self._made[key], parent)
 
     def target(self, node: Node) -> Node:
         """Where a `$ref` leads."""
@@ -150,6 +152,17 @@ class Document:
                 yield self.node(value, node)
             elif key in ("dependentSchemas", "dependencies"):
                 yield from (self.node(each, node) for each in value.values() if isinstance(each, dict | bool))
+
+
+def _words(schema: Any) -> str:
+    """What a schema of ours says, schemas in it by their identity."""
+    if isinstance(schema, Node):
+        return f"node {id(schema.schema)}" if not isinstance(schema.schema, bool) else str(schema.schema)
+    if isinstance(schema, dict):
+        return "{" + ", ".join(f"{key}: {_words(value)}" for key, value in schema.items()) + "}"
+    if isinstance(schema, list | tuple):
+        return "[" + ", ".join(map(_words, schema)) + "]"
+    return repr(sorted(schema) if isinstance(schema, frozenset) else schema)
 
 
 def prefix_and_rest(schema: dict[str, Any], draft: int) -> tuple[Sequence[Any], Any]:
