@@ -1,6 +1,7 @@
 """JSON Schema as rules over a real vocabulary: what compiles, what is judged rightly, how long it takes.
 
     python -m experiments.text.schemas data=DATA out=FILE.jsonl            # a line for each schema, as it is done
+    python -m experiments.text.schemas data=DATA out=FILE.jsonl every=8    # tokens, times and answers for each 8th
     python -m experiments.text.schemas data=DATA out=FILE.jsonl tokens=262144
     python -m experiments.text.schemas table=FILE.jsonl                    # the tables of README.md
 
@@ -39,7 +40,8 @@ LENGTH = 256
 
 def main(arguments: Sequence[str]) -> None:
     given = parse(
-        arguments, {"data": "", "out": "", "table": "", "tokens": TOKENS, "set": "maskbench_dev", "answers": 2}
+        arguments,
+        {"data": "", "out": "", "table": "", "tokens": TOKENS, "set": "maskbench_dev", "answers": 2, "every": 1},
     )
     if given["table"]:
         print(tables(Path(given["table"])))
@@ -61,13 +63,13 @@ def main(arguments: Sequence[str]) -> None:
         for number, case in enumerate(cases):
             if (case["source"], case["name"]) not in known:
                 row = {"source": case["source"], "name": case["name"], "tokens": given["tokens"]}
-                row |= measured(case, texts, formats, given["answers"], number)
+                row |= judged(case, formats, None if number % given["every"] else texts, given["answers"], number)
                 file.write(json.dumps(row) + "\n")
                 file.flush()
 
 
-def measured(case: dict[str, Any], texts: Texts, formats: bool, answers: int, seed: int) -> dict[str, Any]:
-    """One schema: its verdicts, times and answers."""
+def judged(case: dict[str, Any], formats: bool, texts: Texts | None, answers: int, seed: int) -> dict[str, Any]:
+    """One schema: its verdicts, and over the texts its times and answers."""
     schema = case["schema"]
     try:
         rule = Json(schema, formats=formats)
@@ -79,6 +81,8 @@ def measured(case: dict[str, Any], texts: Texts, formats: bool, answers: int, se
         }
     row: dict[str, Any] = {"compile": taken, "bytes": made.dfa.states, "narrowed": sorted(made.narrowed)}
     row |= {"depth": made.bounds.depth, "verdicts": [verdict(rule, schema, test) for test in case["tests"]]}
+    if texts is None:
+        return row
     try:
         row["build"], bound = timed(lambda: Json(schema, texts, LENGTH, ([END], PAD), formats=formats))
         row["cached"], _ = timed(lambda: Json(schema, texts, LENGTH, ([END], PAD), formats=formats))
@@ -144,7 +148,12 @@ def tables(path: Path) -> str:
         lines.append(f"| {name} | {len(group)} | {share} | {verdicts.total()} | {verdicts['right']} |")
     there = [row for row in rows if "refused" not in row]
     verdicts = Counter(each for row in there for each in row["verdicts"])
-    lines += ["", "Instances: " + ", ".join(f"{many} {what}" for what, many in verdicts.most_common())]
+    over = sum("build" in row for row in there)
+    lines += [
+        "",
+        f"Rules over tokens: {over} (compile, of all)",
+        "Instances: " + ", ".join(f"{many} {what}" for what, many in verdicts.most_common()),
+    ]
     refused = Counter(row["refused"] for row in rows if "refused" in row)
     lines += ["Refused: " + ", ".join(f"{name} {many}" for name, many in refused.most_common())]
     unbound = [row for row in there if "unbound" in row]

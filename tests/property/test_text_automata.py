@@ -111,6 +111,29 @@ def _edges(machine: Machine):
     return Edges(*arrays, machine.step.shape[-1])
 
 
+simple = st.recursive(
+    st.sampled_from(["a", "k", "(?i:k)", ".", "(?s:.)", "[^a]", "[a-k]", r"\n", "é", "🙂"]),
+    lambda inner: st.one_of(
+        st.builds("(?:{}){}".format, inner, st.sampled_from(["*", "+", "?", "{2}"])),
+        st.builds("(?:{}|{})".format, inner, inner),
+        st.builds("{}{}".format, inner, inner),
+    ),
+    max_leaves=5,
+)
+
+
+@many
+@given(simple, simple, st.lists(st.text(alphabet="aKk\u212a\né🙂b", max_size=4), min_size=1, max_size=20))
+def test_what_both_accept_and_what_one_alone_does(one, other, texts):
+    first, second = matches(one), matches(other)
+    both, alone = first & second, first - second
+    for text in texts:
+        fits, too = (re.fullmatch(pattern, text) is not None for pattern in (one, other))
+        assert first.accepts(text.encode()) == fits
+        assert both.accepts(text.encode()) == (fits and too)
+        assert alone.accepts(text.encode()) == (fits and not too)
+
+
 decimals = st.one_of(
     st.integers(-1200, 1200).map(Decimal),
     st.decimals(-30, 30, allow_nan=False, places=2),

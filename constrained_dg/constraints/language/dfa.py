@@ -139,7 +139,7 @@ def _columns(table: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarr
             seen[key] = len(seen)
             kept.append(g)
         number[g] = seen[key]
-    return (table if len(kept) == table.shape[1] else np.ascontiguousarray(table[:, kept])), number[group]
+    return np.ascontiguousarray(table[:, kept]), number[group]
 
 
 def _order(table: np.ndarray, start: int) -> np.ndarray:
