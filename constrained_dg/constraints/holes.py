@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from constrained_dg.constraints.automaton import End
+from constrained_dg.constraints.language.construction import automaton
 from constrained_dg.constraints.language.dfa import Dfa
-from constrained_dg.constraints.language.expression import ANY, Chars, Expression, Lang, Lit, Rep, Seq, automaton
+from constrained_dg.constraints.language.expression import ANY, Chars, Expression, Lang, Lit, Rep, Seq
 from constrained_dg.constraints.text_rule import Language, TextRule
 from constrained_dg.errors import check
 

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from constrained_dg.constraints.automaton import End
-from constrained_dg.constraints.language.schema.languages import Compiled, canonical, compiled_schema
-from constrained_dg.constraints.language.schema.nodes import Document, Place, read_schema
+from constrained_dg.constraints.language.schema.languages import Compiled, compiled_schema
+from constrained_dg.constraints.language.schema.nodes import Document, Place, canonical, read_schema
 from constrained_dg.constraints.text_rule import Language, TextRule
 from constrained_dg.errors import check, is_count
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from constrained_dg.constraints.automaton import End
-from constrained_dg.constraints.language.expression import automaton, shortened
+from constrained_dg.constraints.language.construction import automaton
+from constrained_dg.constraints.language.expression import shortened
 from constrained_dg.constraints.language.pattern import read
 from constrained_dg.constraints.text_rule import Language, TextRule
 

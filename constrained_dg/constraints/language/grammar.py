@@ -6,19 +6,9 @@ import re
 from collections import Counter
 from typing import Any
 
+from constrained_dg.constraints.language.construction import automaton
 from constrained_dg.constraints.language.dfa import Dfa
-from constrained_dg.constraints.language.expression import (
-    ANY,
-    EMPTY,
-    NOTHING,
-    Chars,
-    Expression,
-    Lang,
-    Rep,
-    Seq,
-    alt,
-    automaton,
-)
+from constrained_dg.constraints.language.expression import ANY, EMPTY, NOTHING, Chars, Expression, Lang, Rep, Seq, alt
 from constrained_dg.constraints.language.pattern import matches
 from constrained_dg.errors import InputError, needs
 

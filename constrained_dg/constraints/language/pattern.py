@@ -13,6 +13,7 @@ from re import (  # type: ignore[attr-defined]
 from re import _constants as op  # type: ignore[attr-defined]  # as in hypothesis: Python has no public parser
 from typing import Any, Literal
 
+from constrained_dg.constraints.language.construction import automaton
 from constrained_dg.constraints.language.dfa import Dfa
 from constrained_dg.constraints.language.expression import (
     ANY,
@@ -24,7 +25,6 @@ from constrained_dg.constraints.language.expression import (
     Rep,
     Seq,
     alt,
-    automaton,
     has_places,
     joined,
     opposite,

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from constrained_dg.constraints.language import trie_loops
 from constrained_dg.constraints.language import vocabulary_loops as loops
 from constrained_dg.constraints.language.dfa import Dfa
 from constrained_dg.texts import Texts
@@ -24,7 +25,7 @@ def trie_of(texts: Texts) -> Trie:
 
 @dataclass(frozen=True, eq=False)
 class Trie:
-    """The distinct texts of a vocabulary in order; see `vocabulary_loops` for the arrays.
+    """The distinct texts of a vocabulary in order; see `trie_loops` for the arrays.
 
     Attributes:
         which: (V) the number of each token's text, -1 for None.
@@ -44,11 +45,11 @@ class Trie:
         which = np.array([-1 if text is None else number[text] for text in texts], np.int64)
         data = np.frombuffer(b"".join(order), np.uint8)
         begin = np.cumsum([0, *map(len, order)])
-        byte, depth, past, first, ends = loops.trie(data, begin)
+        byte, depth, past, first, ends = trie_loops.trie(data, begin)
         draws = np.random.default_rng(0)
         code = np.zeros((len(byte), 2), np.uint64)
         code[ends] = draws.integers(1, 2**63, (int(ends.sum()), 2), dtype=np.uint64)
-        below = loops.subtrees(byte, depth, past, ends, code)
+        below = trie_loops.subtrees(byte, depth, past, ends, code)
         return cls(which, len(order), (byte, depth, past, first, ends), code, below)
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from constrained_dg.constraints.language.schema import spelling
+from constrained_dg.constraints.language.schema.spelling import COLON, COMMA
 from constrained_dg.errors import InputError, check, needs
 
 #: The drafts that are read, by what `$schema` says.
@@ -291,3 +293,20 @@ def read_schema(schema: Any) -> Any:
         return TypeAdapter(schema).json_schema()
     except PydanticUserError as error:
         raise InputError(f"{schema!r} has no schema ({str(error).splitlines()[0]})", "give a dict") from None
+
+
+def canonical(value: Any, place: Place | None) -> str:
+    """A value as `Json` writes it at a place: see `spelling`.
+
+    Raises:
+        InputError: it has no such text: a number that is not finite, or half of a surrogate pair.
+    """
+    if isinstance(value, list | tuple):
+        inside = (canonical(each, place and place.item(at)) for at, each in enumerate(value))
+        return f"[{COMMA.join(inside)}]"
+    if isinstance(value, dict):
+        names = place.names if place else {}
+        keys = [name for name in names if name in value] + [name for name in value if name not in names]
+        inside = (spelling.string(key) + COLON + canonical(value[key], place and place.member(key)) for key in keys)
+        return "{" + COMMA.join(inside) + "}"
+    return spelling.scalar(value)

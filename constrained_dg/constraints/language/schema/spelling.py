@@ -16,19 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from constrained_dg.constraints.language.construction import automaton
 from constrained_dg.constraints.language.dfa import Dfa
-from constrained_dg.constraints.language.expression import (
-    ANY,
-    EMPTY,
-    Alt,
-    Chars,
-    Expression,
-    Lang,
-    Lit,
-    Rep,
-    Seq,
-    automaton,
-)
+from constrained_dg.constraints.language.expression import ANY, EMPTY, Alt, Chars, Expression, Lang, Lit, Rep, Seq
 from constrained_dg.errors import InputError
 
 COMMA, COLON = ", ", ": "
