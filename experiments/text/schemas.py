@@ -80,7 +80,7 @@ def judged(case: dict[str, Any], formats: bool, texts: Texts | None, answers: in
             "why": str(error)[:200],
         }
     row: dict[str, Any] = {"compile": taken, "bytes": made.dfa.states, "narrowed": sorted(made.narrowed)}
-    row |= {"depth": made.bounds.depth, "verdicts": [verdict(rule, schema, test) for test in case["tests"]]}
+    row |= {"depth": made.bounds.depth, "verdicts": Counter(verdict(rule, schema, test) for test in case["tests"])}
     if texts is None:
         return row
     try:
@@ -121,8 +121,14 @@ def verdict(rule: Json, schema: Any, test: dict[str, Any]) -> str:
         return "rewriting changes it (1.0 is written 1)"
     if accepted:
         return "wrongly accepted"
-    lost = sorted(rule.compiled.narrowed)
+    lost = sorted(rule.compiled.narrowed) + ["depth"] * (nesting(test["data"]) > rule.compiled.bounds.depth)
     return f"lost: {', '.join(lost)}" if lost else "wrongly refused"
+
+
+def nesting(value: Any) -> int:
+    """Arrays and objects inside each other."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(nesting, inner), default=0)
 
 
 def valid(rule: Json, texts: Texts, bound: TextRule, classes: torch.Tensor) -> bool:
@@ -143,11 +149,11 @@ def tables(path: Path) -> str:
         groups[row["source"]].append(row)
     for name, group in [*sorted(groups.items()), ("all", rows)]:
         there = [row for row in group if "refused" not in row]
-        verdicts = Counter(each for row in there for each in row["verdicts"])
+        verdicts = sum((Counter(row["verdicts"]) for row in there), Counter())
         share = f"{len(there)} ({100 * len(there) / len(group):.0f} %)"
         lines.append(f"| {name} | {len(group)} | {share} | {verdicts.total()} | {verdicts['right']} |")
     there = [row for row in rows if "refused" not in row]
-    verdicts = Counter(each for row in there for each in row["verdicts"])
+    verdicts = sum((Counter(row["verdicts"]) for row in there), Counter())
     over = sum("build" in row for row in there)
     lines += [
         "",

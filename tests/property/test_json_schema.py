@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from constrained_dg.constraints import json_text
@@ -94,6 +94,7 @@ def judge(schema, text: str) -> bool:
 
 
 @many
+@example({"pattern": "a", "format": "date", "maxLength": 0}, ["a", None])
 @given(documents, st.lists(instances, min_size=1, max_size=8))
 def test_every_instance_is_judged_as_jsonschema_does(schema, values):
     try:

@@ -46,7 +46,7 @@ def strings(shortest: int, longest: int | None, patterns: frozenset[tuple[str, b
         found_ = one if found_ is None else found_ & one
     if found_ is None:
         return automaton(Rep(Chars(ANY), shortest, longest))
-    if shortest > 0 or longest is not None:
+    if found_.states and (shortest > 0 or longest is not None):
         # A length that the patterns never reach needs no states.
         if longest is not None and shortest == 0 and longest >= found_.states and not endless(found_):
             return found_
@@ -56,13 +56,12 @@ def strings(shortest: int, longest: int | None, patterns: frozenset[tuple[str, b
 
 def endless(dfa: Dfa) -> bool:
     """Whether a minimal automaton accepts infinitely many texts."""
-    state, order = {}, []  # type: ignore[var-annotated]
+    state: dict[int, int] = {}  # 1: open, 2: done
     stack = [(0, False)]
     while stack:
         at, done = stack.pop()
         if done:
             state[at] = 2
-            order.append(at)
             continue
         if state.get(at):
             continue
