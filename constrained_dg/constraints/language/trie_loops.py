@@ -9,7 +9,7 @@ from constrained_dg.numba_jit import compiled
 
 @compiled
 def trie(data, begin):
-    """The trie of distinct texts in order.
+    """The trie of distinct texts, in an order in which neighbours share beginnings.
 
     Args:
         data: (N) uint8, the bytes of all texts, one text after the other.

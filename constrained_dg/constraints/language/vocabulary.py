@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -25,7 +26,7 @@ def trie_of(texts: Texts) -> Trie:
 
 @dataclass(frozen=True, eq=False)
 class Trie:
-    """The distinct texts of a vocabulary in order; see `trie_loops` for the arrays.
+    """The distinct texts of a vocabulary by `_kind` and in order; see `trie_loops` for the arrays.
 
     Attributes:
         which: (V) the number of each token's text, -1 for None.
@@ -40,7 +41,7 @@ class Trie:
 
     @classmethod
     def of(cls, texts: Sequence[bytes | None]) -> Trie:
-        order = sorted({text for text in texts if text is not None})
+        order = sorted({text for text in texts if text is not None}, key=lambda text: (_kind(text), text))
         number = {text: k for k, text in enumerate(order)}
         which = np.array([-1 if text is None else number[text] for text in texts], np.int64)
         data = np.frombuffer(b"".join(order), np.uint8)
@@ -51,6 +52,20 @@ class Trie:
         code[ends] = draws.integers(1, 2**63, (int(ends.sum()), 2), dtype=np.uint64)
         below = trie_loops.subtrees(byte, depth, past, ends, code)
         return cls(which, len(order), (byte, depth, past, first, ends), code, below)
+
+
+#: What JSON does not write as it is within a string.
+_SPECIAL = re.compile(rb'[\x00-\x1f"\\]')
+
+
+def _kind(text: bytes) -> int:
+    """Which part of the trie a text belongs to: whole characters that say nothing in JSON, whose subtrees are skipped
+    within strings; other whole characters; and the rest. The last two are few."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return 2
+    return 1 if _SPECIAL.search(text) else 0
 
 
 @dataclass(frozen=True, eq=False)
