@@ -6,10 +6,11 @@ from itertools import product
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from constrained_dg.constraints import Regex
+from constrained_dg.constraints.language.pattern import read
 from constrained_dg.errors import InputError
 from tests.property.examples import many
 
@@ -81,6 +82,15 @@ anchored = st.builds(
 )
 
 
+def refused(pattern: str) -> bool:
+    """Look-around and an anchor beside it are refused by name."""
+    try:
+        read(pattern)
+    except InputError as error:
+        return "look-around beside" in str(error)
+    return False
+
+
 def matches(pattern: str, texts: list[str | None]) -> list[bool]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -91,6 +101,7 @@ def matches(pattern: str, texts: list[str | None]) -> list[bool]:
 @many
 @given(anchored)
 def test_every_text_is_judged_as_python_does(pattern):
+    assume(not refused(pattern))
     expected = matches(pattern, WRITTEN)
     if not any(expected):
         with pytest.raises(InputError, match=NOTHING):
@@ -102,6 +113,7 @@ def test_every_text_is_judged_as_python_does(pattern):
 @many
 @given(anchored)
 def test_tokens_of_several_characters_are_judged_as_python_does(pattern):
+    assume(not refused(pattern))
     written = [[TEXTS[k] for k in row] for row in LONGER.tolist()]
     expected = matches(pattern, [None if None in row else "".join(row) for row in written])
     if not any(expected):
