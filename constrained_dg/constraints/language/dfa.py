@@ -82,6 +82,8 @@ class Dfa:
         columns = self.table[:, self.group[low]]
         source, piece = np.nonzero(columns >= 0)
         target = columns[source, piece]
+        if not len(source):  # the empty text alone
+            return source, source, source, target
         joins = np.zeros(len(source), bool)  # a move that goes on where the one before it ends
         if len(source) > 1:
             joins[1:] = (
