@@ -10,6 +10,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from constrained_dg.constraints import Regex
+from constrained_dg.constraints.language.construction import automaton
+from constrained_dg.constraints.language.dfa import TooLargeError
 from constrained_dg.constraints.language.pattern import read
 from constrained_dg.errors import InputError
 from tests.property.examples import many
@@ -83,9 +85,11 @@ anchored = st.builds(
 
 
 def refused(pattern: str) -> bool:
-    """Look-around and an anchor beside it are refused by name."""
+    """Look-around and an anchor beside it are refused by name; what is too large, by its size."""
     try:
-        read(pattern)
+        automaton(read(pattern))
+    except TooLargeError:
+        return True
     except InputError as error:
         return "look-around beside" in str(error)
     return False
