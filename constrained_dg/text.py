@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from constrained_dg.errors import InputError, check, needs
 from constrained_dg.shapes import BoolTensor, IntTensor
+from constrained_dg.texts import Texts
 
 TOKENIZER = "tokenizer.json"
 BOS, EOS, PAD, TURN, TURN_END = "<bos>", "<eos>", "<pad>", "<|turn>", "<turn|>"
@@ -78,15 +80,8 @@ class Tokenizer:
         end = next((at for at, token in enumerate(tokens) if token in self.ends), len(tokens))
         return self.raw.decode(tokens[:end], skip_special_tokens=False)
 
-    def token_bytes(self) -> list[bytes | None]:
-        """The bytes that each token of the model's vocabulary stands for, V entries.
-
-        The bytes of the tokens of `encode(text)`, joined, are those of the text. None stands for special tokens, which
-        are not text, and for ids that the tokenizer does not know. A token may hold part of a character.
-
-        Raises:
-            InputError: the tokenizer joins tokens in a way other than byte-level BPE and byte fallback.
-        """
+    @cached_property
+    def _texts(self) -> Texts:
         described = json.loads(self.raw.to_str())
         to_bytes = _bytes_of(described["decoder"])
         texts: list[bytes | None] = [None] * self.vocab_size
@@ -98,16 +93,18 @@ class Tokenizer:
         unknown = described["model"].get("unk_token")
         if unknown is not None and (index := self.raw.token_to_id(unknown)) is not None:
             texts[index] = None
-        return texts
+        return Texts(texts)
 
-    def token_texts(self) -> list[str | None]:
-        """The text of each token for `Regex.over_text`, V entries; None where a token is not text or holds part of a
-        character, so that a rule never takes either for text.
+    def texts(self) -> Texts:
+        """The bytes that each token of the model's vocabulary writes, V entries, for rules on text.
+
+        The bytes of the tokens of `encode(text)`, joined, are those of the text. None stands for special tokens, which
+        are not text, and for ids that the tokenizer does not know. A token may hold part of a character.
 
         Raises:
-            InputError: see `token_bytes`.
+            InputError: the tokenizer joins tokens in a way other than byte-level BPE and byte fallback.
         """
-        return [_text_of(data) for data in self.token_bytes()]
+        return self._texts
 
     def chat(self, user: str, system: str | None = None) -> list[int]:
         """The tokens of a prompt: BOS, a system turn where one is given, the user's turn, the model's turn opened."""
@@ -118,13 +115,6 @@ class Tokenizer:
     def fill(self, answer: Sequence[int], length: int) -> list[int]:
         """An answer with EOS behind it up to `length` tokens, all of which a model learns to write."""
         return [*answer, *[self.eos_id] * (length - len(answer))]
-
-
-def _text_of(data: bytes | None) -> str | None:
-    try:
-        return data.decode() if data else None
-    except UnicodeDecodeError:
-        return None
 
 
 def _bytes_of(decoder: dict[str, Any] | None) -> Callable[[str], bytes]:

@@ -8,6 +8,9 @@ from constrained_dg.constraints.candidates import candidates_of
 from constrained_dg.constraints.checking import check_constraint, probe
 from constrained_dg.constraints.combine import All
 from constrained_dg.constraints.different_across import DifferentAcross
+from constrained_dg.constraints.grammar import Grammar
+from constrained_dg.constraints.holes import Holes
+from constrained_dg.constraints.json_rule import Json, json_text
 from constrained_dg.constraints.logic import Either, Negation
 from constrained_dg.constraints.lowering import Lowering
 from constrained_dg.constraints.part import On
@@ -17,6 +20,7 @@ from constrained_dg.constraints.predicate import Predicate
 from constrained_dg.constraints.regex import Regex
 from constrained_dg.constraints.search import AnswerCount, Completion, complete, count_answers, rounding_loss
 from constrained_dg.constraints.sums import Count, RealSum, Sum
+from constrained_dg.constraints.text_rule import TextRule
 from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.constraints.vocabulary import Vocabulary
 from constrained_dg.constraints.words import listing
@@ -33,6 +37,9 @@ __all__ = [
     "DifferentAcross",
     "Either",
     "Forbidden",
+    "Grammar",
+    "Holes",
+    "Json",
     "Lowering",
     "Negation",
     "On",
@@ -43,6 +50,7 @@ __all__ = [
     "Regex",
     "Required",
     "Sum",
+    "TextRule",
     "TokenClasses",
     "Vocabulary",
     "candidates_of",
@@ -50,6 +58,7 @@ __all__ = [
     "complete",
     "contradictory",
     "count_answers",
+    "json_text",
     "listing",
     "probe",
     "rounding_loss",

@@ -14,7 +14,7 @@ from constrained_dg.constraints.base import Constraint, judged, lowered
 from constrained_dg.constraints.by_row import ByRow
 from constrained_dg.constraints.candidates import candidates_of, likeliest_alone, without_dead_rows
 from constrained_dg.constraints.lowering import Lowering
-from constrained_dg.constraints.machine import Machine
+from constrained_dg.constraints.machine import TABLE, Machine
 from constrained_dg.constraints.pinned import Pinned
 from constrained_dg.constraints.priced_repair import priced
 from constrained_dg.constraints.product import Product
@@ -253,6 +253,8 @@ class All(Joined):
             return None, moves
         # 2. Prices on the sums outside the first product.
         first = plan.products[0] if plan.products else Machine.anything(self.length, self.num_classes)
+        if isinstance(first, Machine) and first.entries > TABLE:
+            first = Machine.anything(self.length, self.num_classes)
         product = first if isinstance(first, Product) else first.compiled or Product(first, [])
         if any(each.counter not in plan.counters for each in product.sums):
             product = Product(Machine.anything(self.length, self.num_classes), [])

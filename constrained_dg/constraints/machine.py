@@ -87,6 +87,11 @@ class Machine:
         return len(self.accepting)
 
     @property
+    def entries(self) -> int:
+        """Entries of the table of one kind of position."""
+        return self.states * self.step.shape[-1]
+
+    @property
     def device(self) -> torch.device:
         return self.kind.device
 
@@ -108,6 +113,8 @@ class Machine:
 
     def with_(self, other: Machine, limit: int = TABLE) -> Machine | None:
         """The product, or None where its tables have more entries than the limit."""
+        if max(self.entries, other.entries) > limit:  # the product has no fewer
+            return None
         (ours, theirs), kind = torch.stack([self.kind, other.kind]).unique(dim=1, return_inverse=True)
         states, width = self.states * other.states, other.step.shape[-1]
         # 1. A class's effect in the product is the pair of its effects.

@@ -118,8 +118,10 @@ class _Joined:
     factors: list[Positions]
 
     def shares_with(self, group: Sequence[_Sum]) -> bool:
-        return isinstance(self.table, Machine) and all(
-            _alike(factor, each.positions) for factor in self.factors for each in group
+        return (
+            isinstance(self.table, Machine)
+            and self.table.entries <= TABLE
+            and all(_alike(factor, each.positions) for factor in self.factors for each in group)
         )
 
 

@@ -8,21 +8,24 @@ from typing import Any
 import torch
 
 from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.text_rule import TextRule
 from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.sampling.base import Denoiser, Generation, PassInfo, StepRecord
 from constrained_dg.sampling.named import PLAIN, VALIDITY, named
 from constrained_dg.sampling.sampler import Sampler, check_model
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor, tensor_of
 from constrained_dg.task import Batch
+from constrained_dg.text import Tokenizer
 
 Rows = Sequence[Sequence[int]]
 
 
 def generate(
     model: Denoiser,
-    prompt: IntTensor | Rows,
+    prompt: IntTensor | Rows | str | Sequence[str],
     constraint: Constraint | None = None,
     *,
+    tokenizer: Tokenizer | None = None,
     sampler: Sampler | str | None = None,
     mask: BoolTensor | Rows | None = None,
     canvas: IntTensor | Rows | None = None,
@@ -51,9 +54,10 @@ def generate(
     Args:
         model: the denoiser.
         prompt: (B, S) int64, or lists of tokens; lists of several lengths are padded on the left. Lists are taken as
-            tensors on the CPU, here and below.
+            tensors on the CPU, here and below. With a tokenizer also a text, or several: what a user says.
         constraint: over all T positions; without one there is no status. An answer that ends early is judged with its
-            padding.
+            padding. A rule on text without texts of its own, such as `Json(schema)`, takes those of the tokenizer.
+        tokenizer: of the model's checkpoint. Its ends and its padding are those of the answer, unless others are given.
         sampler: a name, such as "restarts" (see `sampling.sampler_names()`), or a sampler. None: validity with
             a constraint, plain without.
         mask: (B, S) bool, False at padding of the prompt, which is on the left.
@@ -75,8 +79,11 @@ def generate(
         InputError: something does not fit: shapes, ranges, the vocabulary, the context, the memory; before any pass.
             NaN logits; during it.
     """
-    # 1. Plain lists and names become tensors and a sampler.
+    # 1. Plain lists and names become tensors and a sampler; text becomes tokens.
     check_model(model)
+    if tokenizer is not None:
+        eos, pad = tokenizer.ends if eos is None else eos, tokenizer.pad_id if pad is None else pad
+    prompt = _in_tokens(prompt, tokenizer)
     sampler = named(sampler) if isinstance(sampler, str) else sampler or (PLAIN if constraint is None else VALIDITY)
     check(isinstance(sampler, Sampler), f"sampler is {sampler!r}", "give a name, or a subclass of sampling.Sampler")
     if not isinstance(prompt, torch.Tensor) and mask is None:
@@ -89,11 +96,17 @@ def generate(
     # 2. The length of the answer.
     canvas_length = model.canvas_length if canvas_length is None else canvas_length
     if canvas is None:
-        length = _length(canvas_length, max_new_tokens, constraint)
+        waits = isinstance(constraint, TextRule) and constraint.waits
+        length = _length(canvas_length, max_new_tokens, None if waits else constraint)
         canvas = torch.zeros(len(prompt), length, dtype=torch.int64, device=prompt.device)
         pinned = torch.zeros_like(canvas, dtype=torch.bool)
     else:
         check(max_new_tokens is None, "max_new_tokens was given with a canvas", "the canvas already has the length")
+    if isinstance(constraint, TextRule) and constraint.waits:
+        if tokenizer is None:
+            raise InputError(f"{constraint.what} has no texts", "give a tokenizer, or texts and length to the rule")
+        ends = [eos] if isinstance(eos, int) else list(eos or ())
+        constraint = constraint.over(tokenizer.texts(), canvas.shape[1], (ends, int(pad or 0)) if ends else None)
     # 3. The answers.
     if guarantee:
         check(constraint is not None, "guarantee is set without a constraint", "give the rules to be met")
@@ -114,6 +127,17 @@ def generate(
         on_step=on_step,
         trace=trace,
     )
+
+
+def _in_tokens(prompt: Any, tokenizer: Tokenizer | None) -> Any:
+    """Texts as tokens of the chat format, all else as it is."""
+    texts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(texts, list | tuple) or not any(isinstance(each, str) for each in texts):
+        return prompt
+    check(all(isinstance(each, str) for each in texts), "the prompts are text and tokens", "give either alone")
+    if tokenizer is None:
+        raise InputError(f"the prompt is the text {texts[0][:40]!r}", "give a tokenizer, or tokens")
+    return [tokenizer.chat(each) for each in texts]
 
 
 def _length(canvas_length: int | None, max_new_tokens: int | None, constraint: Constraint | None) -> int:

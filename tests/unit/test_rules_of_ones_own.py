@@ -120,7 +120,7 @@ def test_two_rules_that_contradict_each_other_are_unsatisfiable_before_any_pass(
     [
         (lambda: Regex("ab", "abcdefg", LENGTH), "'ab' fits no answer of 6 tokens"),
         (lambda: Regex("(a", "abcdefg", LENGTH), r"'\(a' is not a valid regular expression"),
-        (lambda: Regex("a*", ["ab"], LENGTH), "not single characters"),
+        (lambda: Regex("a{2}", ["ab"], LENGTH), "the tokens write no text that fits"),
         (lambda: Count([1], 3, 2, LENGTH, VOCAB), "low 3 lies above high 2"),
         (lambda: Count([1], 7, None, LENGTH, VOCAB), "6 positions cannot hold at least 7"),
         (lambda: Count([9], 0, 1, LENGTH, VOCAB), r"tokens \[9\] do not fit"),
@@ -141,7 +141,7 @@ def test_a_pattern_over_a_vocabulary_of_262144_tokens_and_several_canvases():
     letters = 'abcdef 0123456789{}":,'
     picks = torch.randint(len(letters), (262_140, 3), generator=draws).tolist()
     texts = ["".join(letters[k] for k in pick[: 1 + at % 3]) for at, pick in enumerate(picks)] + [None] * 4
-    rule = Regex.over_text('\\{"a":[0-9]{1,3}(,"b":[0-9]+)?\\}', texts, 16, end=([262_140], 262_141))
+    rule = Regex('\\{"a":[0-9]{1,3}(,"b":[0-9]+)?\\}', texts, 16, end=([262_140], 262_141))
     assert rule.vocab_size == 262_144 and rule.num_classes < 3000
 
     class Text(Fake):

@@ -113,47 +113,35 @@ def fallback_tokenizer() -> Tokenizer:
 def test_bytes_of_tokens_join_to_the_text(make, text: str) -> None:
     text = text.replace("<", "").replace("\u2581", "")  # special tokens, and the sign that stands for a space
     kind = _made(make)
-    data = [kind.token_bytes()[token] for token in kind.encode(text)]
-    assert b"".join(data) == text.encode()
-    for token, piece in zip(kind.encode(text), data, strict=True):
-        assert kind.token_texts()[token] == (piece.decode() if _whole(piece) else None)
+    assert kind.texts().decode(kind.encode(text)) == text.encode()
 
 
-@cache
-def _made(make) -> Tokenizer:
-    kind = make()
-    # Read once: the lists are the same at every call.
-    kind.token_bytes, kind.token_texts = (cache(kind.token_bytes), cache(kind.token_texts))
-    return kind
-
-
-def _whole(data: bytes) -> bool:
-    return "\ufffd".encode() == data or "\ufffd" not in data.decode(errors="replace")
+_made = cache(lambda make: make())
 
 
 @pytest.mark.parametrize("make", [tokenizer, fallback_tokenizer])
 def test_special_and_unknown_tokens_are_not_text(make) -> None:
     kind = make()
-    data, texts = kind.token_bytes(), kind.token_texts()
-    assert len(data) == len(texts) == VOCAB
+    data = kind.texts()
+    assert len(data) == VOCAB
     for token in SPECIAL:
-        assert data[kind.raw.token_to_id(token)] is None and texts[kind.raw.token_to_id(token)] is None
+        assert data[kind.raw.token_to_id(token)] is None
     known = set(kind.raw.get_vocab().values())
     assert [index for index in range(VOCAB) if index not in known and data[index] is not None] == []
     assert set(data) >= {bytes([byte]) for byte in range(256)}
     if make is fallback_tokenizer:
         index = kind.raw.token_to_id
-        assert data[index("<0xC3>")] == b"\xc3" and texts[index("<0xC3>")] is None
-        assert texts[index("\u2581a")] == " a" and texts[index("<table>")] == "<table>"
-        assert texts[index("<0xZZ>")] == "<0xZZ>" and texts[index("\ufffd")] == "\ufffd"
+        assert data[index("<0xC3>")] == b"\xc3"
+        assert data[index("\u2581a")] == b" a" and data[index("<table>")] == b"<table>"
+        assert data[index("<0xZZ>")] == b"<0xZZ>" and data[index("\ufffd")] == "\ufffd".encode()
 
 
 def test_a_rule_over_the_texts_of_a_tokenizer_takes_text_alone() -> None:
-    """`.` takes every character, but neither a special token nor half a character."""
+    """`.` takes every character, also in two tokens, but no special token."""
     kind = fallback_tokenizer()
-    rule = Regex.over_text("...", kind.token_texts(), 3)
+    rule = Regex("...", kind.texts(), 3)
     allowed = {index for index in range(VOCAB) for token in [torch.tensor([[index, 0, 0]])] if _starts(rule, token)}
-    expected = {index for index, text in enumerate(kind.token_texts()) if text and len(text) <= 3}
+    expected = {index for index, text in enumerate(kind.texts()) if text and len(text.decode(errors="ignore")) <= 3}
     assert allowed <= expected and {kind.raw.token_to_id(token) for token in ("a", "ü", "\u2581")} <= allowed
     assert rule.is_satisfied(torch.tensor([[kind.raw.token_to_id(token) for token in "aüb"]])).all()
 
@@ -170,7 +158,7 @@ def test_decoders_of_other_kinds_are_refused() -> None:
     raw = raw_tokenizer()
     raw.decoder = tokenizers.decoders.WordPiece()
     with pytest.raises(InputError, match="decoder has the step 'WordPiece'"):
-        Tokenizer(raw, VOCAB).token_bytes()
+        Tokenizer(raw, VOCAB).texts()
 
 
 def test_prompts_are_padded_on_the_left_to_few_lengths() -> None:

@@ -1,0 +1,1 @@
+"""Languages of bytes and the automata that accept them."""

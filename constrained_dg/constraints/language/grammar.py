@@ -1,0 +1,111 @@
+"""Context-free grammars in Lark's syntax, as expressions."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+
+from constrained_dg.constraints.language.construction import automaton
+from constrained_dg.constraints.language.dfa import Dfa
+from constrained_dg.constraints.language.expression import ANY, EMPTY, NOTHING, Chars, Expression, Lang, Rep, Seq, alt
+from constrained_dg.constraints.language.pattern import matches
+from constrained_dg.errors import InputError, needs
+
+#: Copies of rules inside each other, before states are counted.
+_MOST = 2**18
+
+
+def read_grammar(grammar: str, start: str, recursion: int) -> Dfa:
+    """The automaton of a grammar, whose rules stand at most so often within themselves.
+
+    Repeats, and rules that name themselves only at their begin or only at their end, are exact. A text fits if some
+    division into terminals does, as with Lark's `lexer="dynamic_complete"`.
+
+    Raises:
+        InputError: not a grammar, no such start rule, a terminal that no automaton here does, or too large.
+    """
+    with needs("lark", "a grammar"):
+        import lark
+    try:
+        parser = lark.Lark(grammar, start=start, parser="earley", lexer="dynamic_complete")
+    except lark.exceptions.LarkError as error:
+        raise InputError(f"the grammar cannot be read ({str(error).splitlines()[0][:200]})", "correct it") from None
+    return _Grammar(parser, recursion).whole(start)
+
+
+def _terminal(pattern: str) -> Dfa:
+    """The texts of a terminal; one with lazy repeats ends where it first may."""
+    dfa = matches(pattern)
+    if re.search(r"[*+?}]\?", pattern):
+        dfa = dfa - automaton(Seq((Lang(dfa), Rep(Chars(ANY), 1, None))))
+    return dfa
+
+
+class _Grammar:
+    def __init__(self, parser: Any, recursion: int) -> None:
+        self.recursion = recursion
+        self.rules: dict[str, list[list[tuple[str, bool]]]] = {}
+        for rule in parser.rules:
+            symbols = [(symbol.name, symbol.is_term) for symbol in rule.expansion]
+            options = self.rules.setdefault(rule.origin.name, [])
+            if symbols not in options:
+                options.append(symbols)
+        terminals = {each.name: Lang(_terminal(each.pattern.to_regexp())) for each in parser.terminals}
+        ignored = [terminals[name] for name in parser.ignore_tokens]
+        #: What may stand between terminals.
+        self.between: Expression = Rep(alt(ignored), 0, None) if ignored else EMPTY
+        self.terminals: dict[str, Expression] = {
+            name: Seq((each, self.between)) if ignored else each for name, each in terminals.items()
+        }
+        self.within: Counter[str] = Counter()
+        self.recursive = {name for name in self.rules if name in self._reached(name)}
+        self.known: dict[tuple[str, frozenset[tuple[str, int]]], Expression] = {}
+
+    def _reached(self, name: str) -> set[str]:
+        seen: set[str] = set()
+        todo = [name]
+        while todo:
+            for option in self.rules[todo.pop()]:
+                new = {symbol for symbol, is_term in option if not is_term} - seen
+                seen |= new
+                todo += new
+        return seen
+
+    def whole(self, start: str) -> Dfa:
+        return automaton(Seq((self.between, self.rule(start))))
+
+    def rule(self, name: str) -> Expression:
+        """The language of a rule, within those that are open."""
+        key = (name, frozenset(self.within.items()))
+        if key not in self.known:
+            made = self._rule(name)
+            if made.size > _MOST:
+                raise InputError(
+                    f"the grammar needs more than {_MOST:,} states at {name!r}", "give a smaller recursion"
+                )
+            self.known[key] = Lang(automaton(made))
+        return self.known[key]
+
+    def _rule(self, name: str) -> Expression:
+        # 1. A rule that names itself only at the begin of options, or only at the end, is a repeat.
+        options = [option for option in self.rules[name] if option != [(name, False)]]
+        for side in (0, -1):
+            again = [option for option in options if option and option[side] == (name, False)]
+            bare = [option[1:] if side == 0 else option[:-1] for option in again]
+            others = [option for option in options if option not in again]
+            if again and not any((name, False) in option for option in [*bare, *others]):
+                first, more = alt(map(self.option, others)), Rep(alt(map(self.option, bare)), 0, None)
+                return Seq((first, more) if side == 0 else (more, first))
+        # 2. Otherwise it stands within itself so often.
+        if name not in self.recursive:
+            return alt(map(self.option, options))
+        if self.within[name] >= self.recursion:
+            return NOTHING
+        self.within[name] += 1
+        made = alt([self.option(option) for option in options])
+        self.within[name] -= 1
+        return made
+
+    def option(self, option: list[tuple[str, bool]]) -> Expression:
+        return Seq(tuple(self.terminals[name] if is_term else self.rule(name) for name, is_term in option))

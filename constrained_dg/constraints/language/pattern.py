@@ -1,0 +1,245 @@
+"""Regular expressions in the syntax of Python's `re`, read by Python's own parser, as expressions."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
+from re import (  # type: ignore[attr-defined]
+    _casefix,
+    _parser,
+)
+from re import _constants as op  # type: ignore[attr-defined]  # as in hypothesis: Python has no public parser
+from typing import Any, Literal
+
+from constrained_dg.constraints.language.construction import automaton
+from constrained_dg.constraints.language.dfa import Dfa
+from constrained_dg.constraints.language.expression import (
+    ANY,
+    At,
+    Chars,
+    Expression,
+    Lang,
+    Ranges,
+    Rep,
+    Seq,
+    alt,
+    has_places,
+    joined,
+    opposite,
+)
+from constrained_dg.errors import InputError, check
+
+#: "python": as `re.fullmatch` reads it. "json": as JSON Schema does (ECMA 262): `$` is the very end, and `\d`, `\w`,
+#: `\s` and their opposites mean only what they mean in both languages.
+Dialect = Literal["python", "json"]
+
+_REFUSED = {
+    op.GROUPREF: "a back-reference",
+    op.GROUPREF_EXISTS: "a conditional group (?(...)...)",
+    op.ATOMIC_GROUP: "an atomic group (?>...)",
+    op.POSSESSIVE_REPEAT: "a possessive repeat such as a++",
+}
+_CLASSES = {
+    op.CATEGORY_DIGIT: r"\d",
+    op.CATEGORY_NOT_DIGIT: r"\D",
+    op.CATEGORY_SPACE: r"\s",
+    op.CATEGORY_NOT_SPACE: r"\S",
+    op.CATEGORY_WORD: r"\w",
+    op.CATEGORY_NOT_WORD: r"\W",
+}
+_FLAGS = re.IGNORECASE | re.DOTALL | re.ASCII
+_ANYTHING = Rep(Chars(ANY), 0, None)
+
+
+def read(pattern: str, dialect: Dialect = "python", search: bool = False) -> Expression:
+    """The expression of the texts that a pattern matches in full, or, with `search`, somewhere.
+
+    Raises:
+        InputError: not a valid regular expression, or something that no automaton here does, by name.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python warns of sets whose meaning may change
+            tree = _parser.parse(pattern)
+        flags = re.RegexFlag(tree.state.flags) & ~re.UNICODE
+        return _Reader(pattern, dialect).whole(tree, flags, search, search)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise InputError(
+            f"{pattern!r} is not a valid regular expression ({str(error) or type(error).__name__})",
+            "write it in the syntax of Python's re",
+        ) from None
+
+
+@lru_cache(256)
+def matches(pattern: str, dialect: Dialect = "python", search: bool = False) -> Dfa:
+    """The automaton of `read`, over bytes."""
+    return automaton(read(pattern, dialect, search))
+
+
+class _Reader:
+    def __init__(self, pattern: str, dialect: Dialect) -> None:
+        self.pattern, self.dialect = pattern, dialect
+
+    def refuse(self, what: str) -> None:
+        raise InputError(f"{self.pattern!r} has {what}, which no automaton here does", "leave it out")
+
+    def whole(self, tree: Iterable[Any], flags: int, before: bool, behind: bool) -> Expression:
+        """The full pattern, with anything before and behind it; only here may it look ahead or behind."""
+        items = list(tree)
+        while len(items) == 1 and items[0][0] is op.SUBPATTERN:  # one group around everything
+            _, added, removed, inner = items[0][1]
+            flags, items = (flags | added) & ~removed, list(inner)
+        if len(items) == 1 and items[0][0] is op.BRANCH:
+            return alt(self.whole(branch, flags, before, behind) for branch in items[0][1][1])
+        for at, (kind, value) in enumerate(items):
+            if kind in (op.ASSERT, op.ASSERT_NOT):
+                return self.look(items, at, kind is op.ASSERT, value, flags, before, behind)
+        inner = self.sequence(items, flags)
+        return Seq((*[_ANYTHING] * before, inner, *[_ANYTHING] * behind))
+
+    def look(
+        self, items: Sequence[Any], at: int, holds: bool, value: Any, flags: int, before: bool, behind: bool
+    ) -> Expression:
+        """`head(?=seen)tail`: the tails that also begin with what is seen; and the same for heads and their ends."""
+        direction, inner = value
+        seen = self.sequence(inner, flags)
+        head = self.sequence(items[:at], flags)
+        at_begin = all(kind is op.AT and where in _BEGINS for kind, where in items[:at])
+        if direction > 0 and at_begin and (items[:at] or not before):
+            both = self.whole(items[at + 1 :], flags, False, behind), Seq((seen, _ANYTHING))
+            return _met(*both, holds)
+        tail = self.whole(items[at + 1 :], flags, False, behind)
+        head = Seq((_ANYTHING, head)) if before else head
+        if has_places(head, ("end", "last line")) or has_places(tail, ("begin",)) or has_places(seen):
+            self.refuse("look-around beside ^ or $")
+        if direction > 0:
+            return Seq((head, _met(tail, Seq((seen, _ANYTHING)), holds)))
+        return Seq((_met(head, Seq((_ANYTHING, seen)), holds), tail))
+
+    def sequence(self, items: Iterable[Any], flags: int) -> Expression:
+        parts = tuple(self.item(kind, value, flags) for kind, value in items)
+        return parts[0] if len(parts) == 1 else Seq(parts)
+
+    def item(self, kind: Any, value: Any, flags: int) -> Expression:
+        if kind in _REFUSED:
+            self.refuse(_REFUSED[kind])
+        if kind in (op.ASSERT, op.ASSERT_NOT):
+            self.refuse("look-around within a group or a repeat")
+        if kind is op.AT:
+            return self.place(value, flags)
+        if kind is op.SUBPATTERN:
+            _, added, removed, inner = value
+            return self.sequence(inner, (flags | added) & ~removed)
+        if kind is op.BRANCH:
+            return alt(self.sequence(branch, flags) for branch in value[1])
+        if kind in (op.MAX_REPEAT, op.MIN_REPEAT):
+            low, high, inner = value
+            return Rep(self.sequence(inner, flags), low, None if high is op.MAXREPEAT else high)
+        known = flags & ~re.UNICODE & ~re.VERBOSE & ~re.MULTILINE & ~re.DEBUG
+        check(not known & ~_FLAGS, f"{self.pattern!r} sets {re.RegexFlag(known & ~_FLAGS)!r}", "leave it out")
+        return Chars(_ranges(kind, _frozen(value), int(known & _FLAGS), self.dialect == "json"))
+
+    def place(self, where: Any, flags: int) -> Expression:
+        if where in (op.AT_BOUNDARY, op.AT_NON_BOUNDARY):
+            self.refuse("a word boundary")
+        if where in (op.AT_BEGINNING, op.AT_END) and flags & re.MULTILINE:
+            self.refuse("^ or $ for each line (re.MULTILINE)")
+        if where in _BEGINS:
+            return At("begin")
+        return At("end" if where is op.AT_END_STRING or self.dialect == "json" else "last line")
+
+
+def _met(one: Expression, other: Expression, holds: bool) -> Expression:
+    """The texts of both, or of the first alone."""
+    first, second = automaton(one), automaton(other)
+    return Lang(first & second if holds else first - second)
+
+
+_BEGINS = (op.AT_BEGINNING, op.AT_BEGINNING_STRING)
+
+
+# -- characters -------------------------------------------------------------------------------------------------------
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+
+
+@lru_cache(4096)
+def _ranges(kind: Any, value: Any, flags: int, both: bool, wide: bool = False) -> Ranges:
+    """The characters that one item matches. With `both`, only those that Python and ECMA 262 agree on, or, `wide`,
+    those that one of them has."""
+    if kind is op.ANY:
+        # ECMA 262 ends lines in four ways.
+        lines = () if flags & re.DOTALL else (10, 13, 0x2028, 0x2029) if both else (10,)
+        return opposite(joined((code, code) for code in lines))
+    if kind is op.NOT_LITERAL:
+        return opposite(_ranges(op.LITERAL, value, flags, both, not wide))
+    if kind is op.LITERAL:
+        codes = _cases(value, flags) if flags & re.IGNORECASE else (value,)
+        return joined((code, code) for code in codes)
+    if kind is op.CATEGORY:
+        source = _CLASSES[value]
+        if both:
+            unicode, ascii = _found(source, flags & ~re.ASCII), _found(source, flags | re.ASCII)
+            if source in (r"\s", r"\S"):  # ECMA 262 has the Unicode spaces and U+FEFF, Python also U+001C to U+001F
+                ecma = joined(
+                    [*opposite(joined([*opposite(_found(r"\s", 0)), (0x1C, 0x1F), (0x85, 0x85)])), (0xFEFF,) * 2]
+                )
+                ascii = ecma if source == r"\s" else opposite(ecma)
+            if wide:
+                return joined([*unicode, *ascii])
+            return opposite(joined([*opposite(unicode), *opposite(ascii)]))
+        return _found(source, flags)
+    if kind is op.IN:
+        negated = value[0][0] is op.NEGATE
+        inner = value[1:] if negated else value
+        if flags & re.IGNORECASE and any(k is op.RANGE for k, _ in inner):
+            found = _found("[" + "".join(map(_source, inner)) + "]", flags)
+        else:
+            found = joined(r for k, v in inner for r in _ranges(k, v, flags, both, wide != negated))
+        return opposite(found) if negated else found
+    assert kind is op.RANGE
+    return joined([value])
+
+
+def _source(item: Any) -> str:
+    kind, value = item
+    if kind is op.RANGE:
+        return f"\\U{value[0]:08x}-\\U{value[1]:08x}"
+    return _CLASSES[value] if kind is op.CATEGORY else f"\\U{value:08x}"
+
+
+@cache
+def _everything() -> str:
+    return "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
+
+
+@lru_cache(256)
+def _found(source: str, flags: int) -> Ranges:
+    """The characters that a class matches, as Python itself says."""
+    text = _everything()
+    spans = (found.span() for found in re.finditer(f"(?:{source})+", text, flags & ~re.DOTALL))
+    return joined((ord(text[a]), ord(text[b - 1])) for a, b in spans)
+
+
+@cache
+def _lowered() -> dict[str, list[str]]:
+    table: dict[str, list[str]] = {}
+    for code in range(0x110000):
+        low = chr(code).lower()
+        if len(low) == 1 and ord(low) != code:
+            table.setdefault(low, []).append(chr(code))
+    return table
+
+
+def _cases(code: int, flags: int) -> list[int]:
+    """The characters that a literal matches with `(?i)`."""
+    character = chr(code)
+    low = character.lower()
+    lows = {low, *map(chr, _casefix._EXTRA_CASES.get(ord(low) if len(low) == 1 else -1, ()))}
+    tried = {character, *lows, *(c for each in lows for c in _lowered().get(each, ()))}
+    pattern = re.compile(re.escape(character), flags)
+    return [ord(each) for each in tried if len(each) == 1 and pattern.fullmatch(each)]

@@ -1,0 +1,351 @@
+"""What a set of schemas demands of one instance, as alternatives without `anyOf`, `not` and the like.
+
+Each alternative (`Branch`) is a conjunction: kinds, bounds, patterns, and the schemas of items and members. Negations
+are moved inward until they are conjunctions too.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import combinations
+from typing import Any
+
+from constrained_dg.constraints.language.schema.nodes import Document, Node, Refused, prefix_and_rest
+from constrained_dg.errors import InputError
+
+#: Alternatives of one instance.
+MOST_BRANCHES = 512
+KINDS = frozenset(["null", "boolean", "integer", "fraction", "string", "array", "object"])
+
+#: Keywords by how they are read. Others are no keywords of any draft, or only describe, and demand nothing.
+_SINCE_EVER = "$ref type enum const allOf anyOf if then else not minimum maximum exclusiveMinimum exclusiveMaximum"
+_OF_STRINGS, _OF_ARRAYS = "minLength pattern", "items prefixItems additionalItems minItems"
+_OF_OBJECTS = "properties patternProperties additionalProperties required propertyNames dependentRequired"
+EXACT = frozenset(
+    f"{_SINCE_EVER} {_OF_STRINGS} {_OF_ARRAYS} {_OF_OBJECTS} dependentSchemas dependencies maxProperties".split(" ")
+)
+#: Exact up to a stated bound: long strings and arrays, recursion, undeclared values; or read in part.
+BOUNDED = frozenset(
+    "maxLength maxItems minProperties multipleOf oneOf contains minContains uniqueItems format".split(" ")  # noqa: SIM905
+)
+REFUSED = frozenset(["maxContains", "unevaluatedItems", "unevaluatedProperties", "$dynamicRef", "$recursiveRef"])
+
+#: A schema, and whether it must hold or must not.
+Demand = tuple[Node, bool]
+#: The first draft of each keyword that draft 4 does not have, and the last of those that were given up.
+_SINCE = {"const": 6, "contains": 6, "propertyNames": 6, "if": 7, "then": 7, "else": 7, "dependentRequired": 2019}
+_SINCE |= {"dependentSchemas": 2019, "minContains": 2019, "maxContains": 2019, "unevaluatedItems": 2019}
+_SINCE |= {"unevaluatedProperties": 2019, "prefixItems": 2020, "$dynamicRef": 2020, "$recursiveRef": 2019}
+_UNTIL = {"additionalItems": 2019, "$recursiveRef": 2019}
+
+
+@dataclass
+class Branch:
+    """One conjunction. Lists of schemas hold one entry for each schema that says something."""
+
+    kinds: frozenset[str] = KINDS
+    values: list[Any] | None = None
+    excluded: list[Any] = field(default_factory=list)
+    low: tuple[Decimal, bool] | None = None  # a bound, and whether it is itself outside
+    high: tuple[Decimal, bool] | None = None
+    steps: list[tuple[int, bool]] = field(default_factory=list)
+    shortest: int = 0
+    longest: int | None = None
+    patterns: list[tuple[str, bool]] = field(default_factory=list)
+    formats: list[str] = field(default_factory=list)
+    fewest_items: int = 0
+    most_items: int | None = None
+    items: list[tuple[tuple[Demand, ...], Demand | None]] = field(default_factory=list)
+    contains: list[tuple[Demand, int]] = field(default_factory=list)
+    unique: bool = False
+    fewest: int = 0
+    most: int | None = None
+    required: frozenset[str] = frozenset()
+    members: list[Node] = field(default_factory=list)  # with properties, patternProperties, additionalProperties
+    named: list[tuple[str, Demand]] = field(default_factory=list)
+    names: list[Demand] = field(default_factory=list)
+    seen: set[tuple[int, bool]] = field(default_factory=set)
+
+    def copied(self) -> Branch:
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, list | set):
+                setattr(other, name, copy.copy(value))
+        return other
+
+
+class Branches:
+    """Makes the alternatives of schemas of one document.
+
+    Args:
+        overlap: whether two schemas have a common instance, to decide `oneOf`.
+    """
+
+    def __init__(self, document: Document, overlap: Callable[[Sequence[Demand]], bool]) -> None:
+        self.document, self.overlap = document, overlap
+
+    def of(self, demands: Sequence[Demand]) -> list[Branch]:
+        found: list[Branch] = []
+        self._go([(each, ()) for each in demands], Branch(), [], found)
+        return found
+
+    def _go(
+        self,
+        todo: list[tuple[Demand, tuple[int, ...]]],
+        branch: Branch,
+        choices: list[tuple[list[list[Demand]], tuple[int, ...]]],
+        found: list[Branch],
+    ) -> None:
+        while todo:
+            (node, holds), trail = todo.pop()
+            if isinstance(node.schema, bool):
+                if node.schema != holds:
+                    return
+                continue
+            key = (id(node.schema), holds)
+            if id(node.schema) in trail:
+                raise Refused(
+                    "$ref", "and a schema leads back to itself on the same instance: recursion without a bound"
+                )
+            if key in branch.seen:
+                continue
+            branch.seen.add(key)
+            inner = (*trail, id(node.schema))
+            if holds:
+                for more in self._positive(node, branch):
+                    if len(more) == 1:
+                        todo += [(each, inner) for each in more[0]]
+                    else:
+                        choices.append((more, inner))
+            else:
+                choices.append((list(self._negative(node)), inner))
+            if not branch.kinds:
+                return
+        if not choices:
+            if len(found) >= MOST_BRANCHES:
+                raise Refused("anyOf", f"and its combinations are more than {MOST_BRANCHES}")
+            found.append(branch)
+            return
+        (options, trail), *others = choices
+        for option in options:
+            self._go([(each, trail) for each in option], branch.copied(), list(others), found)
+
+    # -- a schema that must hold --------------------------------------------------------------------------------------
+
+    def _keywords(self, node: Node) -> dict[str, Any]:
+        draft = self.document.draft
+        return {
+            key: value
+            for key, value in self.document.live(node).items()
+            if _SINCE.get(key, 4) <= draft <= _UNTIL.get(key, 9999)
+        }
+
+    def _positive(self, node: Node, branch: Branch) -> Iterator[list[list[Demand]]]:
+        """Write what a schema demands into the branch; yield choices: lists of options, one of which must hold."""
+        document, schema = self.document, self._keywords(node)
+        under = lambda each: document.node(each, node)  # noqa: E731
+        for key in schema:
+            if key in REFUSED and not self._says_nothing(key, schema):
+                raise Refused(key, "which no automaton here decides")
+        if "$ref" in schema:
+            yield [[(document.target(node), True)]]
+        self._simple(schema, branch)
+        if {"properties", "patternProperties", "additionalProperties"} & set(schema):
+            branch.members.append(node)
+        for name, demand in schema.get("!named", ()):
+            branch.named.append((name, demand))
+        if {"items", "prefixItems", "additionalItems"} & set(schema):
+            prefix, rest = prefix_and_rest(schema, document.draft)
+            demands = tuple((under(each), True) for each in prefix)
+            branch.items.append((demands, None if rest is None else (under(rest), True)))
+        if "!items" in schema:
+            branch.items.append(schema["!items"])
+        if "contains" in schema and schema.get("minContains", 1) > 0:
+            branch.contains.append(((under(schema["contains"]), True), int(schema.get("minContains", 1))))
+        branch.contains += schema.get("!contains", [])
+        if "propertyNames" in schema:
+            branch.names.append((under(schema["propertyNames"]), True))
+        if "allOf" in schema:
+            yield [[(under(each), True) for each in schema["allOf"]]]
+        if "anyOf" in schema:
+            yield [[(under(each), True)] for each in schema["anyOf"]]
+        if "oneOf" in schema:
+            yield self._one_of([under(each) for each in schema["oneOf"]], node, schema)
+        if "not" in schema:
+            yield [[(under(schema["not"]), False)]]
+        if "if" in schema and ("then" in schema or "else" in schema):
+            condition = under(schema["if"])
+            yield [
+                [(condition, True), *([(under(schema["then"]), True)] if "then" in schema else [])],
+                [(condition, False), *([(under(schema["else"]), True)] if "else" in schema else [])],
+            ]
+        yield from self._dependent(schema, node)
+
+    def _says_nothing(self, key: str, schema: dict[str, Any]) -> bool:
+        if key == "maxContains":
+            return "contains" not in schema
+        return key.startswith("unevaluated") and schema[key] is True
+
+    def _simple(self, schema: dict[str, Any], branch: Branch) -> None:
+        """Bounds and lists."""
+        if "type" in schema:
+            branch.kinds &= _kinds(schema["type"])
+        if "!kinds" in schema:
+            branch.kinds &= schema["!kinds"]
+        for key, values in (("enum", schema.get("enum")), ("const", [schema.get("const")])):
+            if key in schema and branch.values is None:
+                branch.values = values
+        branch.excluded += schema.get("!values", [])
+        for low, high in (("minLength", "maxLength"), ("minItems", "maxItems"), ("minProperties", "maxProperties")):
+            names = {"minLength": ("shortest", "longest"), "minItems": ("fewest_items", "most_items")}
+            of_low, of_high = names.get(low, ("fewest", "most"))
+            if low in schema:
+                setattr(branch, of_low, max(getattr(branch, of_low), int(schema[low])))
+            if high in schema:
+                before = getattr(branch, of_high)
+                value = int(schema[high])
+                setattr(branch, of_high, value if before is None else min(before, value))
+        if "pattern" in schema:
+            branch.patterns.append((schema["pattern"], True))
+        if "!pattern" in schema:
+            branch.patterns.append((schema["!pattern"], False))
+        if "format" in schema and self.document.checker is not None:
+            branch.formats.append(schema["format"])
+        self._bounds(schema, branch)
+        branch.unique = branch.unique or bool(schema.get("uniqueItems"))
+        branch.required |= frozenset(schema.get("required", ()))
+
+    def _bounds(self, schema: dict[str, Any], branch: Branch) -> None:
+        for key, exclusive, sign, name in (
+            ("minimum", "exclusiveMinimum", 1, "low"),
+            ("maximum", "exclusiveMaximum", -1, "high"),
+        ):
+            bounds = []
+            if key in schema:
+                bounds.append((Decimal(str(schema[key])), schema.get(exclusive) is True))
+            if not isinstance(schema.get(exclusive, True), bool):
+                bounds.append((Decimal(str(schema[exclusive])), True))
+            for bound in bounds:
+                before = getattr(branch, name)
+                tighter = before is None or (sign * bound[0], bound[1]) > (sign * before[0], before[1])
+                setattr(branch, name, bound if tighter else before)
+        for key, holds in (("multipleOf", True), ("!multipleOf", False)):
+            if key in schema:
+                if schema[key] != int(schema[key]) or schema[key] > 4096:
+                    raise Refused("multipleOf", f"and {schema[key]} is no whole number up to 4,096")
+                branch.steps.append((int(schema[key]), holds))
+
+    def _dependent(self, schema: dict[str, Any], node: Node) -> Iterator[list[list[Demand]]]:
+        for key in ("dependentRequired", "dependentSchemas", "dependencies"):
+            for name, demand in schema.get(key, {}).items():
+                absent = self.document.made({"properties": {name: False}}, node)
+                if isinstance(demand, list):
+                    there = [self.document.made({"required": [name, *demand]}, node)]
+                else:
+                    there = [self.document.made({"required": [name]}, node), self.document.node(demand, node)]
+                yield [[(absent, True)], [(each, True) for each in there]]
+
+    def _one_of(self, options: list[Node], node: Node, schema: dict[str, Any]) -> list[list[Demand]]:
+        """Options that exclude each other."""
+        beside = {key: value for key, value in schema.items() if key != "oneOf"}
+        rest = self.document.made(beside, node)
+        apart = all(
+            not self.overlap([(rest, True), (one, True), (other, True)]) for one, other in combinations(options, 2)
+        )
+        if apart:
+            return [[(each, True)] for each in options]
+        try:
+            for each in options:
+                self.of([(each, False)])
+        except Refused as error:
+            raise Refused("oneOf", f"whose branches overlap, and {error.keyword} has no opposite here") from None
+        return [[(each, True), *((other, False) for other in options if other is not each)] for each in options]
+
+    # -- a schema that must not hold ----------------------------------------------------------------------------------
+
+    def _negative(self, node: Node) -> Iterator[list[Demand]]:
+        """The ways in which a schema fails, one of which must hold."""
+        document, schema = self.document, self._keywords(node)
+
+        def made(**keywords: Any) -> list[Demand]:
+            return [(document.made(keywords, node), True)]
+
+        def under(each: Any, holds: bool) -> Demand:
+            return document.node(each, node), holds
+
+        for key, value in schema.items():
+            if key == "$ref":
+                yield [(document.target(node), False)]
+            elif key == "type":
+                yield made(**{"!kinds": KINDS - _kinds(value)})
+            elif key in ("enum", "const"):
+                yield made(**{"!values": value if key == "enum" else [value]})
+            elif key in ("minimum", "maximum"):
+                strict = schema.get(f"exclusive{key.capitalize()}") is True
+                yield self._beyond(node, key == "minimum", Decimal(str(value)), strict)
+            elif key in ("exclusiveMinimum", "exclusiveMaximum"):
+                if not isinstance(value, bool):
+                    yield self._beyond(node, key == "exclusiveMinimum", Decimal(str(value)), True)
+            elif key in ("pattern", "multipleOf"):
+                kinds = frozenset(["string"]) if key == "pattern" else frozenset(["integer", "fraction"])
+                yield made(**{"!kinds": kinds, f"!{key}": value})
+            elif key in ("minLength", "minItems", "minProperties", "maxLength", "maxItems", "maxProperties"):
+                kind = {"L": "string", "I": "array", "P": "object"}[key[3]]
+                if key.startswith("max"):
+                    yield made(type=kind, **{"min" + key[3:]: int(value) + 1})
+                elif value > 0:
+                    yield made(type=kind, **{"max" + key[3:]: int(value) - 1})
+            elif key == "required":
+                for name in value:
+                    yield made(type="object", properties={name: False})
+            elif key == "properties":
+                for name, each in value.items():
+                    yield made(type="object", required=[name], **{"!named": [(name, under(each, False))]})
+            elif key == "items" and isinstance(value, dict | bool) and "prefixItems" not in schema:
+                yield made(type="array", **{"!contains": [(under(value, False), 1)]})
+            elif key == "contains" and schema.get("minContains", 1) == 1 and "maxContains" not in schema:
+                yield made(type="array", **{"!items": ((), under(value, False))})
+            elif key == "allOf":
+                for each in value:
+                    yield [under(each, False)]
+            elif key == "anyOf":
+                yield [under(each, False) for each in value]
+            elif key == "oneOf":
+                yield [under(each, False) for each in value]
+                for one, other in combinations(value, 2):
+                    yield [under(one, True), under(other, True)]
+            elif key == "not":
+                yield [under(value, True)]
+            elif key == "if" and "then" in schema:
+                yield [under(value, True), under(schema["then"], False)]
+            elif key == "else" and "if" in schema:
+                yield [under(schema["if"], False), under(value, False)]
+            elif (key == "additionalProperties" and value in (True, {})) or (
+                key == "format" and document.checker is None
+            ):
+                continue
+            elif key in EXACT | BOUNDED | REFUSED and key not in ("if", "then", "minContains", "additionalItems"):
+                raise Refused("not", f"over {key}, which has no opposite here")
+
+    def _beyond(self, node: Node, below: bool, bound: Decimal, strict: bool) -> list[Demand]:
+        """Numbers that a bound shuts out."""
+        number = int(bound) if bound == int(bound) else float(bound)
+        if self.document.draft == 4:
+            name = "maximum" if below else "minimum"
+            keywords = {name: number, f"exclusive{name.capitalize()}": not strict}
+        else:
+            side = ("maximum", "exclusiveMaximum") if below else ("minimum", "exclusiveMinimum")
+            keywords = {side[0 if strict else 1]: number}
+        return [(self.document.made({"type": "number", **keywords}, node), True)]
+
+
+def _kinds(types: str | list[str]) -> frozenset[str]:
+    found: frozenset[str] = frozenset()
+    for each in [types] if isinstance(types, str) else types:
+        if each not in KINDS | {"number"}:
+            raise InputError(f"the schema has the type {each!r}", "give one of JSON's")
+        found |= {"integer", "fraction"} if each == "number" else {each}
+    return found - {"fraction"} if found == {"fraction"} else found

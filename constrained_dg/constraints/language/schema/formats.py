@@ -1,0 +1,59 @@
+"""The values of `format` that are enforced, as regular expressions. Each is read so that checkers agree on it: what
+some of them refuse is left out."""
+
+from __future__ import annotations
+
+_LEAP = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
+_DATE = (
+    "(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
+    f"|02-(?:0[1-9]|1[0-9]|2[0-8]))|{_LEAP}-02-29)"
+)
+_YEAR = "(?!0000)"
+_CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]+)?(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_SHORT = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,22}[A-Za-z0-9])?"
+_BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_IPV4 = rf"{_BYTE}(?:\.{_BYTE}){{3}}"
+_H = "[0-9A-Fa-f]{1,4}"
+_IPV6 = "|".join(
+    [f"(?:{_H}:){{7}}{_H}", f"(?:{_H}:){{6}}{_IPV4}", "::"]
+    + [f"(?:{_H}:){{{k}}}(?::{_H}){{1,{7 - k}}}" for k in range(1, 7)]
+    + [f"::(?:{_H}:){{0,6}}{_H}", f"(?:{_H}:){{1,7}}:", f"::(?:{_H}:){{0,5}}{_IPV4}"]
+    + [f"(?:{_H}:){{{k}}}:(?:{_H}:){{0,{5 - k}}}{_IPV4}" for k in range(1, 6)]
+)
+_PERCENT = "%[0-9A-Fa-f]{2}"
+_SAFE = r"A-Za-z0-9._~!$&'()*+,;=\-"
+_PCHAR = f"(?:[{_SAFE}:@]|{_PERCENT})"
+_AUTHORITY = rf"(?:(?:[{_SAFE}:]|{_PERCENT})*@)?(?:\[(?:{_IPV6})\]|(?:[{_SAFE}]|{_PERCENT})*)(?::[0-9]*)?"
+_QUERY = rf"(?:\?(?:{_PCHAR}|[/?])*)?(?:#(?:{_PCHAR}|[/?])*)?"
+_REST = f"(?://{_AUTHORITY}(?:/{_PCHAR}*)*|/(?:{_PCHAR}+(?:/{_PCHAR}*)*)?|{_PCHAR}+(?:/{_PCHAR}*)*|)"
+_URI = rf"[A-Za-z][A-Za-z0-9+.-]*:{_REST}{_QUERY}"
+_RELATIVE = (
+    f"(?://{_AUTHORITY}(?:/{_PCHAR}*)*|/(?:{_PCHAR}+(?:/{_PCHAR}*)*)?"
+    f"|(?:[{_SAFE}@]|{_PERCENT})+(?:/{_PCHAR}*)*|){_QUERY}"
+)
+_POINTER = "(?:/(?:[^/~]|~[01])*)*"
+
+#: By name: the texts of a format, in the syntax of Python's `re`.
+FORMATS = {
+    "date": _YEAR + _DATE,
+    "time": _CLOCK,
+    "date-time": _YEAR + f"{_DATE}[Tt]{_CLOCK}",
+    "duration": (
+        r"P(?:[0-9]+W|[0-9]+D|[0-9]+M(?:[0-9]+D)?|[0-9]+Y(?:[0-9]+M(?:[0-9]+D)?)?"
+        r"|(?:[0-9]+D|[0-9]+M(?:[0-9]+D)?|[0-9]+Y(?:[0-9]+M(?:[0-9]+D)?)?)?"
+        r"T(?:[0-9]+S|[0-9]+M(?:[0-9]+S)?|[0-9]+H(?:[0-9]+M(?:[0-9]+S)?)?))"
+    ),
+    "email": rf"[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(?:\.{_LABEL})*",
+    # At most 253 characters: few labels, or short ones.
+    "hostname": rf"{_LABEL}(?:\.{_LABEL}){{0,2}}|{_SHORT}(?:\.{_SHORT}){{0,9}}",
+    "ipv4": _IPV4,
+    "ipv6": _IPV6,
+    "uri": _URI,
+    "uri-reference": f"{_URI}|{_RELATIVE}",
+    "uuid": "[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}",
+    "json-pointer": _POINTER,
+    "relative-json-pointer": f"(?:0|[1-9][0-9]*)(?:#|{_POINTER})",
+}
+#: Formats of the drafts that no automaton here decides.
+REFUSED = ("regex", "uri-template", "iri", "iri-reference", "idn-hostname", "idn-email")

@@ -1,0 +1,103 @@
+"""Automata over bytes, carried to the tokens of a vocabulary."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from constrained_dg.constraints.language import trie_loops
+from constrained_dg.constraints.language import vocabulary_loops as loops
+from constrained_dg.constraints.language.dfa import Dfa
+from constrained_dg.texts import Texts
+
+_tries: WeakKeyDictionary[Texts, Trie] = WeakKeyDictionary()
+
+
+def trie_of(texts: Texts) -> Trie:
+    """The trie of a vocabulary, made once."""
+    if texts not in _tries:
+        _tries[texts] = Trie.of(texts)
+    return _tries[texts]
+
+
+@dataclass(frozen=True, eq=False)
+class Trie:
+    """The distinct texts of a vocabulary by `_kind` and in order; see `trie_loops` for the arrays.
+
+    Attributes:
+        which: (V) the number of each token's text, -1 for None.
+        texts: U, the number of distinct texts.
+    """
+
+    which: np.ndarray
+    texts: int
+    nodes: tuple[np.ndarray, ...]
+    code: np.ndarray
+    below: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(cls, texts: Sequence[bytes | None]) -> Trie:
+        order = sorted({text for text in texts if text is not None}, key=lambda text: (_kind(text), text))
+        number = {text: k for k, text in enumerate(order)}
+        which = np.array([-1 if text is None else number[text] for text in texts], np.int64)
+        data = np.frombuffer(b"".join(order), np.uint8)
+        begin = np.cumsum([0, *map(len, order)])
+        byte, depth, past, first, ends = trie_loops.trie(data, begin)
+        draws = np.random.default_rng(0)
+        code = np.zeros((len(byte), 2), np.uint64)
+        code[ends] = draws.integers(1, 2**63, (int(ends.sum()), 2), dtype=np.uint64)
+        below = trie_loops.subtrees(byte, depth, past, ends, code)
+        return cls(which, len(order), (byte, depth, past, first, ends), code, below)
+
+
+#: What JSON does not write as it is within a string.
+_SPECIAL = re.compile(rb'[\x00-\x1f"\\]')
+
+
+def _kind(text: bytes) -> int:
+    """Which part of the trie a text belongs to: whole characters that say nothing in JSON, whose subtrees are skipped
+    within strings; other whole characters; and the rest. The last two are few."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return 2
+    return 1 if _SPECIAL.search(text) else 0
+
+
+@dataclass(frozen=True, eq=False)
+class TokenAutomaton:
+    """An automaton over classes of tokens, as edges.
+
+    Attributes:
+        classes: (V) int64, the class of each token; class 0 is that of tokens that are never permitted, if any.
+        source, target, label: (E) int32, sorted by source.
+        begin: (L + 1) int64, where the classes of each label begin.
+        members: int32, the classes of each label.
+        accepting: (Q) bool. State 0 is the start.
+    """
+
+    classes: np.ndarray
+    source: np.ndarray
+    target: np.ndarray
+    label: np.ndarray
+    begin: np.ndarray
+    members: np.ndarray
+    accepting: np.ndarray
+
+    @classmethod
+    def of(cls, dfa: Dfa, texts: Texts) -> TokenAutomaton:
+        """Carry an automaton, which accepts something, from bytes to tokens."""
+        trie = trie_of(texts)
+        chains = loops.chains(dfa.table, dfa.group)
+        source, target, label, begin, members, order = loops.tokens(
+            dfa.table, dfa.group, *trie.nodes, trie.code, *trie.below, *chains
+        )
+        draws = np.random.default_rng(1)
+        code = draws.integers(1, 2**63, (len(begin) - 1, 2), dtype=np.uint64)
+        of, _, begin, members = loops.classes(trie.texts, begin, members, code)
+        classes = np.append(of, 0)[trie.which].astype(np.int64)
+        return cls(classes, source, target, label, begin, members, dfa.accepting[order])

@@ -1,0 +1,351 @@
+"""Compiled loops that carry an automaton over bytes to the tokens of a vocabulary, with a trie of their texts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from constrained_dg.constraints.language.dfa_loops import _grown
+from constrained_dg.numba_jit import compiled
+
+
+@compiled
+def chains(table, group):
+    """Where an automaton goes from each state on a plain character, if it takes most of them alike.
+
+    Returns:
+        by state: the state after one plain character, -1 if there is none; the ASCII characters that lead there
+        (Q, 2) uint64; whether all others do too; and how many steps go on like this, with the same characters.
+    """
+    states = len(table)
+    one, two = np.full(states, -1, np.int32), np.full(states, -1, np.int32)
+    after, wide = np.full(states, -1, np.int32), np.zeros(states, np.bool_)
+    ascii, run = np.zeros((states, 2), np.uint64), np.zeros(states, np.int32)
+    # 1. States from which one, or two, more bytes of a character lead to one state.
+    for level in range(2):
+        for s in range(states):
+            t = table[s, group[0x80]]
+            for b in range(0x81, 0xC0):
+                if table[s, group[b]] != t:
+                    t = -1
+                    break
+            if level == 0:
+                one[s] = t
+            elif t >= 0:
+                two[s] = one[t]
+    for s in range(states):
+        # 2. All characters of several bytes lead to one state.
+        to = -2
+        for b in range(0xC2, 0xF5):
+            t = table[s, group[b]]
+            low, high = 0x80, 0xBF
+            if b == 0xE0:
+                low = 0xA0
+            elif b == 0xED:
+                high = 0x9F
+            elif b == 0xF0:
+                low = 0x90
+            elif b == 0xF4:
+                high = 0x8F
+            goal = -1
+            if t >= 0:
+                if b < 0xE0:
+                    goal = one[t]
+                else:
+                    first = table[t, group[low]]
+                    for c in range(low, high + 1):
+                        if table[t, group[c]] != first:
+                            first = -1
+                            break
+                    if first >= 0:
+                        goal = one[first] if b < 0xF0 else two[first]
+            if goal < 0 or (to != -2 and goal != to):
+                to = -1
+                break
+            to = goal
+        wide[s] = to >= 0
+        # 3. Otherwise where most ASCII characters lead.
+        if to < 0:
+            most = 0
+            for b in range(0x20, 0x7F):
+                t = table[s, group[b]]
+                if t < 0 or t == to:
+                    continue
+                count = 0
+                for c in range(0x20, 0x7F):
+                    if table[s, group[c]] == t:
+                        count += 1
+                if count > most:
+                    most, to = count, t
+            if most < 8:
+                continue
+        after[s] = to
+        for b in range(128):
+            if table[s, group[b]] == to:
+                ascii[s, b >> 6] |= np.uint64(1) << np.uint64(b & 63)
+    # 4. The length of each chain.
+    for s in range(states):
+        if after[s] < 0 or run[s]:
+            continue
+        length, at = 0, s
+        while True:
+            to = after[at]
+            if to == at:
+                length = 1 << 30
+                break
+            if to < 0 or ascii[to, 0] != ascii[s, 0] or ascii[to, 1] != ascii[s, 1] or wide[to] != wide[s]:
+                length += 1
+                break
+            if run[to]:
+                length += 1 + run[to]
+                break
+            length += 1
+            at = to
+            if length > 1 << 20:
+                break
+        at = s
+        while length > 0 and run[at] == 0:
+            run[at] = min(length, 1 << 30)
+            if length < 1 << 30:
+                length -= 1
+            at = after[at]
+    return after, ascii, wide, run
+
+
+@compiled
+def tokens(
+    table, group, byte, depth, past, first, ends, code, ascii, wide, plain, height, missing, begin, sums,
+    after, chars, takes_wide, run,
+):  # fmt: skip
+    """Walk the trie once from each state that tokens reach, from state 0 on.
+
+    Two states are joined by an edge if some text leads from one to the other; the texts that do so are its label.
+    Equal labels, found by sums of random codes of 128 bits, are one.
+
+    Returns:
+        source, target, label of each edge; where the members of each label begin; the members, numbers of texts; and
+        the states in the order of their sources.
+    """
+    states = len(table)
+    number = np.full(states, -1, np.int32)
+    order = np.empty(states, np.int32)
+    number[0], order[0], count = 0, 0, 1
+    source, target, label = np.empty(1024, np.int32), np.empty(1024, np.int32), np.empty(1024, np.int32)
+    edges, labels = 0, 0
+    label_code = np.zeros((1024, 2), np.uint64)
+    label_begin = np.zeros(1025, np.int64)
+    members, used = np.empty(4096, np.int32), 0
+    slots = np.full(4096, -1, np.int64)
+    # What a walk finds: texts that lead to a state: the one of a node (0), those k characters below it (k), or all
+    # below it (-1).
+    to, node, below = np.empty(4096, np.int32), np.empty(4096, np.int32), np.empty(4096, np.int32)
+    total = np.zeros((states, 2), np.uint64)
+    is_new, met = np.full(states, -1, np.int64), np.empty(states, np.int32)
+    touched = np.zeros(states, np.bool_)
+    here = np.zeros(depth.max() + 2, np.int32)
+    deep = np.zeros(depth.max() + 2, np.int32)
+    nodes = len(byte)
+    at = 0
+    while at < count:
+        found, targets = 0, 0
+        here[0] = order[at]
+        i = 0
+        while i < nodes:
+            if i:
+                s = table[here[depth[i] - 1], group[byte[i]]]
+                if s < 0:
+                    i = past[i]
+                    continue
+                here[depth[i]] = s
+            else:
+                s = here[0]
+            if found + 256 > len(to):
+                to, node, below = _grown(to, 0), _grown(node, 0), _grown(below, 0)
+            if ends[i]:
+                to[found], node[found], below[found] = s, i, 0
+                found += 1
+                total[s, 0] += code[i, 0]
+                total[s, 1] += code[i, 1]
+                if not touched[s]:
+                    touched[s] = True
+                    met[targets] = s
+                    targets += 1
+            high = height[i]
+            if (
+                high > 0
+                and high < 200
+                and plain[i]
+                and after[s] >= 0
+                and high <= run[s]
+                and (takes_wide[s] or not wide[i])
+                and ascii[i, 0] & ~chars[s, 0] == 0
+                and ascii[i, 1] & ~chars[s, 1] == 0
+            ):
+                # Every text behind goes from state to state of the chain, or stays where it is.
+                if after[s] == s:
+                    to[found], node[found], below[found] = s, i, -1
+                    found += 1
+                    for k in range(high):
+                        total[s, 0] += sums[begin[i] + k, 0]
+                        total[s, 1] += sums[begin[i] + k, 1]
+                    if not touched[s]:
+                        touched[s] = True
+                        met[targets] = s
+                        targets += 1
+                    i = past[i]
+                    continue
+                t = s
+                for k in range(high):
+                    t = after[t]
+                    if sums[begin[i] + k, 0] == 0 and sums[begin[i] + k, 1] == 0:
+                        continue
+                    to[found], node[found], below[found] = t, i, k + 1
+                    found += 1
+                    total[t, 0] += sums[begin[i] + k, 0]
+                    total[t, 1] += sums[begin[i] + k, 1]
+                    if not touched[t]:
+                        touched[t] = True
+                        met[targets] = t
+                        targets += 1
+                i = past[i]
+                continue
+            i += 1
+        # The edges of this state.
+        fresh = 0
+        for k in range(targets):
+            t = met[k]
+            touched[t] = False
+            if number[t] < 0:
+                number[t] = count
+                order[count] = t
+                count += 1
+            slot = np.int64(total[t, 0] % np.uint64(len(slots)))
+            which = -1
+            while slots[slot] >= 0:
+                other = slots[slot]
+                if label_code[other, 0] == total[t, 0] and label_code[other, 1] == total[t, 1]:
+                    which = other
+                    break
+                slot = (slot + 1) % len(slots)
+            if which < 0:
+                which = labels
+                if labels + 2 >= len(label_begin):
+                    label_code, label_begin = _grown(label_code, 0), _grown(label_begin, 0)
+                label_code[which, 0], label_code[which, 1] = total[t, 0], total[t, 1]
+                slots[slot] = which
+                is_new[t] = which
+                labels += 1
+                fresh += 1
+                if 3 * labels > len(slots):
+                    slots = np.full(4 * len(slots), -1, np.int64)
+                    for x in range(labels):
+                        slot = np.int64(label_code[x, 0] % np.uint64(len(slots)))
+                        while slots[slot] >= 0:
+                            slot = (slot + 1) % len(slots)
+                        slots[slot] = x
+            if edges == len(source):
+                source, target, label = _grown(source, 0), _grown(target, 0), _grown(label, 0)
+            source[edges], target[edges], label[edges] = at, number[t], which
+            edges += 1
+        # The members of new labels: count, then fill.
+        if fresh:
+            size, place = np.zeros(fresh, np.int64), np.zeros(fresh, np.int64)
+            for step in range(2):
+                for k in range(found):
+                    f = is_new[to[k]] - (labels - fresh)
+                    if is_new[to[k]] < 0:
+                        continue
+                    x, beyond = node[k], node[k] + 1
+                    if below[k]:
+                        x, beyond = node[k] + 1, past[node[k]]
+                        deep[depth[node[k]]] = 0
+                    if below[k] == -1:  # all texts behind the node
+                        low = first[node[k]] + (1 if ends[node[k]] else 0)
+                        for u in range(low, first[beyond]):
+                            if step:
+                                members[place[f]] = u
+                                place[f] += 1
+                            else:
+                                size[f] += 1
+                        continue
+                    while x < beyond:
+                        if below[k]:
+                            deep[depth[x]] = deep[depth[x] - 1] + (1 if missing[x] == 0 else 0)
+                            if missing[x] != 0 or deep[depth[x]] < below[k]:
+                                x += 1
+                                continue
+                        if ends[x]:
+                            if step:
+                                members[place[f]] = first[x]
+                                place[f] += 1
+                            else:
+                                size[f] += 1
+                        x = past[x]
+                if step == 0:
+                    for f in range(fresh):
+                        place[f] = label_begin[labels - fresh + f] = used
+                        used += size[f]
+                    if used > len(members):
+                        members = _grown(members, used)
+            label_begin[labels] = used
+        for k in range(targets):
+            t = met[k]
+            total[t, 0] = total[t, 1] = np.uint64(0)
+            is_new[t] = -1
+        at += 1
+    return (
+        source[:edges], target[:edges], label[:edges], label_begin[: labels + 1], members[:used], order[:count]
+    )  # fmt: skip
+
+
+@compiled
+def classes(texts, label_begin, members, code):
+    """Texts that are in the same labels are one class.
+
+    Args:
+        texts: U.
+        label_begin, members: the texts of each label.
+        code: (L, 2) uint64, random numbers of the labels.
+
+    Returns:
+        (U) the class of each text, 0 for those in no label; the number of classes; and the labels with classes as
+        members, as CSR.
+    """
+    labels = len(label_begin) - 1
+    total = np.zeros((texts, 2), np.uint64)
+    for x in range(labels):
+        for k in range(label_begin[x], label_begin[x + 1]):
+            total[members[k], 0] += code[x, 0]
+            total[members[k], 1] += code[x, 1]
+    slots = np.full(4 * texts + 16, -1, np.int64)
+    of, leads = np.zeros(texts, np.int32), np.zeros(texts, np.bool_)
+    count = 1
+    for u in range(texts):
+        if total[u, 0] == 0 and total[u, 1] == 0:
+            continue
+        slot = np.int64(total[u, 0] % np.uint64(len(slots)))
+        while slots[slot] >= 0:
+            other = slots[slot]
+            if total[other, 0] == total[u, 0] and total[other, 1] == total[u, 1]:
+                break
+            slot = (slot + 1) % len(slots)
+        if slots[slot] < 0:
+            slots[slot] = u
+            leads[u] = True
+            of[u] = count
+            count += 1
+        else:
+            of[u] = of[slots[slot]]
+    begin = np.zeros(labels + 1, np.int64)
+    for x in range(labels):
+        size = 0
+        for k in range(label_begin[x], label_begin[x + 1]):
+            if leads[members[k]]:
+                size += 1
+        begin[x + 1] = begin[x] + size
+    inside, place = np.empty(begin[labels], np.int32), 0
+    for x in range(labels):
+        for k in range(label_begin[x], label_begin[x + 1]):
+            if leads[members[k]]:
+                inside[place] = of[members[k]]
+                place += 1
+    return of, count, begin, inside

@@ -1,0 +1,176 @@
+"""Rules on text over tokens: JSON, grammars, holes, the cache, what is refused, and `generate` with a tokenizer."""
+
+import json
+from enum import Enum
+
+import pytest
+import torch
+
+from constrained_dg import generate, solve
+from constrained_dg.constraints import Count, Grammar, Holes, Json, Regex, json_text
+from constrained_dg.errors import InputError
+from constrained_dg.sampling import Status
+from constrained_dg.texts import Texts
+from tests.fakes import Fake
+
+BYTES = [bytes([byte]) for byte in range(256)]
+#: Bytes, some longer texts, and an end and padding that are no text.
+TEXTS = Texts([*BYTES, b'{"', b'": ', b", ", b'", "', b"true", b"name", b'"}', "é".encode(), None, None])
+END = ([264], 265)
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 5},
+        "age": {"type": "integer", "minimum": 0, "maximum": 120},
+    },
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+def written(rule, length: int, seed: int = 0) -> str:
+    """The likeliest answer under a random distribution."""
+    scores = torch.randn(1, length, rule.num_classes, generator=torch.Generator().manual_seed(seed))
+    classes, exists = rule.most_likely(scores)
+    assert exists.all()
+    return TEXTS.decode(rule.tokens_of(classes)[0].tolist()).decode()
+
+
+def test_answers_fit_the_schema_and_keep_its_order():
+    rule = Json(PERSON, TEXTS, 40, END)
+    for seed in range(20):
+        answer = json.loads(written(rule, 40, seed))
+        assert list(answer) == ["name", "age"] and len(answer["name"]) <= 5 and 0 <= answer["age"] <= 120
+    assert json_text({"age": 7.0, "name": "é\n"}, PERSON) == '{"name": "é\\n", "age": 7}'
+
+
+def test_a_rule_on_text_joins_others():
+    rule = Json(PERSON, TEXTS, 40, END) & Count([ord("7")], 2, 2, 40, len(TEXTS))
+    answer = solve(rule)
+    assert answer.status == [Status.SOLVED]
+    text = TEXTS.decode(answer.tokens[0].tolist()).decode()
+    assert text.count("7") == 2 and set(json.loads(text)) == {"name", "age"}
+
+
+def test_types_and_models_are_schemas():
+    from pydantic import BaseModel
+
+    class Colour(Enum):
+        RED = "red"
+        BLUE = "blue"
+
+    class Car(BaseModel):
+        colour: Colour
+        doors: int
+
+    assert Colour(json.loads(written(Json(Car, TEXTS, 40, END), 40))["colour"])
+    assert written(Json(Colour, TEXTS, 9, END), 9) in ('"red"', '"blue"')
+    assert isinstance(json.loads(written(Json(list[bool], TEXTS, 12, END), 12)), list)
+
+
+def test_grammars_repeat_freely_and_nest_to_a_depth():
+    grammar = """
+        start: sum
+        sum: value ("+" value)*
+        value: DIGIT+ | "(" sum ")"
+        DIGIT: /[0-9]/
+        %ignore " "
+    """
+    rule = Grammar(grammar, TEXTS, 30, END, recursion=2)
+
+    def fits(text: str) -> bool:
+        tokens = torch.tensor([[*text.encode(), *[264] * (30 - len(text))]])
+        return bool(rule.is_satisfied(tokens))
+
+    assert fits("1+2+3+4+5+67") and fits("(1+2) + 3") and not fits("1+") and not fits("((1))")
+
+
+def test_holes_keep_what_is_given():
+    rule = Holes(["def f(", Regex("[a-z]{1,3}"), "):\n    return ", None, "\n"], TEXTS, 48, END)
+    for seed in range(5):
+        text = written(rule, 48, seed)
+        head, _, rest = text.partition("(")
+        assert head == "def f" and rest.partition(")")[2].startswith(":\n    return ") and text.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Json({"minimum": 3, "maximum": 1, "type": "integer"}, TEXTS, 9), "no text fits the schema"),
+        (lambda: Json(PERSON, TEXTS, 9, END), "needs at least 11 tokens, and there are 9"),
+        (lambda: Json({"type": "nothing"}, TEXTS, 9), "the schema is not valid"),
+        (lambda: Json("{", TEXTS, 9), "the schema is not JSON"),
+        (lambda: Json(3, TEXTS, 9), "has no schema|the schema is"),
+        (lambda: Json({"$schema": "https://example.com/own"}, TEXTS, 9), r"\$schema is 'https://example.com/own'"),
+        (lambda: Json({"$ref": "other.json"}, TEXTS, 9), r"uses \$ref, and 'other.json' leads nowhere"),
+        (lambda: Json({"allOf": [{"$ref": "#"}]}, TEXTS, 9), "recursion without a bound"),
+        (lambda: Json({"unevaluatedItems": False}, TEXTS, 9), "uses unevaluatedItems"),
+        (lambda: Json({"multipleOf": 0.5}, TEXTS, 9), "uses multipleOf, and 0.5"),
+        (lambda: Json({"format": "regex", "type": "string"}, TEXTS, 9), "uses format, 'regex'"),
+        (lambda: Json({"uniqueItems": True, "type": "array"}, TEXTS, 9), "uses uniqueItems"),
+        (lambda: Json(True, TEXTS, 9, depth=99), "depth is 99"),
+        (lambda: Json({"type": "boolean"}, ["t", "r", "u", "e"], 5, END), r"end is \(\[264\], 265\)"),
+        (lambda: Json({"const": 1}, ["a", "b"], 5), "none writes b'1'"),
+        (lambda: Json(True, TEXTS), "texts and length go together"),
+        (lambda: Json(True).is_satisfied(torch.zeros(1, 1)), "has no texts yet"),
+        (lambda: Grammar("start: x", TEXTS, 5), "the grammar cannot be read"),
+        (lambda: Grammar('start: "a"', TEXTS, 5, recursion=0), "recursion is 0"),
+        (lambda: Holes([], TEXTS, 5), "a part is missing"),
+        (lambda: Holes([3], TEXTS, 5), r"a part is \[3\]"),
+        (lambda: Texts(["a", 3]), r"a token writes \[3\]"),
+    ],
+)
+def test_what_cannot_be_made_is_named(make, words):
+    with pytest.raises(InputError, match=words):
+        make()
+
+
+def test_a_rule_comes_from_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONSTRAINED_DG_CACHE", str(tmp_path))
+    texts = Texts([*TEXTS, *[f"word {number}" for number in range(5000)]])
+    first = Json(PERSON, texts, 40, END)
+    files = list(tmp_path.glob("*.npz"))
+    assert len(files) == 1
+    monkeypatch.setattr("constrained_dg.constraints.language.cache.TokenAutomaton.of", None)  # must not be called
+    again = Json(PERSON, texts, 40, END)
+    answers = torch.randint(256, (50, 40), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(again.is_satisfied(answers), first.is_satisfied(answers))
+    assert torch.equal(again.classes.table, first.classes.table) and again.machine.states == first.machine.states
+    monkeypatch.undo()
+    monkeypatch.setenv("CONSTRAINED_DG_CACHE", str(tmp_path))
+    files[0].write_bytes(b"cut short")
+    assert Json(PERSON, texts, 40, END).machine.states == first.machine.states
+
+
+def test_generate_takes_a_schema_a_tokenizer_and_a_text():
+    tokenizers = pytest.importorskip("tokenizers")
+    assert tokenizers
+    from tests.textual import VOCAB, tokenizer
+
+    class Text(Fake):
+        vocab_size = VOCAB
+        canvas_length = 32
+
+        def logits(self, canvas, cache, signal):
+            return torch.zeros(*canvas.shape, self.vocab_size)
+
+        def self_condition(self, probabilities, mask=None):
+            return None
+
+    kind = tokenizer()
+    answer = generate(
+        Text(),
+        ["Who?", "And who is that?"],
+        Json(PERSON),
+        tokenizer=kind,
+        guarantee=True,
+        max_passes=2,
+        max_new_tokens=64,
+    )
+    assert answer.status == [Status.SOLVED] * 2
+    for row in answer.tokens:
+        assert set(json.loads(kind.decode(row))) == {"name", "age"}
+    with pytest.raises(InputError, match="the pattern 'a' has no texts"):
+        generate(Text(), [[1, 2]], Regex("a"))
+    with pytest.raises(InputError, match="the prompt is the text 'Who"):
+        generate(Text(), "Who?")
