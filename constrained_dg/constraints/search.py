@@ -12,7 +12,7 @@ from constrained_dg.constraints.base import Constraint, judged, propagated
 from constrained_dg.constraints.candidates import candidates_of
 from constrained_dg.constraints.lowering import ModelError
 from constrained_dg.constraints.proposals import SCALE, Proposals
-from constrained_dg.constraints.running import TimeIsUpError, listening, report_fault
+from constrained_dg.constraints.running import TimeIsUpError, check_time, listening, report_fault
 from constrained_dg.constraints.running import time_limit as within
 from constrained_dg.errors import InputError, check, is_count, is_number
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
@@ -20,6 +20,10 @@ from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 log = logging.getLogger(__name__)
 #: Deterministic time of the solver for one row, by default.
 BUDGET = 10.0
+#: Moves of a `repair` that is worth trying from other drafts, and the share of the budget for the solver before.
+_LONG, _FIRST = 100_000, 0.3
+#: Deterministic time that one move of `repair` counts.
+_MOVE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -198,12 +202,37 @@ def _sought(constraint: Constraint, draft: Draft, budget: float, improve: bool, 
     )
     for each in excluded:
         proposals.exclude(each)
-    ended = proposals.search(budget)
+    again = plain and moves >= _LONG
+    ended = proposals.search(budget * _FIRST if again else budget)
+    # 5. The repair of other drafts, where the solver is at a loss.
+    if again and ended.classes is None and not ended.proved:
+        found, more = _repaired_again(constraint, draft, candidates, budget - ended.work)
+        if found is not None:
+            return replace(found, work=ended.work, nodes=ended.branches + moves + more)
+        moves += more
     found = None if ended.classes is None else _accepted(constraint, draft, ended.classes, proved=ended.proved)
     if found is None or (repaired is not None and repaired.score > found.score):
         found = repaired or Completion(None, exhausted=ended.classes is None and ended.proved)
     bound = -torch.inf if found.exhausted else torch.inf if ended.bound is None else ended.bound
     return replace(found, work=ended.work, nodes=ended.branches + moves, bound=bound)
+
+
+def _repaired_again(
+    constraint: Constraint, draft: Draft, candidates: BoolTensor, budget: float
+) -> tuple[Completion | None, int]:
+    """`repair` of random drafts, until one is accepted or the moves have used the budget; and the moves."""
+    generator = torch.Generator().manual_seed(0)
+    total = 0
+    while total * _MOVE < budget:
+        check_time()
+        drawn = torch.multinomial(candidates.float(), 1, generator=generator)[:, 0]
+        classes, moves = tried(constraint, "repair", drawn, candidates, draft.log_probs) or (None, 0)
+        total += max(moves, _LONG)
+        if classes is not None and bool(candidates.gather(-1, classes[:, None]).all()):
+            found = _accepted(constraint, draft, classes, proved=not draft.likely)
+            if found is not None:
+                return found, total
+    return None, total
 
 
 def _accepted(constraint: Constraint, draft: Draft, classes: IntTensor, proved: bool) -> Completion | None:
