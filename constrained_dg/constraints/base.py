@@ -380,6 +380,17 @@ class Constraint(ABC):
         """
         return
 
+    def refuted(self, candidates: BoolTensor, sweeps: int) -> bool:
+        """Whether a proof of the rule's own shows that no answer satisfies it. One row.
+
+        Default: none.
+
+        Args:
+            candidates: (T, A) bool, what `propagate` left at each position.
+            sweeps: how much the proof may cost; `complete` asks with few, and with more where `repair` fails.
+        """
+        return False
+
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
         """A local search or projection that `complete` tries before it branches. One row.
 

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 BUDGET = 10.0
 #: Moves of a `repair` that is worth trying from other drafts, and the share of the budget for the solver before.
 _LONG, _FIRST = 100_000, 0.3
+#: Sweeps for a proof by the rule itself, before and after its repair.
+_GLANCE, _LOOK = 12, 100
 #: Deterministic time that one move of `repair` counts.
 _MOVE = 1e-6
 
@@ -34,7 +36,7 @@ class Completion:
         answer: (T) int64, the tokens that the judge accepts, or None.
         exhausted: no answer exists (or no other than those excluded): a proof. Never if a judge raised during the
             search, since its verdict is unknown.
-        work: deterministic time of the solver; 0 where it was not needed.
+        work: deterministic time of the solver, and of repairs of random drafts; 0 where neither was needed.
         score: sum of the log-probabilities of the answer's classes at the positions that were open; -inf without one.
         bound: no satisfying answer has a higher sum; inf where none was sought.
         proved: no satisfying answer has a higher sum than this one, but for the rounding: `rounding_loss`. Without
@@ -81,11 +83,13 @@ def complete(
     is a plain solver: the first answer ends it, and a token whose class does not change stays.
 
     A rule with an exact `most_likely` needs no solver: for automata and sums its sweeps are far faster. For others
-    `propagate` thins the candidates once and `repair` is tried on the draft; an answer that it finds is returned,
-    unless a likelier one is wanted. Then the rules write themselves into a model (`Constraint.lower`) for CP-SAT, with
-    the draft, or what `repair` made of it, as a hint. A tenth of the budget goes to the likeliest answer; only if there
-    is no answer by then, the rest goes to any. The judge checks every answer; what it refuses is excluded, and the
-    solver goes on.
+    `propagate` thins the candidates once, `refuted` may prove that nothing is left, and `repair` is tried on the draft;
+    an answer that it finds is returned, unless a likelier one is wanted. Then the rules write themselves into a model
+    (`Constraint.lower`) for CP-SAT, with the draft, or what `repair` made of it, as a hint. A tenth of the budget goes
+    to the likeliest answer; only if there is no answer by then, the rest goes to any. The judge checks every answer;
+    what it refuses is excluded, and the solver goes on. Where `repair` made a long search in vain (100,000 moves or
+    more), the solver gets three tenths of the budget, and the rest goes to `repair` of random drafts: a move counts a
+    millionth.
 
     Args:
         constraint: of one row, on the CPU.
@@ -185,7 +189,9 @@ def _sought(constraint: Constraint, draft: Draft, budget: float, improve: bool, 
         found = None if best is None else _accepted(constraint, draft, best[0][0], proved=True)
         if found is not None:
             return found
-    # 3. The rule's own repair of the draft.
+    # 3. The rule's own proof that there is none, and its own repair of the draft.
+    if tried(constraint, "refuted", candidates, _GLANCE):
+        return Completion(None, exhausted=True)
     hint, repaired, moves = draft.classes, None, 0
     if plain:
         classes, moves = tried(constraint, "repair", draft.classes, candidates, draft.log_probs) or (None, 0)
@@ -196,6 +202,8 @@ def _sought(constraint: Constraint, draft: Draft, budget: float, improve: bool, 
             return replace(repaired, nodes=moves)
     if budget == 0:
         return replace(repaired or Completion(None), nodes=moves)
+    if repaired is None and tried(constraint, "refuted", candidates, _LOOK):
+        return Completion(None, exhausted=True, nodes=moves)
     # 4. The solver.
     proposals = Proposals(
         constraint, candidates, draft.open_log_probs, hint, draft.written, plain and not bool(draft.fixed.any())
@@ -204,23 +212,24 @@ def _sought(constraint: Constraint, draft: Draft, budget: float, improve: bool, 
         proposals.exclude(each)
     again = plain and moves >= _LONG
     ended = proposals.search(budget * _FIRST if again else budget)
+    work, found = ended.work, None
     # 5. The repair of other drafts, where the solver is at a loss.
     if again and ended.classes is None and not ended.proved:
-        found, more = _repaired_again(constraint, draft, candidates, budget - ended.work)
-        if found is not None:
-            return replace(found, work=ended.work, nodes=ended.branches + moves + more)
-        moves += more
-    found = None if ended.classes is None else _accepted(constraint, draft, ended.classes, proved=ended.proved)
+        found, more = _repaired_again(constraint, draft, candidates, budget - work)
+        work, moves = work + more * _MOVE, moves + more
+    elif ended.classes is not None:
+        found = _accepted(constraint, draft, ended.classes, proved=ended.proved)
     if found is None or (repaired is not None and repaired.score > found.score):
         found = repaired or Completion(None, exhausted=ended.classes is None and ended.proved)
-    bound = -torch.inf if found.exhausted else torch.inf if ended.bound is None else ended.bound
-    return replace(found, work=ended.work, nodes=ended.branches + moves, bound=bound)
+    bound = -torch.inf if found.exhausted else found.bound if ended.bound is None else ended.bound
+    return replace(found, work=work, nodes=ended.branches + moves, bound=bound)
 
 
 def _repaired_again(
     constraint: Constraint, draft: Draft, candidates: BoolTensor, budget: float
 ) -> tuple[Completion | None, int]:
-    """`repair` of random drafts, until one is accepted or the moves have used the budget; and the moves."""
+    """`repair` of random drafts, until one is accepted or the moves have used the budget; and the moves, of which a
+    call counts at least `_LONG`."""
     generator = torch.Generator().manual_seed(0)
     total = 0
     while total * _MOVE < budget:
@@ -244,7 +253,7 @@ def _accepted(constraint: Constraint, draft: Draft, classes: IntTensor, proved: 
     return Completion(answer, score=score, bound=score if proved else torch.inf, proved=proved)
 
 
-def tried(constraint: Constraint, method: str, *arguments: torch.Tensor) -> Any:
+def tried(constraint: Constraint, method: str, *arguments: Any) -> Any:
     """The method's result; None and a warning where it raises: the search goes on without it."""
     try:
         return getattr(constraint, method)(*arguments)

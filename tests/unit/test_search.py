@@ -127,6 +127,39 @@ def test_the_repair_of_a_rule_on_a_part_leaves_the_rest():
     assert found.answer.tolist() == [4, 1, 1, 4, 1, 1, 1] and found.nodes == 7
 
 
+class Wandering(Constraint):
+    """One answer of 4**12, which no cut reveals; its repair is a long search that finds it from the third draft on."""
+
+    length, num_classes = 12, 4
+
+    def __init__(self, finds_at=3):
+        self.finds_at, self.drafts = finds_at, []
+
+    def is_satisfied(self, answer):
+        return (answer == torch.arange(12) % 4).all(1)
+
+    def repair(self, draft, candidates, log_probs):
+        self.drafts.append(draft.tolist())
+        return (torch.arange(12) % 4 if len(self.drafts) >= self.finds_at else None), 200_000
+
+
+def test_a_long_repair_begins_again_from_other_drafts_where_the_solver_is_at_a_loss():
+    start, known = torch.tensor([0] * 12), torch.arange(12) == 0
+    rules = [Wandering(), Wandering()]
+    for rule in rules:
+        found = complete(rule, start, known, budget=1.0)
+        assert found.answer.tolist() == [0, 1, 2, 3] * 3 and not found.exhausted
+        assert found.nodes >= 600_000 and 0.3 < found.work < 0.8  # two repairs after the solver's share
+        assert len(rule.drafts) == 3 and rule.drafts[1] != rule.drafts[2] and all(each[0] == 0 for each in rule.drafts)
+    assert rules[0].drafts == rules[1].drafts
+    never = Wandering(finds_at=99)
+    found = complete(never, start, known, budget=1.0)
+    assert found.answer is None and not found.exhausted and len(never.drafts) == 5  # 0.7 of 200,000 moves each
+    short = Wandering(finds_at=99)
+    complete(short, start, known, budget=1.0, time_limit=1e-9)
+    assert not short.drafts
+
+
 class Faulty(Vocabulary):
     """Cannot say what is likeliest, and cannot repair."""
 
