@@ -1,6 +1,6 @@
 """Seconds of the processor for each rule set by search alone; the same file measures an older checkout.
 
-    PYTHONPATH=CHECKOUT python experiments/amino_acid/rule_sets/speed.py PROSITE FIRST LAST
+PYTHONPATH=CHECKOUT python experiments/amino_acid/rule_sets/speed.py PROSITE FIRST LAST
 """
 
 import json
