@@ -136,8 +136,9 @@ def main(arguments: list[str]) -> None:
     }
     print(json.dumps(summary))
     if "out" in options:
-        slowest = sorted(({"puzzle": at, **each} for at, each in enumerate(records, 1)), key=lambda row: -row["seconds"])
-        Path(options["out"]).write_text(json.dumps({"summary": summary, "slowest": slowest[:10]}, indent=1) + "\n")
+        numbered = [{"puzzle": at, **each} for at, each in enumerate(records, 1)]
+        kept = {"summary": summary, "slowest": sorted(numbered, key=lambda row: -row["seconds"])[:10]}
+        Path(options["out"]).write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":
