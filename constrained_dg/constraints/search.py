@@ -11,7 +11,7 @@ import torch
 from constrained_dg.constraints.base import Constraint, judged, propagated
 from constrained_dg.constraints.candidates import candidates_of
 from constrained_dg.constraints.lowering import ModelError
-from constrained_dg.constraints.proposals import SCALE, Proposals
+from constrained_dg.constraints.proposals import LOWEST, SCALE, Proposals
 from constrained_dg.constraints.running import TimeIsUpError, check_time, listening, report_fault
 from constrained_dg.constraints.running import time_limit as within
 from constrained_dg.errors import InputError, check, is_count, is_number
@@ -105,7 +105,7 @@ def complete(
         other_than: (N, T) int64 answers that are not sought: one that differs in the class of a bound position is.
 
     Raises:
-        InputError: shapes do not fit, NaN, or a negative budget.
+        InputError: shapes do not fit, log-probabilities beyond +-1e6 but for -inf, or a negative budget or time.
     """
     length, num_classes = constraint.length, constraint.num_classes
     check(constraint.rows == 1, f"search got a constraint of {constraint.rows} rows", "select one row")
@@ -120,8 +120,17 @@ def complete(
     for name, values in (("log_probs", log_probs), ("tokens", tokens)):
         got = tuple(values.shape)
         check(got == (length, num_classes), f"{name} have shape {got}", f"give ({length}, {num_classes})")
-    odd = (log_probs.isnan() | (log_probs == torch.inf)).nonzero().tolist()
-    check(not odd, f"log_probs hold {log_probs[tuple(odd[0])] if odd else 0} at {odd[:1]}", "give numbers, or -inf")
+    odd = (~(log_probs.abs() <= -LOWEST) & (log_probs != -torch.inf)).nonzero().tolist()
+    what = f"log_probs hold {log_probs[tuple(odd[0])] if odd else 0} at {odd[:1]}"
+    check(not odd, what, f"give -inf, or numbers from {LOWEST:g} to {-LOWEST:g}")
+    seconds = time_limit is None or time_limit == 0 or is_number(time_limit, above=0)
+    check(seconds, f"time_limit is {time_limit!r}", "give seconds, or None")
+    if other_than is not None:
+        check(
+            other_than.dim() == 2 and other_than.shape[1] == length,
+            f"other_than has shape {tuple(other_than.shape)}",
+            f"give (N, {length})",
+        )
     excluded = torch.empty(0, length, dtype=torch.int64) if other_than is None else other_than
     draft = Draft(answer, known | ~constraint.bound, constraint.class_of(answer), log_probs, tokens, likely)
     with within(time_limit), listening() as faults:
@@ -182,7 +191,7 @@ def _sought(constraint: Constraint, draft: Draft, budget: float, improve: bool, 
         return found or Completion(None, exhausted=True)
     # 2. The best answer, where the rule can say which that is.
     if constraint.has_most_likely and plain:
-        scores = draft.log_probs.clamp(min=-1e6).masked_fill(~candidates, -torch.inf)
+        scores = draft.log_probs.clamp(min=LOWEST).masked_fill(~candidates, -torch.inf)
         best = tried(constraint, "most_likely", scores[None])
         if best is not None and not bool(best[1].all()):
             return Completion(None, exhausted=True)

@@ -64,6 +64,18 @@ def test_a_spent_budget_proves_nothing():
     assert torch.equal(again.answer, whole.answer) and (again.work, again.nodes) == (whole.work, whole.nodes)
 
 
+def test_an_answer_that_the_model_rules_out_is_no_proof_that_none_exists():
+    """Every answer has -inf somewhere; and the likeliest of the others is still found beside them."""
+    log_probs = torch.zeros(16, VOCAB)
+    log_probs[0], log_probs[5] = -torch.inf, torch.arange(VOCAB) * 1.0
+    found = complete(RULES, GRIDS[0], NOTHING, log_probs=log_probs)
+    assert found.answer is not None and not found.exhausted and found.score == -torch.inf
+    assert found.answer[5] == HIGH - 1
+    clues = GRIDS[0].clone()
+    clues[1] = clues[0]
+    assert complete(RULES, clues, torch.arange(16) < 2, log_probs=log_probs).exhausted
+
+
 def test_propagation_alone_costs_no_nodes():
     known = NOTHING.clone()
     known[[0, 1, 4, 9, 11, 14]] = True
@@ -83,6 +95,12 @@ def test_bad_input_is_named():
             "log_probs": torch.zeros(16, VOCAB).index_put_((torch.tensor(2), torch.tensor(1)), torch.tensor(torch.nan))
         },
         r"log_probs have shape \(3, 3\)": {"log_probs": torch.zeros(3, 3)},
+        r"log_probs hold -2000000.0 at \[\[0, 0\]\]; give -inf, or": {"log_probs": torch.full((16, VOCAB), -2e6)},
+        r"log_probs hold 1.0\d+e\+16": {"log_probs": torch.full((16, VOCAB), 1e16)},
+        "log_probs hold inf": {"log_probs": torch.full((16, VOCAB), torch.inf)},
+        "time_limit is nan; give seconds": {"time_limit": float("nan")},
+        "time_limit is -1": {"time_limit": -1},
+        r"other_than has shape \(16,\); give \(N, 16\)": {"other_than": GRIDS[0]},
     }.items():
         with pytest.raises(InputError, match=words):
             complete(RULES, GRIDS[0], NOTHING, **arguments)
