@@ -383,14 +383,14 @@ class Constraint(ABC):
         """
         return
 
-    def refuted(self, candidates: BoolTensor, sweeps: int) -> bool:
+    def refuted(self, candidates: BoolTensor, thorough: bool) -> bool:
         """Whether a proof of the rule's own shows that no answer satisfies it. One row.
 
         Default: none.
 
         Args:
             candidates: (T, A) bool, what `propagate` left at each position.
-            sweeps: how much the proof may cost; `complete` asks with few, and with more where `repair` fails.
+            thorough: whether it may cost as much as a repair; `complete` asks so only where `repair` fails.
         """
         return False
 

@@ -13,11 +13,10 @@ import torch
 from constrained_dg.constraints.base import Constraint, judged, lowered
 from constrained_dg.constraints.by_row import ByRow
 from constrained_dg.constraints.candidates import candidates_of, likeliest_alone, without_dead_rows
-from constrained_dg.constraints.counter import Counter
 from constrained_dg.constraints.lowering import Lowering
 from constrained_dg.constraints.machine import Machine
 from constrained_dg.constraints.pinned import Pinned
-from constrained_dg.constraints.priced_proof import refuted
+from constrained_dg.constraints.priced_proof import QUICK, THOROUGH, refuted
 from constrained_dg.constraints.priced_repair import priced
 from constrained_dg.constraints.product import Product
 from constrained_dg.constraints.running import check_time
@@ -240,23 +239,20 @@ class All(Joined):
                     left[number] = candidates[:, product.active]
         return without_dead_rows(candidates) if products else candidates
 
-    def refuted(self, candidates: BoolTensor, sweeps: int) -> bool:
-        """By prices on the sums (`priced_proof`): of all tokens, and of those that each automaton accepts."""
-        counters, automata = self._counted
-        may = candidates.numpy()
-        return bool(counters) and any(refuted(each, counters, may, sweeps) for each in automata)
-
-    @cached_property
-    def _counted(self) -> tuple[list[Counter], list[Product]]:
-        """The sums of the parts; and the machine that accepts everything, and the automata, each without sums."""
-        counters, automata = [], [Product(Machine.anything(self.length, self.num_classes), [])]
-        for part, coarser in self._by_class:
-            machine, counter = part.machine, part.counter
-            if counter is not None:
-                counters.append(counter if coarser is None else counter.over(coarser))
-            elif machine is not None:
-                automata.append(Product(machine if coarser is None else machine.over(coarser), []))
-        return counters, automata
+    def refuted(self, candidates: BoolTensor, thorough: bool) -> bool:
+        """By prices on the sums (`priced_proof`): whatever the automata say, or else together with each of them."""
+        parts = [(part.counter, part.machine, coarser) for part, coarser in self._by_class]
+        counters = [each if coarser is None else each.over(coarser) for each, _, coarser in parts if each is not None]
+        if not counters:
+            return False
+        machines = [Machine.anything(self.length, self.num_classes)]
+        if thorough:
+            automata = [
+                (machine, coarser) for counter, machine, coarser in parts if counter is None and machine is not None
+            ]
+            machines += [each if coarser is None else each.over(coarser) for each, coarser in automata]
+        sweeps = THOROUGH if thorough else QUICK
+        return any(refuted(Product(each, []), counters, candidates.numpy(), sweeps) for each in machines)
 
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
         """Repairs by the parts that use the same classes, in order, until one satisfies all rules; then, if no exact

@@ -17,6 +17,8 @@ from constrained_dg.constraints.counter import NO_BOUND, Counter
 from constrained_dg.constraints.product import Product
 from constrained_dg.constraints.running import check_time
 
+#: Sweeps for prices, by how thorough a proof is wanted.
+QUICK, THOROUGH = 12, 100
 #: Steps that find the nearest mixture after each sweep.
 _STEPS = 300
 #: A distance from the permitted side, in the largest differences that a token can make, that counts as none.

@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 BUDGET = 10.0
 #: Moves of a `repair` that is worth trying from other drafts, and the share of the budget for the solver before.
 _LONG, _FIRST = 100_000, 0.3
-#: Sweeps for a proof by the rule itself, before and after its repair.
-_GLANCE, _LOOK = 12, 100
 #: Deterministic time that one move of `repair` counts.
 _MOVE = 1e-6
 
@@ -199,7 +197,7 @@ def _sought(constraint: Constraint, draft: Draft, budget: float, improve: bool, 
         if found is not None:
             return found
     # 3. The rule's own proof that there is none, and its own repair of the draft.
-    if tried(constraint, "refuted", candidates, _GLANCE):
+    if tried(constraint, "refuted", candidates, False):
         return Completion(None, exhausted=True)
     hint, repaired, moves = draft.classes, None, 0
     if plain:
@@ -211,7 +209,7 @@ def _sought(constraint: Constraint, draft: Draft, budget: float, improve: bool, 
             return replace(repaired, nodes=moves)
     if budget == 0:
         return replace(repaired or Completion(None), nodes=moves)
-    if repaired is None and tried(constraint, "refuted", candidates, _LOOK):
+    if repaired is None and tried(constraint, "refuted", candidates, True):
         return Completion(None, exhausted=True, nodes=moves)
     # 4. The solver.
     proposals = Proposals(
