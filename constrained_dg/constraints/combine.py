@@ -245,14 +245,14 @@ class All(Joined):
         counters = [each if coarser is None else each.over(coarser) for each, _, coarser in parts if each is not None]
         if not counters:
             return False
-        machines = [Machine.anything(self.length, self.num_classes)]
+        machines: list[Product | None] = [None]
         if thorough:
             automata = [
                 (machine, coarser) for counter, machine, coarser in parts if counter is None and machine is not None
             ]
-            machines += [each if coarser is None else each.over(coarser) for each, coarser in automata]
+            machines += [Product(each if coarser is None else each.over(coarser), []) for each, coarser in automata]
         sweeps = THOROUGH if thorough else QUICK
-        return any(refuted(Product(each, []), counters, candidates.numpy(), sweeps) for each in machines)
+        return any(refuted(each, counters, candidates.numpy(), sweeps) for each in machines)
 
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
         """Repairs by the parts that use the same classes, in order, until one satisfies all rules; then, if no exact

@@ -25,11 +25,11 @@ _STEPS = 300
 _NONE = 1e-4
 
 
-def refuted(product: Product, counters: Sequence[Counter], candidates: np.ndarray, sweeps: int) -> bool:
+def refuted(product: Product | None, counters: Sequence[Counter], candidates: np.ndarray, sweeps: int) -> bool:
     """Whether no answer within the candidates that the product's automaton accepts meets all sums: True is a proof.
 
     Args:
-        product: of an automaton, without sums.
+        product: of an automaton, without sums; None accepts everything.
         counters: sums that every satisfying answer keeps within bounds.
         candidates: (T, A) bool.
         sweeps: for prices, at most.
@@ -48,7 +48,7 @@ def refuted(product: Product, counters: Sequence[Counter], candidates: np.ndarra
         if _below(product, values, prices / unit, weights, bounds):
             return True
         # 3. The answer of the highest priced total, and the nearest mixture with it.
-        classes, exists = product.best(values)
+        classes, exists = (values.argmax(1), True) if product is None else product.best(values)
         if not exists:
             return True
         met = (weights[:, at, classes].sum(1) - bounds) / unit
@@ -75,11 +75,14 @@ def _sides(counters: Sequence[Counter]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(weights), np.array(bounds)
 
 
-def _below(product: Product, values: np.ndarray, prices: np.ndarray, weights: np.ndarray, bounds: np.ndarray) -> bool:
+def _below(
+    product: Product | None, values: np.ndarray, prices: np.ndarray, weights: np.ndarray, bounds: np.ndarray
+) -> bool:
     """Whether the highest priced total is below the priced bounds by more than float64 can err."""
     size = float(np.tensordot(prices, np.abs(weights), 1).max(1).sum() + prices @ np.abs(bounds))
     error = (len(values) + 2 * len(bounds) + 10) * 2.0**-51 * size
-    return product.highest(values) < float(prices @ bounds) - error
+    highest = float(values.max(1).sum()) if product is None else product.highest(values)
+    return highest < float(prices @ bounds) - error
 
 
 def _nearest(seen: np.ndarray, share: np.ndarray) -> np.ndarray:

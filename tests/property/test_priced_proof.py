@@ -77,6 +77,7 @@ def _least_lack(some: list[Counter], may: np.ndarray) -> float:
 @given(counters(), candidate_sets)
 def test_what_is_refuted_has_no_answer(some, may):
     assert not (refuted(ANYTHING, some, may, 50) and _possible(some, may, torch.ones(len(EVERY), dtype=torch.bool)))
+    assert refuted(None, some, may, 50) == refuted(ANYTHING, some, may, 50)
     assert not (refuted(STRICTLY, some, may, 50) and _possible(some, may, STRICT.is_satisfied(EVERY)))
 
 
