@@ -80,16 +80,19 @@ def lowered(constraint: Constraint, into: Lowering) -> None:
 
 def cut_by(constraint: Constraint, answer: IntTensor, into: Lowering) -> bool:
     """Whether the rule refuses this answer (T) and has written something that excludes it."""
-    if judged(constraint, answer[None]):
-        return False
+    return not judged(constraint, answer[None]) and wrote(constraint, "cut", into, answer)
+
+
+def wrote(constraint: Constraint, method: str, into: Lowering, *arguments: IntTensor) -> bool:
+    """Let a rule write more than `lower`; False, nothing written and a warning where it raises."""
     mark = into.model.mark()
     try:
-        constraint.cut(answer, into)
+        getattr(constraint, method)(*arguments, into)
     except (TimeIsUpError, ModelError):
         raise
     except Exception as error:  # a user's code: anything
         into.model.reset(mark)
-        _warn(constraint, "cut", error, "the answer alone is excluded")
+        _warn(constraint, method, error, "what it would write is left out")
         return False
     return True
 
@@ -379,6 +382,17 @@ class Constraint(ABC):
         no verdict. Default: nothing.
         """
         return
+
+    def refuted(self, candidates: BoolTensor, thorough: bool) -> bool:
+        """Whether a proof of the rule's own shows that no answer satisfies it. One row.
+
+        Default: none.
+
+        Args:
+            candidates: (T, A) bool, what `propagate` left at each position.
+            thorough: whether it may cost as much as a repair; `complete` asks so only where `repair` fails.
+        """
+        return False
 
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
         """A local search or projection that `complete` tries before it branches. One row.

@@ -76,6 +76,9 @@ class ByRow(Constraint):
     def lower_opposite(self, into: Lowering) -> None:
         self.of_rows[0].lower_opposite(into)
 
+    def refuted(self, candidates: BoolTensor, thorough: bool) -> bool:
+        return self.of_rows[0].refuted(candidates, thorough)
+
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
         return self.of_rows[0].repair(draft, candidates, log_probs)
 

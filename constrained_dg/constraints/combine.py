@@ -16,6 +16,7 @@ from constrained_dg.constraints.candidates import candidates_of, likeliest_alone
 from constrained_dg.constraints.lowering import Lowering
 from constrained_dg.constraints.machine import TABLE, Machine
 from constrained_dg.constraints.pinned import Pinned
+from constrained_dg.constraints.priced_proof import QUICK, THOROUGH, refuted
 from constrained_dg.constraints.priced_repair import priced
 from constrained_dg.constraints.product import Product
 from constrained_dg.constraints.running import check_time
@@ -237,6 +238,21 @@ class All(Joined):
                     candidates = product.shrink(candidates)
                     left[number] = candidates[:, product.active]
         return without_dead_rows(candidates) if products else candidates
+
+    def refuted(self, candidates: BoolTensor, thorough: bool) -> bool:
+        """By prices on the sums (`priced_proof`): whatever the automata say, or else together with each of them."""
+        parts = [(part.counter, part.machine, coarser) for part, coarser in self._by_class]
+        counters = [each if coarser is None else each.over(coarser) for each, _, coarser in parts if each is not None]
+        if not counters:
+            return False
+        machines: list[Product | None] = [None]
+        if thorough:
+            automata = [
+                (machine, coarser) for counter, machine, coarser in parts if counter is None and machine is not None
+            ]
+            machines += [Product(each if coarser is None else each.over(coarser), []) for each, coarser in automata]
+        sweeps = THOROUGH if thorough else QUICK
+        return any(refuted(each, counters, candidates.numpy(), sweeps) for each in machines)
 
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
         """Repairs by the parts that use the same classes, in order, until one satisfies all rules; then, if no exact

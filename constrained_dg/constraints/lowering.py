@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from operator import index
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -166,7 +167,7 @@ class Lowering:
 
     def any_of(self, position: int, classes: Iterable[int] | np.ndarray) -> int:
         """A literal that is true where the position holds one of these classes."""
-        return self.union(self.literals[position, np.asarray(classes, np.int64)])
+        return self.union(self.literals[position, _listed(classes)])
 
     def union(self, literals: Iterable[int] | np.ndarray) -> int:
         """A literal that is true where one of these is, of which never two are."""
@@ -240,7 +241,9 @@ class Lowering:
 
         Raises:
             InputError: the sum can exceed 2**62.
+            TypeError: a number that is not whole.
         """
+        low, high = index(low), index(high)
         total: dict[int, int] = {}
         fixed = 0
         for weight, literal in zip(_listed(weights), _listed(literals), strict=True):
@@ -388,6 +391,5 @@ class Lowering:
 
 
 def _listed(values: Iterable[int] | np.ndarray) -> list[int]:
-    if isinstance(values, np.ndarray | torch.Tensor):
-        return values.tolist()
-    return [int(each) for each in values]
+    """Whole numbers; TypeError for others, which would be cut off silently."""
+    return list(map(index, values.tolist() if isinstance(values, np.ndarray | torch.Tensor) else values))

@@ -143,6 +143,9 @@ class On(Constraint):
         )
         return classes, exists & best.isfinite().all(-1)
 
+    def refuted(self, candidates: BoolTensor, thorough: bool) -> bool:
+        return self.rule.refuted(candidates[self.positions, : self.rule.num_classes], thorough)
+
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
         at, classes = self.positions, slice(0, self.rule.num_classes)
         repaired, moves = self.rule.repair(

@@ -252,6 +252,17 @@ class Product:
             state, place = int(self.target[edges[pick]]), after[pick]
         return chosen, True
 
+    def highest(self, values: np.ndarray) -> float:
+        """(T, A) float64 -> the highest sum of an accepted answer, in float64; -inf without one. Only without sums."""
+        assert not self.sums
+        first, size, offset = (np.asarray(each) for each in self._layout([]) or ())
+        elsewhere = np.delete(values.max(1), self.at).sum()
+        highest = np.full(offset[-1], -np.inf)
+        self._mark_ends((first, size, offset), highest, 0.0)
+        scores = self._per_edge(values[self.at], -np.inf)
+        kernels.best_behind(*self._graph(), scores, first, size, offset, highest)
+        return float(highest[self.start] + elsewhere)
+
 
 def _active(machine: Tables, sums: Sequence[Gridded]) -> np.ndarray:
     """(N) the positions at which something changes; the first where nothing does anywhere."""

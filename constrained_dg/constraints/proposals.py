@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from constrained_dg.constraints import cpsat
-from constrained_dg.constraints.base import Constraint, cut_by, judged, lowered
+from constrained_dg.constraints.base import Constraint, cut_by, judged, lowered, wrote
 from constrained_dg.constraints.lowering import FALSE, Lowering, Model
 from constrained_dg.constraints.running import TimeIsUpError
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
@@ -121,7 +121,7 @@ class Proposals:
 
     def _any(self, budget: float) -> bool:
         if self.nameless:
-            self.constraint.normal_form(self.root)
+            wrote(self.constraint, "normal_form", self.root)
         most = 1
         while self.work < budget and self.best is None:
             outcome = self._solve(budget - self.work, {}, most)

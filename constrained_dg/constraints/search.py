@@ -11,8 +11,8 @@ import torch
 from constrained_dg.constraints.base import Constraint, judged, propagated
 from constrained_dg.constraints.candidates import candidates_of
 from constrained_dg.constraints.lowering import ModelError
-from constrained_dg.constraints.proposals import SCALE, Proposals
-from constrained_dg.constraints.running import TimeIsUpError, listening, report_fault
+from constrained_dg.constraints.proposals import LOWEST, SCALE, Proposals
+from constrained_dg.constraints.running import TimeIsUpError, check_time, listening, report_fault
 from constrained_dg.constraints.running import time_limit as within
 from constrained_dg.errors import InputError, check, is_count, is_number
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
@@ -20,6 +20,10 @@ from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 log = logging.getLogger(__name__)
 #: Deterministic time of the solver for one row, by default.
 BUDGET = 10.0
+#: Moves of a `repair` that is worth trying from other drafts, and the share of the budget for the solver before.
+_LONG, _FIRST = 100_000, 0.3
+#: Deterministic time that one move of `repair` counts.
+_MOVE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Completion:
         answer: (T) int64, the tokens that the judge accepts, or None.
         exhausted: no answer exists (or no other than those excluded): a proof. Never if a judge raised during the
             search, since its verdict is unknown.
-        work: deterministic time of the solver; 0 where it was not needed.
+        work: deterministic time of the solver, and of repairs of random drafts; 0 where neither was needed.
         score: sum of the log-probabilities of the answer's classes at the positions that were open; -inf without one.
         bound: no satisfying answer has a higher sum; inf where none was sought.
         proved: no satisfying answer has a higher sum than this one, but for the rounding: `rounding_loss`. Without
@@ -77,11 +81,13 @@ def complete(
     is a plain solver: the first answer ends it, and a token whose class does not change stays.
 
     A rule with an exact `most_likely` needs no solver: for automata and sums its sweeps are far faster. For others
-    `propagate` thins the candidates once and `repair` is tried on the draft; an answer that it finds is returned,
-    unless a likelier one is wanted. Then the rules write themselves into a model (`Constraint.lower`) for CP-SAT, with
-    the draft, or what `repair` made of it, as a hint. A tenth of the budget goes to the likeliest answer; only if there
-    is no answer by then, the rest goes to any. The judge checks every answer; what it refuses is excluded, and the
-    solver goes on.
+    `propagate` thins the candidates once, `refuted` may prove that nothing is left, and `repair` is tried on the draft;
+    an answer that it finds is returned, unless a likelier one is wanted. Then the rules write themselves into a model
+    (`Constraint.lower`) for CP-SAT, with the draft, or what `repair` made of it, as a hint. A tenth of the budget goes
+    to the likeliest answer; only if there is no answer by then, the rest goes to any. The judge checks every answer;
+    what it refuses is excluded, and the solver goes on. Where `repair` made a long search in vain (100,000 moves or
+    more), the solver gets three tenths of the budget, and the rest goes to `repair` of random drafts: a move counts a
+    millionth.
 
     Args:
         constraint: of one row, on the CPU.
@@ -97,7 +103,7 @@ def complete(
         other_than: (N, T) int64 answers that are not sought: one that differs in the class of a bound position is.
 
     Raises:
-        InputError: shapes do not fit, NaN, or a negative budget.
+        InputError: shapes do not fit, log-probabilities beyond +-1e6 but for -inf, or a negative budget or time.
     """
     length, num_classes = constraint.length, constraint.num_classes
     check(constraint.rows == 1, f"search got a constraint of {constraint.rows} rows", "select one row")
@@ -112,8 +118,17 @@ def complete(
     for name, values in (("log_probs", log_probs), ("tokens", tokens)):
         got = tuple(values.shape)
         check(got == (length, num_classes), f"{name} have shape {got}", f"give ({length}, {num_classes})")
-    odd = (log_probs.isnan() | (log_probs == torch.inf)).nonzero().tolist()
-    check(not odd, f"log_probs hold {log_probs[tuple(odd[0])] if odd else 0} at {odd[:1]}", "give numbers, or -inf")
+    odd = (~(log_probs.abs() <= -LOWEST) & (log_probs != -torch.inf)).nonzero().tolist()
+    what = f"log_probs hold {log_probs[tuple(odd[0])] if odd else 0} at {odd[:1]}"
+    check(not odd, what, f"give -inf, or numbers from {LOWEST:g} to {-LOWEST:g}")
+    seconds = time_limit is None or time_limit == 0 or is_number(time_limit, above=0)
+    check(seconds, f"time_limit is {time_limit!r}", "give seconds, or None")
+    if other_than is not None:
+        check(
+            other_than.dim() == 2 and other_than.shape[1] == length,
+            f"other_than has shape {tuple(other_than.shape)}",
+            f"give (N, {length})",
+        )
     excluded = torch.empty(0, length, dtype=torch.int64) if other_than is None else other_than
     draft = Draft(answer, known | ~constraint.bound, constraint.class_of(answer), log_probs, tokens, likely)
     with within(time_limit), listening() as faults:
@@ -174,14 +189,16 @@ def _sought(constraint: Constraint, draft: Draft, budget: float, improve: bool, 
         return found or Completion(None, exhausted=True)
     # 2. The best answer, where the rule can say which that is.
     if constraint.has_most_likely and plain:
-        scores = draft.log_probs.clamp(min=-1e6).masked_fill(~candidates, -torch.inf)
+        scores = draft.log_probs.clamp(min=LOWEST).masked_fill(~candidates, -torch.inf)
         best = tried(constraint, "most_likely", scores[None])
         if best is not None and not bool(best[1].all()):
             return Completion(None, exhausted=True)
         found = None if best is None else _accepted(constraint, draft, best[0][0], proved=True)
         if found is not None:
             return found
-    # 3. The rule's own repair of the draft.
+    # 3. The rule's own proof that there is none, and its own repair of the draft.
+    if tried(constraint, "refuted", candidates, False):
+        return Completion(None, exhausted=True)
     hint, repaired, moves = draft.classes, None, 0
     if plain:
         classes, moves = tried(constraint, "repair", draft.classes, candidates, draft.log_probs) or (None, 0)
@@ -192,18 +209,46 @@ def _sought(constraint: Constraint, draft: Draft, budget: float, improve: bool, 
             return replace(repaired, nodes=moves)
     if budget == 0:
         return replace(repaired or Completion(None), nodes=moves)
+    if repaired is None and tried(constraint, "refuted", candidates, True):
+        return Completion(None, exhausted=True, nodes=moves)
     # 4. The solver.
     proposals = Proposals(
         constraint, candidates, draft.open_log_probs, hint, draft.written, plain and not bool(draft.fixed.any())
     )
     for each in excluded:
         proposals.exclude(each)
-    ended = proposals.search(budget)
-    found = None if ended.classes is None else _accepted(constraint, draft, ended.classes, proved=ended.proved)
+    again = plain and moves >= _LONG
+    ended = proposals.search(budget * _FIRST if again else budget)
+    work, found = ended.work, None
+    # 5. The repair of other drafts, where the solver is at a loss.
+    if again and ended.classes is None and not ended.proved:
+        found, more = _repaired_again(constraint, draft, candidates, budget - work)
+        work, moves = work + more * _MOVE, moves + more
+    elif ended.classes is not None:
+        found = _accepted(constraint, draft, ended.classes, proved=ended.proved)
     if found is None or (repaired is not None and repaired.score > found.score):
         found = repaired or Completion(None, exhausted=ended.classes is None and ended.proved)
-    bound = -torch.inf if found.exhausted else torch.inf if ended.bound is None else ended.bound
-    return replace(found, work=ended.work, nodes=ended.branches + moves, bound=bound)
+    bound = -torch.inf if found.exhausted else found.bound if ended.bound is None else ended.bound
+    return replace(found, work=work, nodes=ended.branches + moves, bound=bound)
+
+
+def _repaired_again(
+    constraint: Constraint, draft: Draft, candidates: BoolTensor, budget: float
+) -> tuple[Completion | None, int]:
+    """`repair` of random drafts, until one is accepted or the moves have used the budget; and the moves, of which a
+    call counts at least `_LONG`."""
+    generator = torch.Generator().manual_seed(0)
+    total = 0
+    while total * _MOVE < budget:
+        check_time()
+        drawn = torch.multinomial(candidates.float(), 1, generator=generator)[:, 0]
+        classes, moves = tried(constraint, "repair", drawn, candidates, draft.log_probs) or (None, 0)
+        total += max(moves, _LONG)
+        if classes is not None and bool(candidates.gather(-1, classes[:, None]).all()):
+            found = _accepted(constraint, draft, classes, proved=not draft.likely)
+            if found is not None:
+                return found, total
+    return None, total
 
 
 def _accepted(constraint: Constraint, draft: Draft, classes: IntTensor, proved: bool) -> Completion | None:
@@ -215,7 +260,7 @@ def _accepted(constraint: Constraint, draft: Draft, classes: IntTensor, proved: 
     return Completion(answer, score=score, bound=score if proved else torch.inf, proved=proved)
 
 
-def tried(constraint: Constraint, method: str, *arguments: torch.Tensor) -> Any:
+def tried(constraint: Constraint, method: str, *arguments: Any) -> Any:
     """The method's result; None and a warning where it raises: the search goes on without it."""
     try:
         return getattr(constraint, method)(*arguments)

@@ -4,7 +4,8 @@
 
 engine: new (also in a checkout of e2e4b81: the old search), or plain (CP-SAT on a model of integers, written by hand).
 log_probs: none, or random (the likeliest answer is sought). boards=SIZExCOUNT makes puzzles in place of a file.
-Seconds are of the processor, so that other work on the machine does not count; wall seconds stand beside them.
+Seconds are of the processor, so that other work on the machine does not count; wall seconds stand beside them. `out`
+gets the summary and the ten slowest puzzles.
 """
 
 from __future__ import annotations
@@ -135,7 +136,9 @@ def main(arguments: list[str]) -> None:
     }
     print(json.dumps(summary))
     if "out" in options:
-        Path(options["out"]).write_text(json.dumps({"summary": summary, "records": records}, indent=0) + "\n")
+        numbered = [{"puzzle": at, **each} for at, each in enumerate(records, 1)]
+        kept = {"summary": summary, "slowest": sorted(numbered, key=lambda row: -row["seconds"])[:10]}
+        Path(options["out"]).write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from constrained_dg.constraints.different_across import DifferentAcross
+from constrained_dg.constraints.running import check_time
 from constrained_dg.errors import check
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -29,6 +30,8 @@ class ProperColoring(DifferentAcross):
     per_row = ("edges", "real")
 
     MOVES: ClassVar[int] = 1_000_000
+    #: Moves between two looks at the clock; the tabu list then begins anew.
+    PIECE: ClassVar[int] = 50_000
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,5 +56,9 @@ class ProperColoring(DifferentAcross):
         kept = may.gather(-1, drafted[:, None])[:, 0] & (draft >= low) & (draft < high)
         colors = torch.where(kept, drafted, likeliest).numpy().copy()
         state = np.zeros(1, np.uint64)
-        conflicts, moves = tabu.repair(self._joined[0].bool().numpy(), may.numpy(), colors, self.MOVES, state)
+        joined, moves, conflicts = self._joined[0].bool().numpy(), 0, 1
+        while conflicts and moves < self.MOVES:
+            check_time()
+            conflicts, more = tabu.repair(joined, may.numpy(), colors, min(self.PIECE, self.MOVES - moves), state)
+            moves += more
         return (None if conflicts else torch.from_numpy(colors) + low), moves

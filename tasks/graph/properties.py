@@ -244,12 +244,53 @@ class Chromatic(Property):
             for one, other in combinations(range(nodes), 2):
                 for color in range(int(self.high)):
                     into.clause([~edges[one, other], ~has[one][color], ~has[other][color]])
-        return self.low < 2
+        if self.low < 2:
+            return True
+        if self.low > nodes:
+            into.clause([])
+            return True
+        fewer = int(self.low) - 1
+        if _partitions(nodes, fewer) > STATED:
+            return False
+        for colors in _colorings(nodes, fewer):
+            self._refuse(np.array(colors), edges, into)
+        return True
 
     def cut(self, joined: np.ndarray, edges: np.ndarray, into: Lowering) -> None:
-        colors = coloring(joined, int(min(self.low - 1, len(joined))))
-        if colors is not None:
-            into.clause(chosen(edges, colors[:, None] == colors) if self.low <= len(joined) else [])
+        colors = coloring(joined, int(self.low) - 1)
+        if colors is None:
+            return
+        # No coloring may fit, so that neither may one of the same sizes with other nodes.
+        draws = np.random.default_rng(np.packbits(joined).tolist())
+        for renumbered in [colors, *(draws.permutation(colors) for _ in range(CUTS - 1))]:
+            self._refuse(renumbered, edges, into)
+
+    def _refuse(self, colors: np.ndarray, edges: np.ndarray, into: Lowering) -> None:
+        """State that an edge joins nodes of one color."""
+        into.clause(chosen(edges, colors[:, None] == colors))
+
+
+def _partitions(nodes: int, parts: int) -> int:
+    """Ways to split nodes into so many parts, none of them empty (Stirling's numbers of the second kind)."""
+    row = [1]
+    for count in range(1, nodes + 1):
+        row = [0, *(k * (row[k] if k < count else 0) + row[k - 1] for k in range(1, count + 1))]
+    return row[parts]
+
+
+def _colorings(nodes: int, colors: int) -> Iterator[list[int]]:
+    """Each way to use all of these colors once up to their names: a new color is always the next one."""
+
+    def extended(start: list[int], used: int) -> Iterator[list[int]]:
+        if len(start) == nodes:
+            yield start
+            return
+        for color in range(min(used + 1, colors)):
+            after = max(used, color + 1)
+            if colors - after < nodes - len(start):
+                yield from extended([*start, color], after)
+
+    return extended([], 0)
 
 
 def state_part(pattern: nx.Graph, edges: np.ndarray, into: Lowering) -> None:

@@ -29,8 +29,9 @@ RELEASED = "diffusiongemma-26B-A4B-it"
 PRINTED = {
     "README.md": r"solved \d+ 5346789126721953.*\nsolved\n",
     "rules.md": r"solved 7 -\n\[True\] .+\nsolved 3\n\[\['broken: Tokens never fall\.'\]\]\nsolved \[.*\]\n",
-    "puzzles.md": r"(\[\d(, \d){4}\] True\n){4}True\nTrue \d{81}\nTrue -\d+\.\d+\nTrue .*\nTrue True\n3 impossible\n"
-    r"4 possible, likeliest: True\nTrue \[.*\]\n",
+    "puzzles.md": r"\[\d(, \d){4}\] True\n\[\d(, \d){4}\]\n"
+    r"(\[\d(, \d){4}\] True\n){2}True\nTrue \d{81}\nTrue -\d+\.\d+\n"
+    r"True \[\[.*15, 14, \d+\]\]\nTrue True\n3 impossible\n4 possible, likeliest: True\nTrue \[.*\]\n",
     "samplers.md": r"restarts solved \d+\ncareful solved \d+\n",
     "sudoku.md": r"1\n16\n",
     "graphs.md": r"solved [1-3]( [1-3]){9}\nunsatisfiable\nsolved\n",
@@ -50,6 +51,11 @@ def test_python_examples_run(path: Path, monkeypatch: pytest.MonkeyPatch, capsys
         exec(compile(example, path.name, "exec"), {"__name__": "example"})
     assert re.fullmatch(PRINTED.get(path.name, ""), capsys.readouterr().out, flags=re.DOTALL)
     assert bool(ran) == (path.name in PRINTED)
+
+
+def test_puzzles_of_ones_own_take_fewer_than_fifteen_lines() -> None:
+    counts = [len([line for line in example.splitlines() if line.strip()]) for example in examples(DOCS / "puzzles.md")]
+    assert len(counts) >= 10 and max(counts) < 15, counts
 
 
 def test_rules_of_ones_own_take_a_few_lines_and_are_obeyed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -170,6 +170,35 @@ def test_a_lowering_that_raises_leaves_the_judge(caplog: pytest.LogCaptureFixtur
     assert "Careless.lower raised RuntimeError: no" in caplog.text
 
 
+class Halves(AllDifferent):
+    """Writes numbers that are not whole, which must not be cut off: 0.5 and 1.5 would forbid every answer."""
+
+    def lower(self, into: Lowering) -> None:
+        into.linear([0.5] * 3, into.literals[:3, 0], 0, 2)
+        into.linear([1] * 3, into.literals[:3, 0], 3.5, 4)
+
+
+class Nameless(AllDifferent):
+    def lower(self, into: Lowering) -> None:
+        into.defer(self)
+
+    def normal_form(self, into: Lowering) -> None:
+        into.clause([])
+        raise KeyError("numbering")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [(Halves, "Halves.lower raised TypeError"), (Nameless, "Nameless.normal_form raised KeyError")]
+)
+def test_what_a_rule_writes_wrongly_is_left_out(
+    kind: type[AllDifferent], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rule = kind(torch.tensor([[0, 1, 2], [2, 3, 4]]), ["a", "b"], (0, 3), LENGTH, TOKENS)
+    draft, free = torch.zeros(LENGTH, dtype=torch.int64), torch.zeros(LENGTH, dtype=torch.bool)
+    ended = complete(rule, draft, free)
+    assert ended.answer is not None and bool(rule.is_satisfied(ended.answer[None])) and words in caplog.text
+
+
 class Vast(AllDifferent):
     """A model that is too large."""
 

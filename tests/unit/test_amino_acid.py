@@ -134,6 +134,10 @@ def test_bad_requirements_are_named_in_one_line(text, words):
         assert word in str(error.value)
 
 
+#: A zinc finger: 12,955 states.
+PS00028 = "C-x(2,4)-C-x(3)-[LIVMFYWC]-x(8)-H-x(3,5)-H"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -143,6 +147,8 @@ def test_bad_requirements_are_named_in_one_line(text, words):
         "sequence=MK????????C?????W?? contains=H-x-H charge=2..4 avoids=C-x(3)-C",
         "length=30..34 charge=0..0.4@5.5 mono_mass=3500..3500.5 contains=<{C}*>",
         "length=100 contains=G-[LIVM]-x(3)-E-[LIV]-T-[LF]-R charge=-3..-2 hydropathy=-0.2..-0.15 mass=11000..11010",
+        f"length=40..60 contains={PS00028}",
+        f"length=50 contains={PS00028} charge=3..5 hydropathy=-0.3..-0.2",
     ],
 )
 @pytest.mark.parametrize("seed", [0])
@@ -163,6 +169,11 @@ def test_what_the_completer_finds_keeps_all_by_biopython_and_re(text, seed):
         "length=9 composition=K:3.2..3.8",
         "length=10..20 composition=W:90%..100% mass=..1500",
         "sequence=CC???? avoids=C",
+        f"length=30 contains={PS00028} composition=H:0..1",
+        f"length=24 contains={PS00028} hydropathy=4.2..",
+        # Each two of these three are possible together (experiments/amino_acid/rule_sets/joint.py).
+        "length=120 composition=KR:29.18%..100% hydropathy=1.475.. mass=16248.954..",
+        "length=53 contains=[GWC]-x(3,6)-[K]-x(5,6)-[IFL]-x(4,5)-[QLI] mass=9756.0787..",
     ],
 )
 def test_what_contradicts_itself_is_proved_so(text):

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from constrained_dg.cli import ROOT, load_sampler
+from constrained_dg.constraints.running import TimeIsUpError, time_limit
 from constrained_dg.errors import InputError
 from constrained_dg.evaluation import solve, summarise
 from constrained_dg.model import Backbone, preset
 from constrained_dg.sampling.base import Status
 from tasks.graph import Coloring
-from tasks.graph.coloring import FIRST_COLOR, PAD, RELATIONS, SIZES, ColoringProblem, dsatur
+from tasks.graph.coloring import FIRST_COLOR, PAD, RELATIONS, SIZES, VOCAB_SIZE, ColoringProblem, dsatur
+from tasks.graph.coloring_rule import ProperColoring
 from tasks.graph.graph import Graph
 
 SHARED = ROOT.parent / "shared" / "data" / "graph" / "dimacs_col"
@@ -245,3 +247,15 @@ def test_a_symmetry_moves_the_problem_and_is_undone(task):
         )
         again = task.encode([problem, problem])
         assert torch.equal(task.symmetric(again, seeds).batch.relations, moved.batch.relations)
+
+
+def test_a_long_repair_ends_with_its_time():
+    """Six joined nodes and five colors: every move is made, unless the time is up between two pieces of the search."""
+    complete, draft = Graph.of(6, [(a, b) for a in range(6) for b in range(a)]), torch.full((6,), FIRST_COLOR)
+    rule = ProperColoring(
+        torch.tensor(complete.edges), (FIRST_COLOR, FIRST_COLOR + 5), 6, VOCAB_SIZE, real=torch.ones(1, 6) > 0
+    )
+    may = torch.ones(6, VOCAB_SIZE, dtype=torch.bool)
+    assert rule.repair(draft, may, torch.zeros(6, VOCAB_SIZE)) == (None, ProperColoring.MOVES)
+    with time_limit(1e-9), pytest.raises(TimeIsUpError):
+        rule.repair(draft, may, torch.zeros(6, VOCAB_SIZE))

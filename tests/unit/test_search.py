@@ -64,6 +64,18 @@ def test_a_spent_budget_proves_nothing():
     assert torch.equal(again.answer, whole.answer) and (again.work, again.nodes) == (whole.work, whole.nodes)
 
 
+def test_an_answer_that_the_model_rules_out_is_no_proof_that_none_exists():
+    """Every answer has -inf somewhere; and the likeliest of the others is still found beside them."""
+    log_probs = torch.zeros(16, VOCAB)
+    log_probs[0], log_probs[5] = -torch.inf, torch.arange(VOCAB) * 1.0
+    found = complete(RULES, GRIDS[0], NOTHING, log_probs=log_probs)
+    assert found.answer is not None and not found.exhausted and found.score == -torch.inf
+    assert found.answer[5] == HIGH - 1
+    clues = GRIDS[0].clone()
+    clues[1] = clues[0]
+    assert complete(RULES, clues, torch.arange(16) < 2, log_probs=log_probs).exhausted
+
+
 def test_propagation_alone_costs_no_nodes():
     known = NOTHING.clone()
     known[[0, 1, 4, 9, 11, 14]] = True
@@ -83,6 +95,12 @@ def test_bad_input_is_named():
             "log_probs": torch.zeros(16, VOCAB).index_put_((torch.tensor(2), torch.tensor(1)), torch.tensor(torch.nan))
         },
         r"log_probs have shape \(3, 3\)": {"log_probs": torch.zeros(3, 3)},
+        r"log_probs hold -2000000.0 at \[\[0, 0\]\]; give -inf, or": {"log_probs": torch.full((16, VOCAB), -2e6)},
+        r"log_probs hold 1.0\d+e\+16": {"log_probs": torch.full((16, VOCAB), 1e16)},
+        "log_probs hold inf": {"log_probs": torch.full((16, VOCAB), torch.inf)},
+        "time_limit is nan; give seconds": {"time_limit": float("nan")},
+        "time_limit is -1": {"time_limit": -1},
+        r"other_than has shape \(16,\); give \(N, 16\)": {"other_than": GRIDS[0]},
     }.items():
         with pytest.raises(InputError, match=words):
             complete(RULES, GRIDS[0], NOTHING, **arguments)
@@ -125,6 +143,39 @@ def test_the_repair_of_a_rule_on_a_part_leaves_the_rest():
     answer = torch.tensor([4, 0, 1, 4, 2, 3, 0])
     found = complete(rule, answer, torch.zeros(7, dtype=torch.bool))
     assert found.answer.tolist() == [4, 1, 1, 4, 1, 1, 1] and found.nodes == 7
+
+
+class Wandering(Constraint):
+    """One answer of 4**12, which no cut reveals; its repair is a long search that finds it from the third draft on."""
+
+    length, num_classes = 12, 4
+
+    def __init__(self, finds_at=3):
+        self.finds_at, self.drafts = finds_at, []
+
+    def is_satisfied(self, answer):
+        return (answer == torch.arange(12) % 4).all(1)
+
+    def repair(self, draft, candidates, log_probs):
+        self.drafts.append(draft.tolist())
+        return (torch.arange(12) % 4 if len(self.drafts) >= self.finds_at else None), 200_000
+
+
+def test_a_long_repair_begins_again_from_other_drafts_where_the_solver_is_at_a_loss():
+    start, known = torch.tensor([0] * 12), torch.arange(12) == 0
+    rules = [Wandering(), Wandering()]
+    for rule in rules:
+        found = complete(rule, start, known, budget=1.0)
+        assert found.answer.tolist() == [0, 1, 2, 3] * 3 and not found.exhausted
+        assert found.nodes >= 600_000 and 0.3 < found.work < 0.8  # two repairs after the solver's share
+        assert len(rule.drafts) == 3 and rule.drafts[1] != rule.drafts[2] and all(each[0] == 0 for each in rule.drafts)
+    assert rules[0].drafts == rules[1].drafts
+    never = Wandering(finds_at=99)
+    found = complete(never, start, known, budget=1.0)
+    assert found.answer is None and not found.exhausted and len(never.drafts) == 5  # 0.7 of 200,000 moves each
+    short = Wandering(finds_at=99)
+    complete(short, start, known, budget=1.0, time_limit=1e-9)
+    assert not short.drafts
 
 
 class Faulty(Vocabulary):
