@@ -67,4 +67,7 @@ def _state_order(edges: np.ndarray, into: Lowering) -> None:
                     still = into.new_literal()
                     into.clause([~equal, left, still])
                     into.clause([~equal, ~right, still])
+                    # Both ways: else the solver gives one graph many times, with other values of this literal.
+                    into.clause([~still, equal])
+                    into.clause([~still, ~left, right])
                     equal = still
