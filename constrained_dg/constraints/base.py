@@ -80,14 +80,14 @@ def lowered(constraint: Constraint, into: Lowering) -> None:
 
 def cut_by(constraint: Constraint, answer: IntTensor, into: Lowering) -> bool:
     """Whether the rule refuses this answer (T) and has written something that excludes it."""
-    return not judged(constraint, answer[None]) and wrote(constraint, "cut", into, answer)
+    return not judged(constraint, answer[None]) and wrote(constraint, "cut", into, lambda: constraint.cut(answer, into))
 
 
-def wrote(constraint: Constraint, method: str, into: Lowering, *arguments: IntTensor) -> bool:
+def wrote(constraint: Constraint, method: str, into: Lowering, write: Callable[[], None]) -> bool:
     """Let a rule write more than `lower`; False, nothing written and a warning where it raises."""
     mark = into.model.mark()
     try:
-        getattr(constraint, method)(*arguments, into)
+        write()
     except (TimeIsUpError, ModelError):
         raise
     except Exception as error:  # a user's code: anything

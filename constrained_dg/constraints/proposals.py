@@ -121,7 +121,7 @@ class Proposals:
 
     def _any(self, budget: float) -> bool:
         if self.nameless:
-            wrote(self.constraint, "normal_form", self.root)
+            wrote(self.constraint, "normal_form", self.root, lambda: self.constraint.normal_form(self.root))
         most = 1
         while self.work < budget and self.best is None:
             outcome = self._solve(budget - self.work, {}, most)

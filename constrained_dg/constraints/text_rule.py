@@ -21,14 +21,12 @@ from constrained_dg.constraints.sweep import Swept
 from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.constraints.token_machine import Edges, TokenMachine
 from constrained_dg.errors import InputError, check, is_count
-from constrained_dg.shapes import IntTensor
 from constrained_dg.texts import Texts
 
 #: Entries of a table up to which one is made; of a table times positions up to which a solver gets the automaton.
 _DENSE, _LOWERED = 2**14, 2**18
 #: Tokens up to which each is a class: the symbols of a task.
 _SYMBOLS = 512
-
 
 #: A name of an automaton in the cache, as JSON writes it; and what makes the automaton.
 Language = tuple[object, Callable[[], Dfa]]
@@ -52,8 +50,8 @@ class TextRule(Swept):
         InputError: no text fits; the vocabulary lacks a byte; T tokens are too few; the automaton is too large.
     """
 
-    length = 0
     num_classes = 0
+    _length: int | None = None
 
     def __init__(
         self, what: str, texts: Sequence[str | bytes | None] | None, length: int | None, end: End | None
@@ -70,7 +68,15 @@ class TextRule(Swept):
     @property
     def waits(self) -> bool:
         """Whether it has no texts and no length yet."""
-        return self.length == 0
+        return self._length is None
+
+    @property
+    def length(self) -> int:
+        """T; InputError while the rule waits: whatever joins, solves or judges asks for it first."""
+        if self._length is None:
+            hint = "give texts and length, or hand it to generate with a tokenizer"
+            raise InputError(f"{type(self).__name__} has no texts yet", hint)
+        return self._length
 
     def over(self, texts: Sequence[str | bytes | None], length: int, end: End | None = None) -> Self:
         """The same rule over the tokens of a vocabulary."""
@@ -85,7 +91,7 @@ class TextRule(Swept):
         over = over_tokens(key, make, texts)
         if over is None:
             raise InputError(f"no text fits {self.what}", "change the rule")
-        self.length, self.show = length, partial(_shown, texts)
+        self._length, self.show = length, partial(_shown, texts)
         edges, accepting, classes = _with_end(over, end)
         _check_reach(edges, accepting, length, self.what, make, texts)
         edges, accepting = _on_paths(edges, accepting, length)
@@ -103,11 +109,6 @@ class TextRule(Swept):
         if end is None:
             possible = self.most_likely(torch.zeros(1, length, self.num_classes))[1]
             check(bool(possible), f"{self.what} fits no answer of {length} tokens", "change the rule or the length")
-
-    def check_answer(self, answer: IntTensor) -> None:
-        hint = "give texts and length, or hand it to generate with a tokenizer"
-        check(not self.waits, f"{type(self).__name__} has no texts yet", hint)
-        super().check_answer(answer)
 
     def lower(self, into: Lowering) -> None:
         if self.machine.entries * self.length > _LOWERED:
@@ -141,7 +142,7 @@ def _with_end(over: TokenAutomaton, end: End | None) -> tuple[Edges, np.ndarray,
         members = np.concatenate([members, [last + 1], ends])
         inside = np.concatenate([inside, [inside[-1] + 1, inside[-1] + 1 + len(ends)]])
         accepting, states = np.append(accepting, True), states + 1
-    # Classes without tokens go: that of tokens that are never permitted, where there are none, and those of ends.
+    # Drop classes that hold no token.
     used, classes = np.unique(classes, return_inverse=True)
     number = np.full(max(int(used.max()), int(members.max(initial=0))) + 1, -1)
     number[used] = np.arange(len(used))

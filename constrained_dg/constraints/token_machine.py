@@ -100,7 +100,7 @@ class TokenMachine(Machine):
         return self.edges.states * self.edges.effects
 
     @cached_property
-    def step(self) -> IntTensor:  # type: ignore[override]
+    def step(self) -> IntTensor:  # type: ignore[override]  # a field there; here it is made when it is asked for
         """The table, where it is small enough to be written."""
         if self.entries > TABLE:
             raise InputError(

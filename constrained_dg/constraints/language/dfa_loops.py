@@ -11,7 +11,7 @@ TOO_LARGE = -1
 
 
 @compiled
-def _grown(array, size):
+def grown(array, size):
     """A copy with room for twice as many entries, or `size`."""
     larger = np.empty((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
     larger[: len(array)] = array
@@ -77,7 +77,7 @@ def subsets(eps_begin, eps_to, begin, low, high, to, start, final, groups, most_
                         work += high[m] - low[m] + 1
                         for g in range(low[m], high[m] + 1):
                             if cells == len(value):
-                                follow, value = _grown(follow, 0), _grown(value, 0)
+                                follow, value = grown(follow, 0), grown(value, 0)
                             value[cells], follow[cells] = to[m], -1
                             if head[g] < 0:
                                 head[g] = cells
@@ -121,7 +121,7 @@ def subsets(eps_begin, eps_to, begin, low, high, to, start, final, groups, most_
             s = stack[top]
             if keeps[s]:
                 if used + size == len(pool):
-                    pool = _grown(pool, 0)
+                    pool = grown(pool, 0)
                 pool[used + size] = s
                 size += 1
                 stamp[s] = tick
@@ -153,8 +153,8 @@ def subsets(eps_begin, eps_to, begin, low, high, to, start, final, groups, most_
                 return table[:states], accepting[:states], TOO_LARGE
             number = states
             if states + 1 == len(table):
-                first, table, hashes = _grown(first, 0), _grown(table, 0), _grown(hashes, 0)
-                accepting = _grown(accepting, 0)
+                first, table, hashes = grown(first, 0), grown(table, 0), grown(hashes, 0)
+                accepting = grown(accepting, 0)
             first[number + 1] = used + size
             hashes[number], accepting[number] = code, ends
             used += size
@@ -358,7 +358,7 @@ def pairs(one, other, without, most_states):
                 if states >= most_states:
                     return table[:states], of[:states], TOO_LARGE
                 if states == len(table):
-                    table, of = _grown(table, 0), _grown(of, 0)
+                    table, of = grown(table, 0), grown(of, 0)
                     table[states:] = -1
                 of[states, 0], of[states, 1] = a, b
                 slots[slot] = states

@@ -21,7 +21,9 @@ ANY: Ranges = ((0, 0xD7FF), (0xE000, 0x10FFFF))
 
 
 class _Measured:
-    """What is asked of an expression again and again; shared parts are measured once."""
+    """Properties of an expression, computed once for each part."""
+
+    # mypy: every subclass of this is in `Expression`, which a mixin cannot say.
 
     @cached_property
     def size(self) -> int:

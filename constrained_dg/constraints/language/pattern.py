@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
-from re import (  # type: ignore[attr-defined]
+from re import (  # type: ignore[attr-defined]  # as the next line
     _casefix,
     _parser,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from constrained_dg.constraints.language.dfa_loops import _grown
+from constrained_dg.constraints.language.dfa_loops import grown
 from constrained_dg.numba_jit import compiled
 
 
@@ -159,7 +159,7 @@ def tokens(
             else:
                 s = here[0]
             if found + 256 > len(to):
-                to, node, below = _grown(to, 0), _grown(node, 0), _grown(below, 0)
+                to, node, below = grown(to, 0), grown(node, 0), grown(below, 0)
             if ends[i]:
                 to[found], node[found], below[found] = s, i, 0
                 found += 1
@@ -229,7 +229,7 @@ def tokens(
             if which < 0:
                 which = labels
                 if labels + 2 >= len(label_begin):
-                    label_code, label_begin = _grown(label_code, 0), _grown(label_begin, 0)
+                    label_code, label_begin = grown(label_code, 0), grown(label_begin, 0)
                 label_code[which, 0], label_code[which, 1] = total[t, 0], total[t, 1]
                 slots[slot] = which
                 is_new[t] = which
@@ -243,7 +243,7 @@ def tokens(
                             slot = (slot + 1) % len(slots)
                         slots[slot] = x
             if edges == len(source):
-                source, target, label = _grown(source, 0), _grown(target, 0), _grown(label, 0)
+                source, target, label = grown(source, 0), grown(target, 0), grown(label, 0)
             source[edges], target[edges], label[edges] = at, number[t], which
             edges += 1
         # The members of new labels: count, then fill.
@@ -285,7 +285,7 @@ def tokens(
                         place[f] = label_begin[labels - fresh + f] = used
                         used += size[f]
                     if used > len(members):
-                        members = _grown(members, used)
+                        members = grown(members, used)
             label_begin[labels] = used
         for k in range(targets):
             t = met[k]

@@ -33,6 +33,8 @@ BOUNDED = frozenset(
 )
 REFUSED = frozenset(["maxContains", "unevaluatedItems", "unevaluatedProperties", "$dynamicRef", "$recursiveRef"])
 
+#: A bound on numbers, and whether it is itself outside.
+Bound = tuple[Decimal, bool]
 #: A schema, and whether it must hold or must not.
 Demand = tuple[Node, bool]
 #: The first draft of each keyword that draft 4 does not have, and the last of those that were given up.
@@ -49,8 +51,8 @@ class Branch:
     kinds: frozenset[str] = KINDS
     values: list[Any] | None = None
     excluded: list[Any] = field(default_factory=list)
-    low: tuple[Decimal, bool] | None = None  # a bound, and whether it is itself outside
-    high: tuple[Decimal, bool] | None = None
+    low: Bound | None = None
+    high: Bound | None = None
     steps: list[tuple[int, bool]] = field(default_factory=list)
     shortest: int = 0
     longest: int | None = None
@@ -199,15 +201,12 @@ class Branches:
             if key in schema and branch.values is None:
                 branch.values = values
         branch.excluded += schema.get("!values", [])
-        for low, high in (("minLength", "maxLength"), ("minItems", "maxItems"), ("minProperties", "maxProperties")):
-            names = {"minLength": ("shortest", "longest"), "minItems": ("fewest_items", "most_items")}
-            of_low, of_high = names.get(low, ("fewest", "most"))
-            if low in schema:
-                setattr(branch, of_low, max(getattr(branch, of_low), int(schema[low])))
-            if high in schema:
-                before = getattr(branch, of_high)
-                value = int(schema[high])
-                setattr(branch, of_high, value if before is None else min(before, value))
+        branch.shortest = max(branch.shortest, int(schema.get("minLength", 0)))
+        branch.longest = _lower(branch.longest, schema.get("maxLength"))
+        branch.fewest_items = max(branch.fewest_items, int(schema.get("minItems", 0)))
+        branch.most_items = _lower(branch.most_items, schema.get("maxItems"))
+        branch.fewest = max(branch.fewest, int(schema.get("minProperties", 0)))
+        branch.most = _lower(branch.most, schema.get("maxProperties"))
         if "pattern" in schema:
             branch.patterns.append((schema["pattern"], True))
         if "!pattern" in schema:
@@ -219,19 +218,8 @@ class Branches:
         branch.required |= frozenset(schema.get("required", ()))
 
     def _bounds(self, schema: dict[str, Any], branch: Branch) -> None:
-        for key, exclusive, sign, name in (
-            ("minimum", "exclusiveMinimum", 1, "low"),
-            ("maximum", "exclusiveMaximum", -1, "high"),
-        ):
-            bounds = []
-            if key in schema:
-                bounds.append((Decimal(str(schema[key])), schema.get(exclusive) is True))
-            if not isinstance(schema.get(exclusive, True), bool):
-                bounds.append((Decimal(str(schema[exclusive])), True))
-            for bound in bounds:
-                before = getattr(branch, name)
-                tighter = before is None or (sign * bound[0], bound[1]) > (sign * before[0], before[1])
-                setattr(branch, name, bound if tighter else before)
+        branch.low = _tightest(branch.low, schema, "minimum", "exclusiveMinimum", 1)
+        branch.high = _tightest(branch.high, schema, "maximum", "exclusiveMaximum", -1)
         for key, holds in (("multipleOf", True), ("!multipleOf", False)):
             if key in schema:
                 if schema[key] != int(schema[key]) or schema[key] > 4096:
@@ -340,6 +328,23 @@ class Branches:
             side = ("maximum", "exclusiveMaximum") if below else ("minimum", "exclusiveMinimum")
             keywords = {side[0 if strict else 1]: number}
         return [(self.document.made({"type": "number", **keywords}, node), True)]
+
+
+def _lower(before: int | None, value: Any) -> int | None:
+    """The lower of two upper bounds, None where there is none."""
+    if value is None:
+        return before
+    return int(value) if before is None else min(before, int(value))
+
+
+def _tightest(before: Bound | None, schema: dict[str, Any], key: str, exclusive: str, sign: int) -> Bound | None:
+    """The tightest of a bound and those of a schema; `exclusive` is a flag in draft 4, later a bound of its own."""
+    bounds = [] if before is None else [before]
+    if key in schema:
+        bounds.append((Decimal(str(schema[key])), schema.get(exclusive) is True))
+    if not isinstance(schema.get(exclusive, True), bool):
+        bounds.append((Decimal(str(schema[exclusive])), True))
+    return max(bounds, key=lambda bound: (sign * bound[0], bound[1]), default=None)
 
 
 def _kinds(types: str | list[str]) -> frozenset[str]:

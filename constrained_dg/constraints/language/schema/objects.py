@@ -133,7 +133,8 @@ def _at_pattern(place: Place, patterns: Sequence[str]) -> Place:
 def _members(declared: Sequence[tuple[Expression, bool]], extra: Expression, low: int, high: int | None) -> Expression:
     """Declared members in order, each required or not, then undeclared ones; and how many there may be.
 
-    Repeated keys cannot be told from others, so of undeclared members only the first counts as one more.
+    A key may be written twice, which the automaton does not notice. So only the first undeclared member counts as one
+    more.
     """
     cap = max(1, low) if high is None else high
     edges: list[tuple[int, Expression, int]] = []
