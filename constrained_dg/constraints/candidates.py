@@ -17,6 +17,11 @@ def candidates_of(answer: IntTensor, known: BoolTensor, num_classes: int) -> Boo
     return one_hot(answer, num_classes) | ~known[..., None]
 
 
+def classes_of(sets: BoolTensor, classes: IntTensor, num_classes: int) -> BoolTensor:
+    """Sets of K tokens (..., K), whose classes are (K) -> (..., A): a class lives while one of its tokens does."""
+    return sets.float() @ one_hot(classes, num_classes).float() > 0
+
+
 def without_dead_rows(candidates: BoolTensor) -> BoolTensor:
     """(B, T, A): a row with an empty set has no answer, so all its sets become empty."""
     return candidates & candidates.any(-1).all(-1)[:, None, None]

@@ -90,6 +90,15 @@ def without_unlikeliest(sets: BoolTensor, probabilities: FloatTensor, pinned: Bo
     return sets & ~dead.view_as(sets)
 
 
+def unless_noise(before: BoolTensor, after: BoolTensor, probabilities: FloatTensor, pinned: BoolTensor) -> BoolTensor:
+    """(B, C, K) the sets after a pass: in rows that were pure noise before it, only the unlikeliest token is gone.
+
+    There the model saw no sets, so that it could not tell clues from noise in the canvas.
+    """
+    first = without_unlikeliest(before, probabilities, pinned)
+    return torch.where(pure_noise(before, pinned)[:, None, None], first, after)
+
+
 def pinned_at(sets: BoolTensor, at: IntTensor, token: IntTensor, which: BoolTensor) -> BoolTensor:
     """(B, C, K): in the rows `which` (B) bool, position `at` (B) holds `token` (B), an index into the range, alone."""
     alone = torch.arange(sets.shape[-1], device=sets.device) == token[:, None]

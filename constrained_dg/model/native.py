@@ -118,7 +118,10 @@ def _gradients(
     grad_keys: torch.Tensor | None,
     grad_values: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of projected, past keys and values, bias, and (G, 2, K) of the weights of the norms."""
+    """Of projected, past keys and values, bias, and (G, 2, K) of the weights of the norms.
+
+    torch reads the schema of an operator from its parameters, so they stand here again one by one.
+    """
     shape, tensors, alive = _arguments(
         projected, past_keys, past_values, bias, query_weight, key_weight, cosine, sine, eps
     )

@@ -8,7 +8,7 @@ import torch
 
 from constrained_dg import rng
 from constrained_dg.constraints.base import Constraint, propagated
-from constrained_dg.constraints.candidates import candidates_of
+from constrained_dg.constraints.candidates import candidates_of, classes_of
 from constrained_dg.diffusion.sets import (
     doubt,
     draw_canvas,
@@ -16,9 +16,8 @@ from constrained_dg.diffusion.sets import (
     full_sets,
     most_certain,
     pinned_at,
-    pure_noise,
+    unless_noise,
     within_range,
-    without_unlikeliest,
 )
 from constrained_dg.errors import check, is_count, is_number
 from constrained_dg.sampling.randomness import NOISE
@@ -89,11 +88,8 @@ class Sets:
         for _ in range(self.pins):
             at, some = most_certain(sets, probabilities, live.pinned)
             sets = pinned_at(sets, at, best.gather(1, at[:, None])[:, 0] - low, some)
-        first = without_unlikeliest(live.sets, probabilities, live.pinned)
-        noisy = pure_noise(live.sets, live.pinned)
-        sets = torch.where(noisy[:, None, None], first, sets)
-        dead = (doubt(outside, live.pinned) > self.conflict) & ~noisy
-        sets = sets & ~(dead[:, None] & ~live.pinned)[..., None]
+        dead = doubt(outside, live.pinned) > self.conflict
+        sets = unless_noise(live.sets, sets & ~(dead[:, None] & ~live.pinned)[..., None], probabilities, live.pinned)
         return propagate(sets, live, span, noise) if propagates else sets
 
     def redraw(self, sets: BoolTensor, live: Live, start: int, noise: tuple[int, int], index: int) -> IntTensor:
@@ -108,9 +104,7 @@ def propagate(sets: BoolTensor, live: Live, span: slice, noise: tuple[int, int])
     if constraint is None:
         return sets
     candidates = candidates_of(constraint.class_of(live.answer), live.known, constraint.num_classes)
-    # A class lives while one of its tokens does.
     classes = constraint.class_of(torch.arange(*noise, device=sets.device))
-    member = torch.nn.functional.one_hot(classes, constraint.num_classes).float()
     free = ~live.pinned[..., None]
-    candidates[:, span] &= ~free | ((sets.float() @ member) > 0)
+    candidates[:, span] &= ~free | classes_of(sets, classes, constraint.num_classes)
     return sets & (propagated(constraint, candidates)[:, span][..., classes] | ~free)

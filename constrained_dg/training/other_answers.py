@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from constrained_dg.constraints.base import Constraint, propagated
-from constrained_dg.constraints.candidates import candidates_of
+from constrained_dg.constraints.candidates import candidates_of, classes_of
 from constrained_dg.constraints.proposals import Proposals
 from constrained_dg.constraints.running import listening
 from constrained_dg.shapes import BoolTensor, IntTensor
@@ -31,31 +31,27 @@ def other_answers(rules: Constraint, batch: Batch, sets: BoolTensor, rows: IntTe
     for at, row in enumerate(rows.tolist()):
         rule = rules.select(torch.tensor([row], device=rows.device)).to("cpu")
         answer, fixed, alive = (each[row].cpu() for each in (batch.answer, batch.pinned, sets))
-        # A class may stand where one of its tokens lives.
-        member = torch.nn.functional.one_hot(rule.class_of(tokens), rule.num_classes).float()
-        classes = rule.class_of(answer)
-        candidates = candidates_of(classes[None], fixed[None], rule.num_classes)[0]
-        candidates &= fixed[:, None] | (alive.float() @ member > 0)
-        other = _found(rule, answer, fixed, candidates)
+        other = _found(rule, answer, fixed, alive, tokens)
         if other is not None:
-            # The token of a class that lives.
-            living = torch.where(alive & (rule.class_of(tokens) == other[:, None]), tokens, high).amin(-1)
-            answers[at], found[at] = torch.where(fixed, answer, living).to(answers.device), True
+            answers[at], found[at] = other.to(answers.device), True
     return answers, found.to(rows.device)
 
 
-def _found(rule: Constraint, answer: IntTensor, fixed: BoolTensor, candidates: BoolTensor) -> IntTensor | None:
-    """The classes (T) of an answer among the candidates (T, A)."""
+def _found(
+    rule: Constraint, answer: IntTensor, fixed: BoolTensor, alive: BoolTensor, tokens: IntTensor
+) -> IntTensor | None:
+    """An answer (T) of living tokens (T, K), which are `tokens` (K) where they are alive."""
+    drafted, of_token = rule.class_of(answer), rule.class_of(tokens)
+    candidates = candidates_of(drafted, fixed, rule.num_classes)
+    candidates &= fixed[:, None] | classes_of(alive, of_token, rule.num_classes)
     candidates = propagated(rule, candidates[None])[0]
     if not bool(candidates.any(-1).all()):
         return None
 
     def written(classes: IntTensor) -> IntTensor:
-        return torch.where(fixed, answer, rule.tokens_of(classes))
+        first = (alive & (of_token == classes[:, None])).to(torch.uint8).argmax(-1)
+        return torch.where(fixed, answer, tokens[first])
 
     with listening():
-        return (
-            Proposals(rule, candidates, torch.zeros(candidates.shape), rule.class_of(answer), written)
-            .search(BUDGET)
-            .classes
-        )
+        ended = Proposals(rule, candidates, torch.zeros(candidates.shape), drafted, written).search(BUDGET)
+    return None if ended.classes is None else written(ended.classes)

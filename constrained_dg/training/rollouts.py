@@ -33,7 +33,7 @@ from constrained_dg.diffusion.sets import (
     full_sets,
     most_certain,
     pinned_at,
-    pure_noise,
+    unless_noise,
     within_range,
     without_unlikeliest,
 )
@@ -111,8 +111,9 @@ class Pool:
                 another answer to rows that lost theirs. None where there is one answer.
 
         Returns:
-            the rows, and what they did for the log: the share that the model has solved, and of those where a set no
-            longer holds the token of the answer; the mean age.
+            the rows; and for the log the share of rows that the model has solved ("pool/solved"), that lost their
+            answer in this step ("lost"), that got another one ("other_answers"), of which the model says rightly
+            ("seen") or wrongly ("false_alarms") that there is no answer; and the mean age.
         """
         batch, (low, high) = self.batch, self.batch.noise
         free, answer = ~batch.pinned, (batch.answer - low).clamp(0, high - low - 1)
@@ -129,13 +130,11 @@ class Pool:
         # 2. Pin the undecided position of which the model is most certain, if there is one, to a token drawn from it.
         at, some = most_certain(sets, probabilities, batch.pinned)
         here = at[:, None, None].expand(-1, 1, high - low)
-        weights = living.masked_fill(~sets, -torch.inf).gather(1, here)[:, 0].div(objective.pin_temperature).softmax(-1)
+        weights = living.masked_fill(~sets, -torch.inf).gather(1, here)[:, 0].softmax(-1)
         chance = torch.rand(len(some), 1, generator=generator).to(sets.device)
         token = (weights.nan_to_num(0).cumsum(-1) <= chance).sum(-1).clamp(max=high - low - 1)
         sets = pinned_at(sets, at, token, some)
-        # A pass on pure noise only eliminates the unlikeliest token, as in sampling.
-        first = without_unlikeliest(self.sets, probabilities, batch.pinned)
-        sets = torch.where(pure_noise(self.sets, batch.pinned)[:, None, None], first, sets)
+        sets = unless_noise(self.sets, sets, probabilities, batch.pinned)
         # 3. Which rows are over.
         lost = (~sets.gather(2, answer[..., None])[..., 0] & free).any(-1)
         age = self.age + 1
@@ -166,17 +165,22 @@ class Pool:
         rows, over = len(self.age), self.over
         check(len(fresh) == rows, f"the task gave a batch of {len(fresh)} rows for a pool of {rows}", "give as many")
         new = Pool.of(fresh, objective, generator)
-        mixed: dict[str, Any] = {
-            name: _where(over, getattr(fresh, name), getattr(self.batch, name))
-            for name in ("prompt", "answer", "pinned")
-        }
-        for name in ("relations", "mask"):
-            ours, theirs = getattr(self.batch, name), getattr(fresh, name)
-            shared = theirs is None or (name == "relations" and len(theirs) == 1)
-            mixed[name] = theirs if shared else _where(over, theirs, ours)
-        batch = replace(fresh, **mixed)
-        kept = {name: _where(over, getattr(new, name), getattr(self, name)) for name in ("sets", "age", "lost")}
-        return replace(new, batch=batch, **kept)
+        ours, shared = self.batch, fresh.relations is None or len(fresh.relations) == 1
+        batch = replace(
+            fresh,
+            prompt=_where(over, fresh.prompt, ours.prompt),
+            answer=_where(over, fresh.answer, ours.answer),
+            pinned=_where(over, fresh.pinned, ours.pinned),
+            relations=fresh.relations if shared else _where(over, fresh.relations, ours.relations),
+            mask=None if fresh.mask is None else _where(over, fresh.mask, ours.mask),
+        )
+        return replace(
+            new,
+            batch=batch,
+            sets=_where(over, new.sets, self.sets),
+            age=_where(over, new.age, self.age),
+            lost=_where(over, new.lost, self.lost),
+        )
 
     def to(self, device: torch.device | str) -> Pool:
         return Pool(self.batch.to(device), *(getattr(self, name).to(device) for name in _TENSORS))
@@ -207,6 +211,7 @@ def kind_of(batch: Batch) -> tuple[int, ...]:
     return batch.prompt.shape[1], batch.answer.shape[1], *batch.noise
 
 
-def _where(over: BoolTensor, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
-    """(B, ...) rows of `new` where `over` (B), else of `old`."""
+def _where(over: BoolTensor, new: torch.Tensor | None, old: torch.Tensor | None) -> torch.Tensor:
+    """(B, ...) rows of `new` where `over` (B), else of `old`; batches of one kind have both."""
+    assert new is not None and old is not None
     return torch.where(over.reshape(-1, *[1] * (old.dim() - 1)), new, old)

@@ -76,7 +76,6 @@ class Objective:
             `training.rollouts`). Then `self_conditioning` is not used, and `pure_start` is the share of new rows that
             begin as pure noise.
         below: a rollout eliminates tokens of less probability.
-        pin_temperature: of the draw of the token that a rollout pins.
         most_passes: steps after which a row of the pool is replaced.
         other_answers: for problems with several answers: a rollout that excludes the answer of its example goes on with
             another one, if its rules (`Task.rules`) and the solver find one.
@@ -90,7 +89,6 @@ class Objective:
     pure_start: float = 0.0
     rollouts: bool = False
     below: float = 0.015
-    pin_temperature: float = 1.0
     most_passes: int = 100
     other_answers: bool = False
     conflict: float = 0.0
@@ -110,15 +108,12 @@ class Objective:
         for name in ("rollouts", "other_answers"):
             value = getattr(self, name)
             check(isinstance(value, bool), f"objective.{name} is {value!r}", "use true or false")
-        check(
-            self.rollouts or not self.other_answers,
-            "objective.other_answers is true without rollouts",
-            "use objective=rollouts",
-        )
-        below, heat, passes = self.below, self.pin_temperature, self.most_passes
+        for name in ("other_answers", "conflict"):
+            value = getattr(self, name)
+            check(self.rollouts or not value, f"objective.{name} is {value} without rollouts", "use objective=rollouts")
+        below, passes = self.below, self.most_passes
         good = is_number(below, above=0) and below < 1
         check(good, f"objective.below is {below!r}", "use a probability above 0 and below 1")
-        check(is_number(heat, above=0), f"objective.pin_temperature is {heat!r}", "use a number above 0")
         check(is_count(passes, 1), f"objective.most_passes is {passes!r}", "use an integer of at least 1")
 
 

@@ -112,6 +112,18 @@ def chains(table, group):
 
 
 @compiled
+def _led(state, code, total, touched, met, targets):
+    """Add the code (2) of texts that lead to a state to its sum, and the state to those met; returns their number."""
+    total[state, 0] += code[0]
+    total[state, 1] += code[1]
+    if not touched[state]:
+        touched[state] = True
+        met[targets] = state
+        targets += 1
+    return targets
+
+
+@compiled
 def tokens(
     table, group, byte, depth, past, first, ends, code, ascii, wide, plain, height, missing, begin, sums,
     after, chars, takes_wide, run,
@@ -163,12 +175,7 @@ def tokens(
             if ends[i]:
                 to[found], node[found], below[found] = s, i, 0
                 found += 1
-                total[s, 0] += code[i, 0]
-                total[s, 1] += code[i, 1]
-                if not touched[s]:
-                    touched[s] = True
-                    met[targets] = s
-                    targets += 1
+                targets = _led(s, code[i], total, touched, met, targets)
             high = height[i]
             if (
                 high > 0
@@ -185,12 +192,7 @@ def tokens(
                     to[found], node[found], below[found] = s, i, -1
                     found += 1
                     for k in range(high):
-                        total[s, 0] += sums[begin[i] + k, 0]
-                        total[s, 1] += sums[begin[i] + k, 1]
-                    if not touched[s]:
-                        touched[s] = True
-                        met[targets] = s
-                        targets += 1
+                        targets = _led(s, sums[begin[i] + k], total, touched, met, targets)
                     i = past[i]
                     continue
                 t = s
@@ -200,12 +202,7 @@ def tokens(
                         continue
                     to[found], node[found], below[found] = t, i, k + 1
                     found += 1
-                    total[t, 0] += sums[begin[i] + k, 0]
-                    total[t, 1] += sums[begin[i] + k, 1]
-                    if not touched[t]:
-                        touched[t] = True
-                        met[targets] = t
-                        targets += 1
+                    targets = _led(t, sums[begin[i] + k], total, touched, met, targets)
                 i = past[i]
                 continue
             i += 1

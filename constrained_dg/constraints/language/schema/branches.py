@@ -353,4 +353,4 @@ def _kinds(types: str | list[str]) -> frozenset[str]:
         if each not in KINDS | {"number"}:
             raise InputError(f"the schema has the type {each!r}", "give one of JSON's")
         found |= {"integer", "fraction"} if each == "number" else {each}
-    return found - {"fraction"} if found == {"fraction"} else found
+    return found
