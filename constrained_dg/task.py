@@ -103,6 +103,13 @@ class Moves:
         old = self.rename[:, low : low + size].argsort(1)
         return sets.gather(2, old[:, None].expand(-1, sets.shape[1], -1))
 
+    def undo_sets(self, sets: BoolTensor, low: int) -> BoolTensor:
+        """(B, T, K), sets of the moved problem -> those of the original problem."""
+        size = sets.shape[-1]
+        new = self.rename[:, low : low + size] - low
+        sets = sets.gather(2, new[:, None].expand(-1, sets.shape[1], -1))
+        return sets.gather(1, self.order.argsort(1)[..., None].expand(-1, -1, size))
+
 
 @dataclass(frozen=True)
 class Symmetric:

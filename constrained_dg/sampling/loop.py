@@ -141,7 +141,7 @@ def denoise_canvas(
         # 3. Accept positions, and take back those that break a rule; every other free position gets fresh noise.
         sets = None
         if parts.sets is not None:
-            sets = parts.sets.narrow(live, likely, best, span, noise, parts.guide.masks)
+            sets = parts.sets.narrow(live, likely, span, noise, parts.guide.masks, options.failed_pins)
             living = sets.sum(-1)
             accepted, conflict = free & (living == 1), free & (living == 0)
             canvas = parts.sets.redraw(sets, live, start, noise, index)

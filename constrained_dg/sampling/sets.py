@@ -16,10 +16,12 @@ from constrained_dg.diffusion.sets import (
     full_sets,
     most_certain,
     pinned_at,
+    pure_noise,
     unless_noise,
     within_range,
 )
 from constrained_dg.errors import check, is_count, is_number
+from constrained_dg.sampling.failed_pins import FailedPins
 from constrained_dg.sampling.randomness import NOISE
 from constrained_dg.sampling.state import Live
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
@@ -37,15 +39,21 @@ class Sets:
     a sampler around this one starts it again. A model that was trained to say that a state has no answer
     (`objective.conflict`) makes all sets empty.
 
+    A model that is sure of a wrong token would pin it first in every attempt. So `Restarts` remembers the first pins of
+    attempts that failed (`FailedPins`), and later ones prefer other pins.
+
     Args:
         below: a token leaves its set where the model gives it less probability than this.
         pins: undecided positions that each pass pins to their likeliest living token.
         conflict: a row has a conflict where `doubt` is above this.
+        fade: where positions are pinned, the probability of a token is multiplied by this for each failed attempt that
+            began by pinning it there; 1 remembers nothing.
     """
 
     below: float = 0.01
     pins: int = 4
     conflict: float = 0.5
+    fade: float = 0.5
 
     def __post_init__(self) -> None:
         good = is_number(self.below, above=0) and self.below < 1
@@ -53,6 +61,8 @@ class Sets:
         check(is_count(self.pins, 1), f"sets.pins is {self.pins!r}", "give an integer of at least 1")
         good = is_number(self.conflict, above=0) and self.conflict <= 1
         check(good, f"sets.conflict is {self.conflict!r}", "give a probability above 0; 1 turns it off")
+        good = is_number(self.fade, above=0) and self.fade <= 1
+        check(good, f"sets.fade is {self.fade!r}", "give a factor above 0; 1 remembers nothing")
 
     def start(self, live: Live, span: slice, noise: tuple[int, int], propagates: bool) -> BoolTensor:
         """(N, C, K) the sets before the first pass.
@@ -70,26 +80,30 @@ class Sets:
         self,
         live: Live,
         probabilities: FloatTensor,
-        best: IntTensor,
         span: slice,
         noise: tuple[int, int],
         propagates: bool,
+        failed: FailedPins | None = None,
     ) -> BoolTensor:
         """The sets (N, C, K) after a pass; empty ones are conflicts.
 
         Args:
             probabilities: (N, C, V) of all tokens.
-            best: (N, C) the likeliest living token.
+            failed: what earlier attempts pinned first; the first pins of this one are noted there.
         """
         assert live.sets is not None
-        low = noise[0]
         probabilities, outside = within_range(probabilities, noise)
-        sets = eliminated(live.sets, probabilities, live.pinned, self.below)
+        kept = eliminated(live.sets, probabilities, live.pinned, self.below)
+        trusted = probabilities if failed is None else probabilities * failed.trust(live.rows, span, self.fade)
+        best, sets = trusted.masked_fill(~kept, -1).argmax(-1), kept
         for _ in range(self.pins):
-            at, some = most_certain(sets, probabilities, live.pinned)
-            sets = pinned_at(sets, at, best.gather(1, at[:, None])[:, 0] - low, some)
+            at, some = most_certain(sets, trusted, live.pinned)
+            sets = pinned_at(sets, at, best.gather(1, at[:, None])[:, 0], some)
         dead = doubt(outside, live.pinned) > self.conflict
         sets = unless_noise(live.sets, sets & ~(dead[:, None] & ~live.pinned)[..., None], probabilities, live.pinned)
+        if failed is not None:
+            goes_on = sets.any(-1).all(-1) & ~pure_noise(live.sets, live.pinned)
+            failed.note(live.rows, span, sets & (sets != kept).any(-1)[..., None] & goes_on[:, None, None])
         return propagate(sets, live, span, noise) if propagates else sets
 
     def redraw(self, sets: BoolTensor, live: Live, start: int, noise: tuple[int, int], index: int) -> IntTensor:

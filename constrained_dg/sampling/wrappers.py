@@ -14,11 +14,12 @@ from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.sampling.base import Generation, Status, StepRecord
 from constrained_dg.sampling.completer import Completer, completed
 from constrained_dg.sampling.diffusion import Diffusion
+from constrained_dg.sampling.failed_pins import FailedPins
 from constrained_dg.sampling.options import Options
 from constrained_dg.sampling.randomness import ATTEMPT
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.sampling.state import select_rows
-from constrained_dg.shapes import IntTensor
+from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Symmetric
 
 
@@ -28,7 +29,8 @@ class Restarts(Sampler):
 
     A run either settles soon or wanders, so that several short ones solve more than a long one. Where none is accepted,
     the answer with the highest `log_probability` is kept. It is the hint of a search, whose log-probabilities are those
-    of the last attempt, or of the first pass of the first.
+    of the last attempt, or of the first pass of the first. A sampler that denoises sets learns from failed attempts,
+    see `Sets.fade`.
 
     Args:
         name: as on the command line.
@@ -76,12 +78,13 @@ class Restarts(Sampler):
         left = torch.full_like(seeds, options.max_passes or self.max_passes or self.attempts * self.sampler.max_passes)
         attempt = torch.zeros_like(seeds)
         best: Generation | None = None
+        pins = None if self.sampler.sets is None or self.sampler.sets.fade == 1 else FailedPins.none(batch)
         while best is None or (constraint is not None and not options.expired()):
             # 1. The rows that are still unsolved, each with a seed for its attempt. Attempts may end early, so rows
             #    differ in the passes they have left; those with fewer wait until the others have as few.
             going = (attempt < self.attempts) & (left > 0)
             if best is not None:
-                going &= torch.tensor([status is Status.UNSOLVED for status in best.status], device=seeds.device)
+                going &= _unsolved(best)
             passes = min(self.sampler.max_passes, int(left.masked_fill(~going, 0).max()))
             if passes == 0:
                 break
@@ -90,11 +93,12 @@ class Restarts(Sampler):
             if best is not None:
                 attempt_seeds = rng.random_bits(attempt_seeds, ATTEMPT, attempt[rows], count=1)[:, 0]
             # 2. Their problems, unchanged or moved by a symmetry.
-            rules, undo = select_rows(constraint, rows), None
+            rules, moves = select_rows(constraint, rows), None
             part = batch if len(rows) == len(batch) else batch.select(rows)
             if self.uses_symmetry and (best is not None or options.symmetric is None):
                 moved = self._moved(part, attempt_seeds, options)
-                part, rules, undo = moved.batch, moved.constraint, moved.moves.undo
+                part, rules, moves = moved.batch, moved.constraint, moved.moves
+            tried_pins = pins and pins.of_attempt(rows, moves, batch.noise[0], options.candidates)
             # 3. One attempt, and the better of the two answers of each row.
             limits = replace(
                 options,
@@ -103,10 +107,13 @@ class Restarts(Sampler):
                 on_step=_for_rows(options, rows),
                 class_log_probs=options.class_log_probs or (self.complete is not None and self.complete.score),
                 tried=options.tried or best is not None,
+                failed_pins=tried_pins,
             )
             tried = self.sampler.answer(model, part, rules, attempt_seeds, limits)
-            if undo is not None:
-                tried = _undone(tried, undo, select_rows(constraint, rows))
+            if moves is not None:
+                tried = _undone(tried, moves.undo, select_rows(constraint, rows))
+            if pins is not None and tried_pins is not None:
+                pins.learn(tried_pins, rows, moves, batch.noise[0], _unsolved(tried))
             best = tried if best is None else _better(best, tried, rows)
             attempt[rows] += 1
             left[rows] -= tried.passes.clamp(1, passes)
@@ -171,6 +178,12 @@ class Candidates(Sampler):
         """See `Sampler.run`."""
         several = self.candidates if options.candidates == 1 else options.candidates
         return self.sampler.answer(model, batch, constraint, seeds, replace(options, candidates=several))
+
+
+def _unsolved(generation: Generation) -> BoolTensor:
+    """(B) rows whose status is unsolved."""
+    values = [status is Status.UNSOLVED for status in generation.status]
+    return torch.tensor(values, device=generation.tokens.device)
 
 
 def _for_rows(options: Options, rows: IntTensor) -> Callable[[StepRecord], None] | None:

@@ -21,8 +21,9 @@ from constrained_dg.diffusion.sets import (
 )
 from constrained_dg.errors import InputError
 from constrained_dg.sampling import Diffusion, Guide, Restarts, Sets, Status, named
-from constrained_dg.task import Batch
-from tests.fakes import HIGH, LOW, Oracle, Restless, sudoku_batch
+from constrained_dg.sampling.failed_pins import FailedPins
+from constrained_dg.task import Batch, Moves
+from tests.fakes import HIGH, LOW, VOCAB, Oracle, Restless, sudoku_batch
 from tests.property.examples import fewer, many
 
 ROWS, CELLS, LOWEST, SIZE = 2, 5, 3, 4
@@ -220,6 +221,83 @@ def test_attempts_share_the_passes_of_a_row():
         assert torch.equal(alone.tokens[0], made.tokens[row]) and alone.passes[0] == made.passes[row]
 
 
+@st.composite
+def moves(draw):
+    """Moves of 2 problems with 5 positions, which rename tokens 3 to 6 among themselves."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    order = torch.stack([torch.randperm(CELLS, generator=generator) for _ in range(ROWS)])
+    rename = torch.arange(9).repeat(ROWS, 1)
+    for row in rename:
+        row[LOWEST : LOWEST + SIZE] = LOWEST + torch.randperm(SIZE, generator=generator)
+    return Moves(order, rename)
+
+
+@many
+@given(states(), moves())
+def test_sets_move_as_their_tokens_do_and_back(state, moved):
+    _, _, sets, generator = state
+    there = moved.sets(sets, LOWEST)
+    for row, cell in CELLS_OF:
+        old = living_of(sets, row, int(moved.order[row, cell]))
+        assert living_of(there, row, cell) == sorted(int(moved.rename[row, token]) for token in old)
+    counts = torch.randint(0, 5, sets.shape, generator=generator)
+    assert torch.equal(moved.undo_sets(moved.sets(counts, LOWEST), LOWEST), counts)
+
+
+@many
+@given(st.integers(0, 2**32), st.lists(st.tuples(moves(), st.booleans()), min_size=1, max_size=4), st.integers(1, 2))
+def test_first_pins_of_failed_attempts_count_and_nothing_else(seed, attempts, copies):
+    generator = torch.Generator().manual_seed(seed)
+    canvas = torch.full((3, CELLS), LOWEST)
+    pinned = torch.zeros_like(canvas, dtype=torch.bool)
+    kept = FailedPins.none(Batch(canvas, canvas, pinned, None, (LOWEST, LOWEST + SIZE)))
+    expected = {(row, cell, k): 0 for row in range(3) for cell in range(CELLS) for k in range(SIZE)}
+    for moved, fails in attempts:
+        rows = torch.randperm(3, generator=generator)[:ROWS]
+        attempt = kept.of_attempt(rows, moved, LOWEST, copies)
+        assert torch.equal(attempt.counts, moved.sets(kept.counts[rows], LOWEST).repeat_interleave(copies, 0))
+        first = set()
+        for at in torch.randperm(ROWS * copies, generator=generator).tolist():
+            pins = torch.rand(3, 2, SIZE, generator=generator) < 0.3  # three passes over the positions 1 and 2
+            for each in pins:
+                attempt.note(torch.tensor([at]), slice(1, 3), each[None])
+            noted = next((each for each in pins if each.any()), pins[0])
+            row = at // copies
+            for cell, k in noted.nonzero().tolist():
+                new = LOWEST + int((moved.rename[row, LOWEST : LOWEST + SIZE] == LOWEST + k).nonzero())
+                first.add((int(rows[row]), int(moved.order[row, cell + 1]), new - LOWEST))
+        kept.learn(attempt, rows, moved, LOWEST, torch.tensor([fails, False]))
+        for row, cell, k in first:
+            expected[row, cell, k] += fails and row == int(rows[0])
+    assert {at: int(kept.counts[at]) for at in expected} == expected
+    trust = kept.trust(torch.tensor([2, 0]), slice(1, 3), 0.5)
+    assert all(trust[0, cell, k] == 0.5 ** expected[2, cell + 1, k] for cell in range(2) for k in range(SIZE))
+
+
+class Stubborn(Oracle):
+    """Knows everything, but is sure of a wrong token at position 5 until other free positions are decided."""
+
+    def logits(self, canvas, cache, signal):
+        known = super().logits(canvas, cache, signal)
+        wrong = LOW + (self.predicted[cache.row, 5] - LOW + 1) % (HIGH - LOW)
+        decided = torch.zeros(len(canvas)) if signal is None else (signal.amax(-1) == 1).sum(-1) - 1  # but for the clue
+        known[:, 5] += (decided <= 0)[:, None] * 2 * self.certainty * torch.nn.functional.one_hot(wrong, VOCAB)
+        return known
+
+
+def test_a_wrong_token_that_the_model_is_sure_of_is_not_pinned_first_for_ever():
+    clues = torch.zeros(3, 16, dtype=torch.bool)
+    clues[:, 0] = True
+    batch, rules = sudoku_batch([0, 1, 2], clues)
+    model = Stubborn(certainty=2.0)
+    solved = {}
+    for fade in (0.5, 1.0):
+        attempt = Diffusion("any", sets=Sets(0.001, pins=1, fade=fade), judge_stop=True, max_passes=20)
+        made = Restarts("again", attempt, attempts=5).run(model, batch, rules)
+        solved[fade] = [status is Status.SOLVED for status in made.status]
+    assert solved == {0.5: [True] * 3, 1.0: [False] * 3}
+
+
 def made_seeds(rows: int) -> torch.Tensor:
     from constrained_dg import rng
 
@@ -228,7 +306,16 @@ def made_seeds(rows: int) -> torch.Tensor:
 
 def test_what_does_not_fit_is_refused():
     batch, rules = sudoku_batch([0], torch.zeros(1, 16, dtype=torch.bool))
-    for bad in ({"below": 0}, {"below": 1}, {"below": "x"}, {"pins": 0}, {"pins": 1.5}, {"conflict": 0}):
+    for bad in (
+        {"below": 0},
+        {"below": 1},
+        {"below": "x"},
+        {"pins": 0},
+        {"pins": 1.5},
+        {"conflict": 0},
+        {"fade": 0},
+        {"fade": 2},
+    ):
         with pytest.raises(InputError, match=next(iter(bad))):
             Sets(**bad)
     with pytest.raises(InputError, match="rng"):
