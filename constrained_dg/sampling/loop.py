@@ -110,7 +110,7 @@ def denoise_canvas(
     broken = torch.zeros((), dtype=torch.bool, device=live.canvas.device)
     signal = None
     if parts.sets is not None:
-        live = replace(live, sets=parts.sets.start(live, span, noise, parts.guide.masks))
+        live = replace(live, sets=parts.sets.start(live, span, noise, parts.guide.masks, options.lessons))
         signal = _signal(model, live, parts, None, noise) if parts.guide.masks else None
     for index in range(max_passes):
         # 1. Denoise, and mask what the rules forbid.
@@ -141,7 +141,7 @@ def denoise_canvas(
         # 3. Accept positions, and take back those that break a rule; every other free position gets fresh noise.
         sets = None
         if parts.sets is not None:
-            sets = parts.sets.narrow(live, likely, span, noise, parts.guide.masks, options.failed_pins)
+            sets = parts.sets.narrow(live, likely, span, noise, parts.guide.masks, options.lessons)
             living = sets.sum(-1)
             accepted, conflict = free & (living == 1), free & (living == 0)
             canvas = parts.sets.redraw(sets, live, start, noise, index)

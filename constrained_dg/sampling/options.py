@@ -9,7 +9,7 @@ from typing import Any
 
 from constrained_dg.errors import check, is_count, is_number
 from constrained_dg.sampling.base import Denoiser, PassInfo, StepRecord
-from constrained_dg.sampling.failed_pins import FailedPins
+from constrained_dg.sampling.lessons import Lessons
 from constrained_dg.sampling.randomness import DRAWS, Draws
 from constrained_dg.shapes import FloatTensor, IntTensor
 from constrained_dg.task import Batch, Symmetric
@@ -41,7 +41,7 @@ class Options:
         class_log_probs: keep the log-probabilities that a search sums in the result: of the "last" pass of each canvas
             (or True), or of the "first".
         tried: the rules were tried in an earlier call and need no second trial.
-        failed_pins: kept by `Restarts` for a sampler that denoises sets.
+        lessons: kept by `Restarts` for a sampler that denoises sets.
     """
 
     max_passes: int | None = None
@@ -57,7 +57,7 @@ class Options:
     symmetric: Callable[[Batch, IntTensor], Symmetric | None] | None = None
     class_log_probs: bool | str = False
     tried: bool = False
-    failed_pins: FailedPins | None = None
+    lessons: Lessons | None = None
     started: float = field(default_factory=time.monotonic, init=False)
 
     def __post_init__(self) -> None:
@@ -68,8 +68,7 @@ class Options:
         check(self.rng in DRAWS, f"rng is {self.rng!r}", f"give one of {', '.join(DRAWS)}")
         limit = self.time_limit
         check(limit is None or is_number(limit, above=0), f"time_limit is {limit!r}", "give seconds, or None")
-        pins = self.failed_pins
-        check(pins is None or isinstance(pins, FailedPins), f"failed_pins is {pins!r}", "leave it out")
+        check(isinstance(self.lessons, Lessons | None), f"lessons are {self.lessons!r}", "leave them out")
         for name in ("logits_hook", "on_step", "symmetric"):
             value = getattr(self, name)
             check(value is None or callable(value), f"{name} is {value!r}", "give a function, or None")

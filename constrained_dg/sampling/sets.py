@@ -21,7 +21,7 @@ from constrained_dg.diffusion.sets import (
     within_range,
 )
 from constrained_dg.errors import check, is_count, is_number
-from constrained_dg.sampling.failed_pins import FailedPins
+from constrained_dg.sampling.lessons import Lessons
 from constrained_dg.sampling.randomness import NOISE
 from constrained_dg.sampling.state import Live
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
@@ -40,7 +40,7 @@ class Sets:
     (`objective.conflict`) makes all sets empty.
 
     A model that is sure of a wrong token would pin it first in every attempt. So `Restarts` remembers the first pins of
-    attempts that failed (`FailedPins`), and later ones prefer other pins.
+    attempts that failed (`Lessons`), and later ones prefer others. They start from what the pass on pure noise left.
 
     Args:
         below: a token leaves its set where the model gives it less probability than this.
@@ -64,16 +64,21 @@ class Sets:
         good = is_number(self.fade, above=0) and self.fade <= 1
         check(good, f"sets.fade is {self.fade!r}", "give a factor above 0; 1 remembers nothing")
 
-    def start(self, live: Live, span: slice, noise: tuple[int, int], propagates: bool) -> BoolTensor:
+    def start(
+        self, live: Live, span: slice, noise: tuple[int, int], propagates: bool, lessons: Lessons | None = None
+    ) -> BoolTensor:
         """(N, C, K) the sets before the first pass.
 
         Args:
             propagates: whether the rules rule out tokens.
+            lessons: of earlier attempts.
 
         Raises:
             InputError: the noise range is too wide, see `full_sets`.
         """
         sets = full_sets(live.canvas, live.pinned, noise)
+        if lessons is not None:
+            sets &= lessons.start[live.rows, span] | live.pinned[..., None]
         return propagate(sets, live, span, noise) if propagates else sets
 
     def narrow(
@@ -83,27 +88,28 @@ class Sets:
         span: slice,
         noise: tuple[int, int],
         propagates: bool,
-        failed: FailedPins | None = None,
+        lessons: Lessons | None = None,
     ) -> BoolTensor:
         """The sets (N, C, K) after a pass; empty ones are conflicts.
 
         Args:
             probabilities: (N, C, V) of all tokens.
-            failed: what earlier attempts pinned first; the first pins of this one are noted there.
+            lessons: of earlier attempts; the first pins of this one are noted there.
         """
         assert live.sets is not None
         probabilities, outside = within_range(probabilities, noise)
         kept = eliminated(live.sets, probabilities, live.pinned, self.below)
-        trusted = probabilities if failed is None else probabilities * failed.trust(live.rows, span, self.fade)
+        trusted = probabilities if lessons is None else probabilities * lessons.trust(live.rows, span, self.fade)
         best, sets = trusted.masked_fill(~kept, -1).argmax(-1), kept
         for _ in range(self.pins):
             at, some = most_certain(sets, trusted, live.pinned)
             sets = pinned_at(sets, at, best.gather(1, at[:, None])[:, 0], some)
         dead = doubt(outside, live.pinned) > self.conflict
         sets = unless_noise(live.sets, sets & ~(dead[:, None] & ~live.pinned)[..., None], probabilities, live.pinned)
-        if failed is not None:
+        if lessons is not None:
             goes_on = sets.any(-1).all(-1) & ~pure_noise(live.sets, live.pinned)
-            failed.note(live.rows, span, sets & (sets != kept).any(-1)[..., None] & goes_on[:, None, None])
+            pins = sets & (sets != kept).any(-1)[..., None] & goes_on[:, None, None]
+            lessons.note(live.rows, span, pins, live.sets)
         return propagate(sets, live, span, noise) if propagates else sets
 
     def redraw(self, sets: BoolTensor, live: Live, start: int, noise: tuple[int, int], index: int) -> IntTensor:

@@ -14,13 +14,16 @@ from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.sampling.base import Generation, Status, StepRecord
 from constrained_dg.sampling.completer import Completer, completed
 from constrained_dg.sampling.diffusion import Diffusion
-from constrained_dg.sampling.failed_pins import FailedPins
+from constrained_dg.sampling.lessons import Lessons
 from constrained_dg.sampling.options import Options
 from constrained_dg.sampling.randomness import ATTEMPT
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.sampling.state import select_rows
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Symmetric
+
+#: Attempts of a sampler of sets after which one starts from noise again, in case that its start had lost the answer.
+FRESH = 8
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Restarts(Sampler):
         left = torch.full_like(seeds, options.max_passes or self.max_passes or self.attempts * self.sampler.max_passes)
         attempt = torch.zeros_like(seeds)
         best: Generation | None = None
-        pins = None if self.sampler.sets is None or self.sampler.sets.fade == 1 else FailedPins.none(batch)
+        lessons = None if self.sampler.sets is None or self.sampler.sets.fade == 1 else Lessons.none(batch)
         while best is None or (constraint is not None and not options.expired()):
             # 1. The rows that are still unsolved, each with a seed for its attempt. Attempts may end early, so rows
             #    differ in the passes they have left; those with fewer wait until the others have as few.
@@ -98,7 +101,8 @@ class Restarts(Sampler):
             if self.uses_symmetry and (best is not None or options.symmetric is None):
                 moved = self._moved(part, attempt_seeds, options)
                 part, rules, moves = moved.batch, moved.constraint, moved.moves
-            tried_pins = pins and pins.of_attempt(rows, moves, batch.noise[0], options.candidates)
+            low, fresh = batch.noise[0], attempt[rows] % FRESH == 0
+            learning = lessons and lessons.of_attempt(rows, fresh, moves, low, options.candidates)
             # 3. One attempt, and the better of the two answers of each row.
             limits = replace(
                 options,
@@ -107,13 +111,13 @@ class Restarts(Sampler):
                 on_step=_for_rows(options, rows),
                 class_log_probs=options.class_log_probs or (self.complete is not None and self.complete.score),
                 tried=options.tried or best is not None,
-                failed_pins=tried_pins,
+                lessons=learning,
             )
             tried = self.sampler.answer(model, part, rules, attempt_seeds, limits)
             if moves is not None:
                 tried = _undone(tried, moves.undo, select_rows(constraint, rows))
-            if pins is not None and tried_pins is not None:
-                pins.learn(tried_pins, rows, moves, batch.noise[0], _unsolved(tried))
+            if lessons is not None and learning is not None:
+                lessons.learn(learning, rows, moves, low, _unsolved(tried))
             best = tried if best is None else _better(best, tried, rows)
             attempt[rows] += 1
             left[rows] -= tried.passes.clamp(1, passes)
