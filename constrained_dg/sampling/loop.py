@@ -111,7 +111,8 @@ def denoise_canvas(
     signal = None
     if parts.sets is not None:
         live = replace(live, sets=parts.sets.start(live, span, noise, parts.guide.masks, options.lessons))
-        signal = _signal(model, live, parts, None, noise) if parts.guide.masks else None
+        narrowed = parts.guide.masks or options.lessons is not None
+        signal = _signal(model, live, parts, None, noise) if narrowed else None
     for index in range(max_passes):
         # 1. Denoise, and mask what the rules forbid.
         logits = _logits(model, live, signal, options, span, index)

@@ -1,6 +1,7 @@
 """Set states: each function against a slow twin, and what a sampler of sets keeps in every pass."""
 
 import itertools
+from typing import ClassVar
 
 import pytest
 import torch
@@ -291,7 +292,10 @@ def test_lessons_are_the_first_pins_of_failed_attempts_and_the_sets_before_them(
 class Stubborn(Oracle):
     """Knows everything, but is sure of a wrong token at position 5 until other free positions are decided."""
 
+    signals: ClassVar[list] = []
+
     def logits(self, canvas, cache, signal):
+        self.signals.append(signal)
         known = super().logits(canvas, cache, signal)
         wrong = LOW + (self.predicted[cache.row, 5] - LOW + 1) % (HIGH - LOW)
         decided = torch.zeros(len(canvas)) if signal is None else (signal.amax(-1) == 1).sum(-1) - 1  # but for the clue
@@ -306,12 +310,17 @@ def test_a_wrong_token_that_the_model_is_sure_of_is_not_pinned_first_for_ever():
     model = Stubborn(certainty=2.0)
     solved = {}
     for fade in (0.5, 1.0):
+        model.signals.clear()
         attempt = Diffusion("any", sets=Sets(0.001, pins=1, fade=fade), judge_stop=True, max_passes=20)
         records = []
         made = Restarts("again", attempt, attempts=5).run(model, batch, rules, on_step=records.append)
         solved[fade] = [status is Status.SOLVED for status in made.status]
         # Only the first attempt has a pass on pure noise, unless nothing is remembered.
         dead = [int((~record.sets).sum()) for record in records if record.pass_index == 0]
+        seen = [model.signals[at] for at, record in enumerate(records) if record.pass_index == 0][1:]
+        assert all(
+            (signal is None) == (fade == 1) and (fade == 1 or signal[:, 1:, LOW:HIGH].min() == 0) for signal in seen
+        )
         assert len(dead) == (2 if fade < 1 else 5) and all((n == dead[0]) == (fade == 1) for n in dead[1:])
     assert solved == {0.5: [True] * 3, 1.0: [False] * 3}
 
