@@ -58,7 +58,7 @@ class Reading:
     def spread(self) -> FloatTensor:
         """(B, S) the standard error of the confidence, from the differences between passes; NaN after one pass."""
         each = self.by_pass.gather(-1, self.best[None, ..., None].expand(len(self.by_pass), -1, -1, 1))[..., 0]
-        return each.std(0) / len(each) ** 0.5
+        return each.std(0) / len(each) ** 0.5 if len(each) > 1 else torch.full_like(each[0], torch.nan)
 
     @property
     def means(self) -> FloatTensor:

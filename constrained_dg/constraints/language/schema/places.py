@@ -148,9 +148,8 @@ def canonical(value: Any, place: Place | None) -> str:
         a_label = place.hosts and _A_LABEL.search(value)
         check(not a_label, f"checkers disagree on host names such as {value!r}", 'leave out labels such as "xn--..."')
         for pattern in place.patterns:
-            check(
-                not _disputed(pattern, value), f"{value!r} is read differently by ECMA 262 and Python under {pattern!r}"
-            )
+            problem = f"ECMA 262 and Python disagree on {value!r} under {pattern!r}"
+            check(not _disputed(pattern, value), problem, "leave out what they read differently")
     return spelling.scalar(value)
 
 
