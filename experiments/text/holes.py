@@ -28,7 +28,7 @@ from constrained_dg.texts import Texts
 from experiments.arguments import parse, run
 from experiments.text.patterns import body
 
-LENGTH = 128
+LENGTH = 64
 WORDS = [
     "def f(",
     "):\n    return ",
@@ -78,6 +78,8 @@ def main(arguments: Sequence[str]) -> None:
         if not fits:
             rules = [getattr(rule, "pattern", getattr(rule, "schema", None)) for rule, _ in holes]
             print("wrong:", pieces, rules, written)
+        if done % 100 == 0:
+            print(f"{kept} of {done}, {refused} drawn again", flush=True)
     low, high = wilson(kept, done)
     print(f"{kept} of {done} kept and valid ({low:.4f} to {high:.4f}), holes: {dict(kinds)}; {refused} drawn again")
 
@@ -104,7 +106,7 @@ def hole(draws: random.Random) -> Hole:
         schema = random_schema(draws)
         return Json(schema), lambda written: valid(schema, written)
     while True:
-        pattern = body(draws, 2)
+        pattern = body(draws, 1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
