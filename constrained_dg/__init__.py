@@ -3,9 +3,20 @@
 from constrained_dg.model import load_pretrained, save_pretrained
 from constrained_dg.places import choices, shipped_runs
 from constrained_dg.runs import Run, load
-from constrained_dg.sampling import generate, sampler_names, solve
+from constrained_dg.sampling import generate, read, sampler_names, solve
 
-__all__ = ["Run", "checkpoints", "generate", "load", "load_pretrained", "samplers", "save_pretrained", "solve", "tasks"]
+__all__ = [
+    "Run",
+    "checkpoints",
+    "generate",
+    "load",
+    "load_pretrained",
+    "read",
+    "samplers",
+    "save_pretrained",
+    "solve",
+    "tasks",
+]
 __version__ = "0.2.0"
 
 

@@ -13,6 +13,7 @@ from constrained_dg.constraints.holes import Holes
 from constrained_dg.constraints.json_rule import Json, json_text
 from constrained_dg.constraints.logic import Either, Negation
 from constrained_dg.constraints.lowering import Lowering
+from constrained_dg.constraints.marginals import marginals
 from constrained_dg.constraints.part import On
 from constrained_dg.constraints.permutation import Permutation
 from constrained_dg.constraints.pinned import Pinned
@@ -60,6 +61,7 @@ __all__ = [
     "count_answers",
     "json_text",
     "listing",
+    "marginals",
     "probe",
     "rounding_loss",
 ]

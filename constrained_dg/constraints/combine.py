@@ -87,7 +87,7 @@ class Joined(Constraint):
         return any(part.reads_every_pass for part in self.parts)
 
     @cached_property
-    def _by_class(self) -> list[tuple[Constraint, IntTensor | None]]:
+    def by_class(self) -> list[tuple[Constraint, IntTensor | None]]:
         """Each part with the map from these classes to those of the part, (A) int64; None where they are the same."""
         if self.classes is None:
             return [(part, None) for part in self.parts]
@@ -135,7 +135,7 @@ class Joined(Constraint):
 
     def views(self, into: Lowering) -> list[tuple[Lowering, Constraint]]:
         """Each part with what it writes to."""
-        return [(into.merged(coarser, part.num_classes), part) for part, coarser in self._by_class]
+        return [(into.merged(coarser, part.num_classes), part) for part, coarser in self.by_class]
 
 
 class All(Joined):
@@ -151,7 +151,7 @@ class All(Joined):
 
     @cached_property
     def _plan(self) -> SweepPlan:
-        return SweepPlan.of(self._by_class, self.length, self.num_classes)
+        return SweepPlan.of(self.by_class, self.length, self.num_classes)
 
     @property
     def strength(self) -> str:
@@ -241,7 +241,7 @@ class All(Joined):
 
     def refuted(self, candidates: BoolTensor, thorough: bool) -> bool:
         """By prices on the sums (`priced_proof`): whatever the automata say, or else together with each of them."""
-        parts = [(part.counter, part.machine, coarser) for part, coarser in self._by_class]
+        parts = [(part.counter, part.machine, coarser) for part, coarser in self.by_class]
         counters = [each if coarser is None else each.over(coarser) for each, _, coarser in parts if each is not None]
         if not counters:
             return False
@@ -259,7 +259,7 @@ class All(Joined):
         product has all sums, `priced_repair.priced`."""
         moves = 0
         # 1. The repairs of the parts.
-        for part, coarser in self._by_class:
+        for part, coarser in self.by_class:
             repaired, more = (None, 0) if coarser is not None else part.repair(draft, candidates, log_probs)
             moves += more
             if repaired is not None and judged(self, self.tokens_of(repaired)[None]):

@@ -9,7 +9,8 @@ from typing import Any
 
 from constrained_dg.constraints.automaton import End
 from constrained_dg.constraints.language.schema.languages import Compiled, compiled_schema
-from constrained_dg.constraints.language.schema.nodes import Document, Place, canonical, read_schema
+from constrained_dg.constraints.language.schema.nodes import Document, read_schema
+from constrained_dg.constraints.language.schema.places import Place, canonical
 from constrained_dg.constraints.text_rule import Language, TextRule
 from constrained_dg.errors import check, is_count
 
@@ -59,12 +60,16 @@ class Json(TextRule):
         return compiled_schema(self.schema, *self._options)
 
 
-def json_text(instance: Any, schema: Any = True) -> str:
+def json_text(instance: Any, schema: Any = True, *, formats: bool = True) -> str:
     """An instance as `Json` writes it under a schema. Where keys repeat, a parser has already kept the last.
 
+    Args:
+        formats: as for `Json`.
+
     Raises:
-        InputError: the schema is not valid, or the instance has no such text: it holds half of a surrogate pair, or a
-            number that is not finite.
+        InputError: the schema is not valid, or the instance has no such text: it holds half of a surrogate pair, a
+            number that is not finite, or a string on which checkers disagree: one that a pattern matches in ECMA 262
+            but not in Python, or a host name with a label such as "xn--...".
     """
-    document = Document(read_schema(schema), formats=False)
+    document = Document(read_schema(schema), formats)
     return canonical(instance, Place(document, [document.root]))

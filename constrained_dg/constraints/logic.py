@@ -50,13 +50,13 @@ class Either(Joined):
 
     def allowed(self, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
         sets = []
-        for part, coarser in self._by_class:
+        for part, coarser in self.by_class:
             may = part.allowed(answer, known, slice(0, self.length))
             sets.append(may if coarser is None else may[..., coarser])
         return self._of_possible(sets)[:, span]
 
     def propagate(self, candidates: BoolTensor) -> BoolTensor:
-        return self._of_possible([over_finer(part, coarser, candidates) for part, coarser in self._by_class])
+        return self._of_possible([over_finer(part, coarser, candidates) for part, coarser in self.by_class])
 
     @staticmethod
     def _of_possible(sets: Sequence[BoolTensor]) -> BoolTensor:

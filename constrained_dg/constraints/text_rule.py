@@ -65,6 +65,9 @@ class TextRule(Swept):
     def language(self, longest: int | None) -> Language:
         """The texts that fit; those of more than `longest` bytes need not be right."""
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} that waits for texts>" if self.waits else super().__repr__()
+
     @property
     def waits(self) -> bool:
         """Whether it has no texts and no length yet."""

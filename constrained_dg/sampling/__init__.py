@@ -9,6 +9,7 @@ from constrained_dg.sampling.generate import generate
 from constrained_dg.sampling.guide import Guide
 from constrained_dg.sampling.named import named, sampler_names
 from constrained_dg.sampling.options import Options
+from constrained_dg.sampling.reads import Reading, read
 from constrained_dg.sampling.renoise import Renoiser, Uniform, Violations
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.sampling.search import Search, solve
@@ -31,6 +32,7 @@ __all__ = [
     "LinearTemperature",
     "Options",
     "PassInfo",
+    "Reading",
     "Renoiser",
     "Restarts",
     "Sampler",
@@ -45,6 +47,7 @@ __all__ = [
     "Violations",
     "generate",
     "named",
+    "read",
     "sampler_names",
     "solve",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
@@ -12,12 +11,11 @@ from constrained_dg.constraints.text_rule import TextRule
 from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.sampling.base import Denoiser, Generation, PassInfo, StepRecord
 from constrained_dg.sampling.named import PLAIN, VALIDITY, named
+from constrained_dg.sampling.prompts import Rows, prompt_tensors
 from constrained_dg.sampling.sampler import Sampler, check_model
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor, tensor_of
 from constrained_dg.task import Batch
 from constrained_dg.text import Tokenizer
-
-Rows = Sequence[Sequence[int]]
 
 
 def generate(
@@ -83,14 +81,10 @@ def generate(
     check_model(model)
     if tokenizer is not None:
         eos, pad = tokenizer.ends if eos is None else eos, tokenizer.pad_id if pad is None else pad
-    prompt = _in_tokens(prompt, tokenizer)
     sampler = named(sampler) if isinstance(sampler, str) else sampler or (PLAIN if constraint is None else VALIDITY)
     check(isinstance(sampler, Sampler), f"sampler is {sampler!r}", "give a name, or a subclass of sampling.Sampler")
-    if not isinstance(prompt, torch.Tensor) and mask is None:
-        prompt, mask = _left_padded(prompt, model.pad_token_id if pad is None else pad)
-    prompt, canvas = tensor_of("prompt", prompt, torch.int64), tensor_of("canvas", canvas, torch.int64)
-    mask, pinned = tensor_of("mask", mask, torch.bool), tensor_of("pinned", pinned, torch.bool)
-    check(prompt.dim() == 2, f"the prompt has shape {tuple(prompt.shape)}", "give (B, S)")
+    prompt, mask = prompt_tensors(prompt, mask, tokenizer, model.pad_token_id if pad is None else pad)
+    canvas, pinned = tensor_of("canvas", canvas, torch.int64), tensor_of("pinned", pinned, torch.bool)
     check((canvas is None) == (pinned is None), "canvas and pinned go together", "give both, or neither")
 
     # 2. The length of the answer.
@@ -129,17 +123,6 @@ def generate(
     )
 
 
-def _in_tokens(prompt: Any, tokenizer: Tokenizer | None) -> Any:
-    """Texts as tokens of the chat format, all else as it is."""
-    texts = [prompt] if isinstance(prompt, str) else prompt
-    if not isinstance(texts, list | tuple) or not any(isinstance(each, str) for each in texts):
-        return prompt
-    check(all(isinstance(each, str) for each in texts), "the prompts are text and tokens", "give either alone")
-    if tokenizer is None:
-        raise InputError(f"the prompt is the text {texts[0][:40]!r}", "give a tokenizer, or tokens")
-    return [tokenizer.chat(each) for each in texts]
-
-
 def _length(canvas_length: int | None, max_new_tokens: int | None, constraint: Constraint | None) -> int:
     """T where no canvas is given."""
     if max_new_tokens is None and constraint is not None:
@@ -149,15 +132,3 @@ def _length(canvas_length: int | None, max_new_tokens: int | None, constraint: C
     wanted = canvas_length if max_new_tokens is None else max_new_tokens
     check(is_count(wanted, 1), f"max_new_tokens is {wanted!r}", "give an integer of at least 1")
     return -(-wanted // canvas_length) * canvas_length
-
-
-def _left_padded(rows: Any, pad: int) -> tuple[Any, Any]:
-    """Pad lists of several lengths and give their mask; return anything else unchanged, with None."""
-    lists = isinstance(rows, list | tuple) and all(isinstance(row, list | tuple) for row in rows)
-    lengths = {len(row) for row in rows} if lists else set()
-    if len(lengths) < 2:
-        return rows, None
-    check(min(lengths) > 0, "a prompt is empty", "give each at least one token")
-    longest = max(lengths)
-    padded = [[pad] * (longest - len(row)) + list(row) for row in rows]
-    return padded, [[False] * (longest - len(row)) + [True] * len(row) for row in rows]

@@ -104,6 +104,8 @@ def matches(pattern: str, texts: list[str | None]) -> list[bool]:
 
 @many
 @example("(?:a){0}(?<!1)$")
+@example(r"...(?:b|^){1,2}")  # what may be empty at the begin alone
+@example(r"..(?:b|$){2}1|(?:a|\Z){2,9}b..")
 @given(anchored)
 def test_every_text_is_judged_as_python_does(pattern):
     assume(not refused(pattern))

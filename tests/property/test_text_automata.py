@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from constrained_dg.constraints import Regex
 from constrained_dg.constraints.language import vocabulary_loops as loops
+from constrained_dg.constraints.language.chain_loops import chains
 from constrained_dg.constraints.language.pattern import matches
 from constrained_dg.constraints.language.schema import spelling
 from constrained_dg.constraints.language.vocabulary import TokenAutomaton, trie_of
@@ -43,9 +44,7 @@ vocabularies = st.lists(pieces, min_size=1, max_size=60)
 def test_edges_are_what_walking_every_token_finds(pattern, written):
     dfa, texts = matches(pattern), Texts([*written, None, b"ab"])
     trie = trie_of(texts)
-    order = loops.tokens(
-        dfa.table, dfa.group, *trie.nodes, trie.code, *trie.below, *loops.chains(dfa.table, dfa.group)
-    )[-1]
+    order = loops.tokens(dfa.table, dfa.group, *trie.nodes, trie.code, *trie.below, *chains(dfa.table, dfa.group))[-1]
     over = TokenAutomaton.of(dfa, texts)
     found = {
         (int(order[source]), token): int(order[target])

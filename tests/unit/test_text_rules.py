@@ -1,6 +1,7 @@
 """Rules on text over tokens: JSON, grammars, holes, the cache, what is refused, and `generate` with a tokenizer."""
 
 import json
+import re
 from enum import Enum
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from constrained_dg import generate, solve
 from constrained_dg.constraints import Count, Grammar, Holes, Json, Regex, json_text
+from constrained_dg.constraints.language.pattern import matches
 from constrained_dg.errors import InputError
 from constrained_dg.sampling import Status
 from constrained_dg.texts import Texts
@@ -174,3 +176,73 @@ def test_generate_takes_a_schema_a_tokenizer_and_a_text():
         generate(Text(), [[1, 2]], Regex("a"))
     with pytest.raises(InputError, match="the prompt is the text 'Who"):
         generate(Text(), "Who?")
+
+
+class Never(Fake):
+    """A model of the small tokenizer that counts its passes."""
+
+    canvas_length = 8
+
+    @property
+    def vocab_size(self):
+        from tests.textual import VOCAB
+
+        return VOCAB
+
+
+DEEP = {"type": "object", "properties": {"in": {"$ref": "#"}}, "required": ["in"]}
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (lambda: Json({"type": "string", "enum": [1, 2]}), "no text fits the schema"),
+        (lambda: Json({"allOf": [{"minimum": 3}, {"maximum": 2}], "type": "integer"}), "no text fits the schema"),
+        (lambda: Json(DEEP), "no text fits the schema"),
+        (
+            lambda: Json({"type": "array", "items": {"type": "integer"}, "minItems": 9}),
+            "needs at least 27 tokens, and there are 8",
+        ),
+        (lambda: Json({"minimum": "three"}), "the schema is not valid"),
+        (lambda: Json({"anyOf": [{"$ref": "#"}, {"type": "null"}]}), "recursion without a bound"),
+        (lambda: Json({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}), "recursion without a bound"),
+        (lambda: Regex("a{9}"), "needs at least 9 tokens, and there are 8"),
+        (lambda: Holes(["a long text that does not fit", None]), "needs at least"),
+    ],
+)
+def test_a_rule_that_cannot_be_met_is_refused_before_the_first_pass(rule, words):
+    pytest.importorskip("tokenizers")
+    from tests.textual import tokenizer
+
+    model = Never()
+    with pytest.raises(InputError, match=words) as caught:
+        generate(model, "Who?", rule(), tokenizer=tokenizer())
+    assert model.calls == 0 and "\n" not in str(caught.value)
+
+
+def test_a_vocabulary_without_a_byte_is_named_before_the_first_pass():
+    with pytest.raises(InputError, match=r"the tokens write no text that fits the schema: none writes b'\{'"):
+        Json({"type": "object"}, ["a", "b", '"'], 5)
+
+
+def test_a_rule_that_waits_can_be_shown():
+    assert repr(Json(True)) == "<Json that waits for texts>" and "9 positions" in repr(Regex("a*", TEXTS, 9, END))
+
+
+REPEATS = ["[a-z]{1,1000}", "(?:ab|cd){1000}", ".{0,1000}", "(?:abc|a|b){1,1000}", "(?i:k){1000}", "(?:é|漢|🙂){1000}"]
+LARGE = [r"\w{1000}", "(?:a{1,1000}){1,1000}", "(?:a|b)*a(?:a|b){1000}", r"(?:[^\d\s]{1,1000},){1000}"]
+
+
+@pytest.mark.parametrize("pattern", REPEATS)
+def test_counted_repeats_up_to_a_thousand_are_exact(pattern):
+    dfa = matches(pattern)
+    for text in ("a", "ab", "k", "é🙂", "漢", "abc"):
+        for times in (0, 1, 499, 500, 999, 1000, 1001):
+            written = text * times
+            assert dfa.accepts(written.encode()) == (re.fullmatch(pattern, written) is not None)
+
+
+@pytest.mark.parametrize("pattern", LARGE)
+def test_repeats_that_are_too_large_are_refused_by_size(pattern):
+    with pytest.raises(InputError, match=r"needs more than [0-9,]+ states"):
+        matches(pattern)

@@ -7,7 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from constrained_dg.constraints.language.dfa_loops import TOO_LARGE, pairs, smallest, useful
+from constrained_dg.constraints.language.dfa_loops import TOO_LARGE, pairs, useful
+from constrained_dg.constraints.language.minimal_loops import smallest
 from constrained_dg.errors import InputError
 
 #: States of an automaton over bytes.

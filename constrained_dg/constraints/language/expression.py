@@ -125,8 +125,8 @@ def shortened(expression: Expression, longest: int) -> Expression:
         case Rep(item, low, high):
             item, least = shortened(item, longest), _least(item)
             most = longest // max(least, 1)
-            low = 0 if least == 0 else low
-            if low > most:
+            low = 0 if _nullable(item) else low
+            if least and low > most:
                 return NOTHING
             return Rep(item, low, None if high is None or high >= most else high)
     return expression
@@ -146,6 +146,22 @@ def _least(expression: Expression) -> int:
         case Rep(item, low, _):
             return low * _least(item)
     return 0
+
+
+def _nullable(expression: Expression) -> bool:
+    """Whether the empty text fits, wherever it stands."""
+    match expression:
+        case Lit(data):
+            return not data
+        case Seq(items):
+            return all(map(_nullable, items))
+        case Alt(items):
+            return any(map(_nullable, items))
+        case Rep(item, low, _):
+            return low == 0 or _nullable(item)
+        case Lang(dfa):
+            return dfa.states > 0 and bool(dfa.accepting[0])
+    return False
 
 
 def _size(expression: Expression) -> int:

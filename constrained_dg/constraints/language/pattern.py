@@ -31,9 +31,10 @@ from constrained_dg.constraints.language.expression import (
 )
 from constrained_dg.errors import InputError, check
 
-#: "python": as `re.fullmatch` reads it. "json": as JSON Schema does (ECMA 262): `$` is the very end, and `\d`, `\w`,
-#: `\s` and their opposites mean only what they mean in both languages.
-Dialect = Literal["python", "json"]
+#: "python": as `re.fullmatch` reads it. "ecma": as ECMA 262 does, whose patterns JSON Schema has; most checkers read
+#: them in their own language, though. What `$`, `.`, `\d`, `\w`, `\s` and their opposites match in "both", or "either".
+Dialect = Literal["python", "ecma", "both", "either"]
+_OPPOSITE: dict[Dialect, Dialect] = {"python": "python", "ecma": "ecma", "both": "either", "either": "both"}
 
 _REFUSED = {
     op.GROUPREF: "a back-reference",
@@ -104,7 +105,7 @@ class _Reader:
     ) -> Expression:
         """`head(?=seen)tail`: the tails that also begin with what is seen; and the same for heads and their ends."""
         direction, inner = value
-        seen = self.sequence(inner, flags)
+        seen = (self if holds else _Reader(self.pattern, _OPPOSITE[self.dialect])).sequence(inner, flags)
         head = self.sequence(items[:at], flags)
         at_begin = all(kind is op.AT and where in _BEGINS for kind, where in items[:at])
         if direction > 0 and at_begin and (items[:at] or not before):
@@ -139,7 +140,7 @@ class _Reader:
             return Rep(self.sequence(inner, flags), low, None if high is op.MAXREPEAT else high)
         known = flags & ~re.UNICODE & ~re.VERBOSE & ~re.MULTILINE & ~re.DEBUG
         check(not known & ~_FLAGS, f"{self.pattern!r} sets {re.RegexFlag(known & ~_FLAGS)!r}", "leave it out")
-        return Chars(_ranges(kind, _frozen(value), int(known & _FLAGS), self.dialect == "json"))
+        return Chars(_ranges(kind, _frozen(value), int(known & _FLAGS), self.dialect))
 
     def place(self, where: Any, flags: int) -> Expression:
         if where in (op.AT_BOUNDARY, op.AT_NON_BOUNDARY):
@@ -148,7 +149,7 @@ class _Reader:
             self.refuse("^ or $ for each line (re.MULTILINE)")
         if where in _BEGINS:
             return At("begin")
-        return At("end" if where is op.AT_END_STRING or self.dialect == "json" else "last line")
+        return At("end" if where is op.AT_END_STRING or self.dialect in ("ecma", "both") else "last line")
 
 
 def _met(one: Expression, other: Expression, holds: bool) -> Expression:
@@ -168,28 +169,29 @@ def _frozen(value: Any) -> Any:
 
 
 @lru_cache(4096)
-def _ranges(kind: Any, value: Any, flags: int, both: bool, wide: bool = False) -> Ranges:
-    """The characters that one item matches. With `both`, only those that Python and ECMA 262 agree on, or, `wide`,
-    those that one of them has."""
+def _ranges(kind: Any, value: Any, flags: int, dialect: Dialect) -> Ranges:
+    """The characters that one item matches."""
     if kind is op.ANY:
         # ECMA 262 ends lines in four ways.
-        lines = () if flags & re.DOTALL else (10, 13, 0x2028, 0x2029) if both else (10,)
+        lines = () if flags & re.DOTALL else (10, 13, 0x2028, 0x2029) if dialect in ("ecma", "both") else (10,)
         return opposite(joined((code, code) for code in lines))
     if kind is op.NOT_LITERAL:
-        return opposite(_ranges(op.LITERAL, value, flags, both, not wide))
+        return opposite(_ranges(op.LITERAL, value, flags, dialect))
     if kind is op.LITERAL:
         codes = _cases(value, flags) if flags & re.IGNORECASE else (value,)
         return joined((code, code) for code in codes)
     if kind is op.CATEGORY:
         source = _CLASSES[value]
-        if both:
+        if dialect != "python":
             unicode, ascii = _found(source, flags & ~re.ASCII), _found(source, flags | re.ASCII)
             if source in (r"\s", r"\S"):  # ECMA 262 has the Unicode spaces and U+FEFF, Python also U+001C to U+001F
                 ecma = joined(
                     [*opposite(joined([*opposite(_found(r"\s", 0)), (0x1C, 0x1F), (0x85, 0x85)])), (0xFEFF,) * 2]
                 )
                 ascii = ecma if source == r"\s" else opposite(ecma)
-            if wide:
+            if dialect == "ecma":
+                return ascii
+            if dialect == "either":
                 return joined([*unicode, *ascii])
             return opposite(joined([*opposite(unicode), *opposite(ascii)]))
         return _found(source, flags)
@@ -199,7 +201,8 @@ def _ranges(kind: Any, value: Any, flags: int, both: bool, wide: bool = False) -
         if flags & re.IGNORECASE and any(k is op.RANGE for k, _ in inner):
             found = _found("[" + "".join(map(_source, inner)) + "]", flags)
         else:
-            found = joined(r for k, v in inner for r in _ranges(k, v, flags, both, wide != negated))
+            inside = _OPPOSITE[dialect] if negated else dialect
+            found = joined(r for k, v in inner for r in _ranges(k, v, flags, inside))
         return opposite(found) if negated else found
     assert kind is op.RANGE
     return joined([value])

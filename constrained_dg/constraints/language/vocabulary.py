@@ -11,6 +11,7 @@ import numpy as np
 
 from constrained_dg.constraints.language import trie_loops
 from constrained_dg.constraints.language import vocabulary_loops as loops
+from constrained_dg.constraints.language.chain_loops import chains
 from constrained_dg.constraints.language.dfa import Dfa
 from constrained_dg.texts import Texts
 
@@ -92,9 +93,9 @@ class TokenAutomaton:
     def of(cls, dfa: Dfa, texts: Texts) -> TokenAutomaton:
         """Carry an automaton, which accepts something, from bytes to tokens."""
         trie = trie_of(texts)
-        chains = loops.chains(dfa.table, dfa.group)
+        ways = chains(dfa.table, dfa.group)
         source, target, label, begin, members, order = loops.tokens(
-            dfa.table, dfa.group, *trie.nodes, trie.code, *trie.below, *chains
+            dfa.table, dfa.group, *trie.nodes, trie.code, *trie.below, *ways
         )
         draws = np.random.default_rng(1)
         code = draws.integers(1, 2**63, (len(begin) - 1, 2), dtype=np.uint64)

@@ -7,9 +7,11 @@ from typing import Protocol
 
 from constrained_dg.constraints.language.construction import automaton
 from constrained_dg.constraints.language.expression import EMPTY, NOTHING, Alt, Expression, Lit, Net, Rep, Seq, text
-from constrained_dg.constraints.language.schema.branches import Branch, Demand
+from constrained_dg.constraints.language.schema.branches import Branch
+from constrained_dg.constraints.language.schema.keywords import Demand
 from constrained_dg.constraints.language.schema.leaves import listing
-from constrained_dg.constraints.language.schema.nodes import Place, Refused
+from constrained_dg.constraints.language.schema.nodes import Refused
+from constrained_dg.constraints.language.schema.places import Place
 from constrained_dg.constraints.language.schema.spelling import COMMA
 
 #: States of an array's items, written out, from which a longer array is cut short.

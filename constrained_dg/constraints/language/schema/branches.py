@@ -13,35 +13,14 @@ from decimal import Decimal
 from itertools import combinations
 from typing import Any
 
+from constrained_dg.constraints.language.schema.keywords import KINDS, REFUSED, Demand, keywords, kinds
 from constrained_dg.constraints.language.schema.nodes import Document, Node, Refused, prefix_and_rest
-from constrained_dg.errors import InputError
+from constrained_dg.constraints.language.schema.opposites import opposites
 
 #: Alternatives of one instance.
 MOST_BRANCHES = 512
-KINDS = frozenset(["null", "boolean", "integer", "fraction", "string", "array", "object"])
-
-#: Keywords by how they are read. Others are no keywords of any draft, or only describe, and demand nothing.
-_SINCE_EVER = "$ref type enum const allOf anyOf if then else not minimum maximum exclusiveMinimum exclusiveMaximum"
-_OF_STRINGS, _OF_ARRAYS = "minLength pattern", "items prefixItems additionalItems minItems"
-_OF_OBJECTS = "properties patternProperties additionalProperties required propertyNames dependentRequired"
-EXACT = frozenset(
-    f"{_SINCE_EVER} {_OF_STRINGS} {_OF_ARRAYS} {_OF_OBJECTS} dependentSchemas dependencies maxProperties".split(" ")
-)
-#: Exact up to a stated bound: long strings and arrays, recursion, undeclared values; or read in part.
-BOUNDED = frozenset(
-    "maxLength maxItems minProperties multipleOf oneOf contains minContains uniqueItems format".split(" ")  # noqa: SIM905
-)
-REFUSED = frozenset(["maxContains", "unevaluatedItems", "unevaluatedProperties", "$dynamicRef", "$recursiveRef"])
-
 #: A bound on numbers, and whether it is itself outside.
 Bound = tuple[Decimal, bool]
-#: A schema, and whether it must hold or must not.
-Demand = tuple[Node, bool]
-#: The first draft of each keyword that draft 4 does not have, and the last of those that were given up.
-_SINCE = {"const": 6, "contains": 6, "propertyNames": 6, "if": 7, "then": 7, "else": 7, "dependentRequired": 2019}
-_SINCE |= {"dependentSchemas": 2019, "minContains": 2019, "maxContains": 2019, "unevaluatedItems": 2019}
-_SINCE |= {"unevaluatedProperties": 2019, "prefixItems": 2020, "$dynamicRef": 2020, "$recursiveRef": 2019}
-_UNTIL = {"additionalItems": 2019, "$recursiveRef": 2019}
 
 
 @dataclass
@@ -123,7 +102,7 @@ class Branches:
                     else:
                         choices.append((more, inner))
             else:
-                choices.append((list(self._negative(node)), inner))
+                choices.append((list(opposites(self.document, node)), inner))
             if not branch.kinds:
                 return
         if not choices:
@@ -137,17 +116,9 @@ class Branches:
 
     # -- a schema that must hold --------------------------------------------------------------------------------------
 
-    def _keywords(self, node: Node) -> dict[str, Any]:
-        draft = self.document.draft
-        return {
-            key: value
-            for key, value in self.document.live(node).items()
-            if _SINCE.get(key, 4) <= draft <= _UNTIL.get(key, 9999)
-        }
-
     def _positive(self, node: Node, branch: Branch) -> Iterator[list[list[Demand]]]:
         """Write what a schema demands into the branch; yield choices: lists of options, one of which must hold."""
-        document, schema = self.document, self._keywords(node)
+        document, schema = self.document, keywords(self.document, node)
         under = lambda each: document.node(each, node)  # noqa: E731
         for key in schema:
             if key in REFUSED and not self._says_nothing(key, schema):
@@ -194,7 +165,7 @@ class Branches:
     def _simple(self, schema: dict[str, Any], branch: Branch) -> None:
         """Bounds and lists."""
         if "type" in schema:
-            branch.kinds &= _kinds(schema["type"])
+            branch.kinds &= kinds(schema["type"])
         if "!kinds" in schema:
             branch.kinds &= schema["!kinds"]
         for key, values in (("enum", schema.get("enum")), ("const", [schema.get("const")])):
@@ -252,83 +223,6 @@ class Branches:
             raise Refused("oneOf", f"whose branches overlap, and {error.keyword} has no opposite here") from None
         return [[(each, True), *((other, False) for other in options if other is not each)] for each in options]
 
-    # -- a schema that must not hold ----------------------------------------------------------------------------------
-
-    def _negative(self, node: Node) -> Iterator[list[Demand]]:
-        """The ways in which a schema fails, one of which must hold."""
-        document, schema = self.document, self._keywords(node)
-
-        def made(**keywords: Any) -> list[Demand]:
-            return [(document.made(keywords, node), True)]
-
-        def under(each: Any, holds: bool) -> Demand:
-            return document.node(each, node), holds
-
-        for key, value in schema.items():
-            if key == "$ref":
-                yield [(document.target(node), False)]
-            elif key == "type":
-                yield made(**{"!kinds": KINDS - _kinds(value)})
-            elif key in ("enum", "const"):
-                yield made(**{"!values": value if key == "enum" else [value]})
-            elif key in ("minimum", "maximum"):
-                strict = schema.get(f"exclusive{key.capitalize()}") is True
-                yield self._beyond(node, key == "minimum", Decimal(str(value)), strict)
-            elif key in ("exclusiveMinimum", "exclusiveMaximum"):
-                if not isinstance(value, bool):
-                    yield self._beyond(node, key == "exclusiveMinimum", Decimal(str(value)), True)
-            elif key in ("pattern", "multipleOf"):
-                kinds = frozenset(["string"]) if key == "pattern" else frozenset(["integer", "fraction"])
-                yield made(**{"!kinds": kinds, f"!{key}": value})
-            elif key in ("minLength", "minItems", "minProperties", "maxLength", "maxItems", "maxProperties"):
-                kind = {"L": "string", "I": "array", "P": "object"}[key[3]]
-                if key.startswith("max"):
-                    yield made(type=kind, **{"min" + key[3:]: int(value) + 1})
-                elif value > 0:
-                    yield made(type=kind, **{"max" + key[3:]: int(value) - 1})
-            elif key == "required":
-                for name in value:
-                    yield made(type="object", properties={name: False})
-            elif key == "properties":
-                for name, each in value.items():
-                    yield made(type="object", required=[name], **{"!named": [(name, under(each, False))]})
-            elif key == "items" and isinstance(value, dict | bool) and "prefixItems" not in schema:
-                yield made(type="array", **{"!contains": [(under(value, False), 1)]})
-            elif key == "contains" and schema.get("minContains", 1) == 1 and "maxContains" not in schema:
-                yield made(type="array", **{"!items": ((), under(value, False))})
-            elif key == "allOf":
-                for each in value:
-                    yield [under(each, False)]
-            elif key == "anyOf":
-                yield [under(each, False) for each in value]
-            elif key == "oneOf":
-                yield [under(each, False) for each in value]
-                for one, other in combinations(value, 2):
-                    yield [under(one, True), under(other, True)]
-            elif key == "not":
-                yield [under(value, True)]
-            elif key == "if" and "then" in schema:
-                yield [under(value, True), under(schema["then"], False)]
-            elif key == "else" and "if" in schema:
-                yield [under(schema["if"], False), under(value, False)]
-            elif (key == "additionalProperties" and value in (True, {})) or (
-                key == "format" and document.checker is None
-            ):
-                continue
-            elif key in EXACT | BOUNDED | REFUSED and key not in ("if", "then", "minContains", "additionalItems"):
-                raise Refused("not", f"over {key}, which has no opposite here")
-
-    def _beyond(self, node: Node, below: bool, bound: Decimal, strict: bool) -> list[Demand]:
-        """Numbers that a bound shuts out."""
-        number = int(bound) if bound == int(bound) else float(bound)
-        if self.document.draft == 4:
-            name = "maximum" if below else "minimum"
-            keywords = {name: number, f"exclusive{name.capitalize()}": not strict}
-        else:
-            side = ("maximum", "exclusiveMaximum") if below else ("minimum", "exclusiveMinimum")
-            keywords = {side[0 if strict else 1]: number}
-        return [(self.document.made({"type": "number", **keywords}, node), True)]
-
 
 def _lower(before: int | None, value: Any) -> int | None:
     """The lower of two upper bounds, None where there is none."""
@@ -345,12 +239,3 @@ def _tightest(before: Bound | None, schema: dict[str, Any], key: str, exclusive:
     if not isinstance(schema.get(exclusive, True), bool):
         bounds.append((Decimal(str(schema[exclusive])), True))
     return max(bounds, key=lambda bound: (sign * bound[0], bound[1]), default=None)
-
-
-def _kinds(types: str | list[str]) -> frozenset[str]:
-    found: frozenset[str] = frozenset()
-    for each in [types] if isinstance(types, str) else types:
-        if each not in KINDS | {"number"}:
-            raise InputError(f"the schema has the type {each!r}", "give one of JSON's")
-        found |= {"integer", "fraction"} if each == "number" else {each}
-    return found

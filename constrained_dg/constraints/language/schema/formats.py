@@ -11,7 +11,9 @@ _DATE = (
 _YEAR = "(?!0000)"
 _CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]+)?(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_SHORT = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,22}[A-Za-z0-9])?"
+#: A label without "--" in its third and fourth place, which some checkers decode (A-labels, RFC 5891).
+_C, _A = "[A-Za-z0-9-]", "[A-Za-z0-9]"
+_HOST = f"{_A}(?:(?:{_C}{{{{0,2}}}}{_A})?|{_C}(?:{_A}{_C}|-{_A}){_C}{{{{0,{{}}}}}}{_A})"
 _BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IPV4 = rf"{_BYTE}(?:\.{_BYTE}){{3}}"
 _H = "[0-9A-Fa-f]{1,4}"
@@ -46,7 +48,7 @@ FORMATS = {
     ),
     "email": rf"[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(?:\.{_LABEL})*",
     # At most 253 characters: few labels, or short ones.
-    "hostname": rf"{_LABEL}(?:\.{_LABEL}){{0,2}}|{_SHORT}(?:\.{_SHORT}){{0,9}}",
+    "hostname": rf"{_HOST.format(58)}(?:\.{_HOST.format(58)}){{0,2}}|{_HOST.format(19)}(?:\.{_HOST.format(19)}){{0,9}}",
     "ipv4": _IPV4,
     "ipv6": _IPV6,
     "uri": _URI,

@@ -12,11 +12,13 @@ from constrained_dg.constraints.language.dfa import Dfa, TooLargeError
 from constrained_dg.constraints.language.expression import NOTHING, Alt, Expression, Lang, Lit, alt, text
 from constrained_dg.constraints.language.schema import spelling
 from constrained_dg.constraints.language.schema.arrays import array
-from constrained_dg.constraints.language.schema.branches import Branch, Branches, Demand
+from constrained_dg.constraints.language.schema.branches import Branch, Branches
 from constrained_dg.constraints.language.schema.formats import FORMATS, REFUSED
+from constrained_dg.constraints.language.schema.keywords import Demand
 from constrained_dg.constraints.language.schema.leaves import anything, numbers_within, strings
-from constrained_dg.constraints.language.schema.nodes import Document, Place, Refused, canonical
+from constrained_dg.constraints.language.schema.nodes import Document, Refused
 from constrained_dg.constraints.language.schema.objects import members
+from constrained_dg.constraints.language.schema.places import Place, canonical
 
 #: States of an array's items, written out, from which a longer array is cut short.
 

@@ -37,7 +37,7 @@ def strings(shortest: int, longest: int | None, patterns: frozenset[tuple[str, b
     """Strings without quotes and escapes."""
     found_: Dfa | None = None
     for pattern, holds in sorted(patterns):
-        one = matches(pattern, "json", search=True)
+        one = matches(pattern, "both" if holds else "either", search=True)
         if not holds:
             one = automaton(Rep(Chars(ANY), 0, None)) - one
         found_ = one if found_ is None else found_ & one

@@ -1,16 +1,12 @@
-"""Schemas and where they apply: references, drafts, and the places of an instance with all that a schema says there."""
+"""Schemas: references, drafts, and which of them apply to the same instance."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-from constrained_dg.constraints.language.schema import spelling
-from constrained_dg.constraints.language.schema.spelling import COLON, COMMA
 from constrained_dg.errors import InputError, check, needs
 
 #: The drafts that are read, by what `$schema` says.
@@ -175,104 +171,6 @@ def prefix_and_rest(schema: dict[str, Any], draft: int) -> tuple[Sequence[Any], 
     return (items, schema.get("additionalItems")) if isinstance(items, list) else ((), items)
 
 
-def found(pattern: str, name: str) -> bool:
-    """Whether a key pattern matches, as the judge reads it."""
-    try:
-        return re.search(pattern, name) is not None
-    except re.error as error:
-        raise Refused("patternProperties", f"and {pattern!r} is no regular expression ({error})") from None
-
-
-class Place:
-    """A place in an instance, with every schema that may apply there: it decides the order of keys.
-
-    Args:
-        document: the schemas.
-        nodes: those that apply, or may.
-        values: those of `enum` and `const` that may stand here.
-    """
-
-    def __init__(self, document: Document, nodes: Sequence[Node], values: Sequence[Any] = ()) -> None:
-        self.document = document
-        seen: dict[int, Node] = {}
-        todo = list(reversed(nodes))
-        while todo:
-            node = todo.pop()
-            if isinstance(node.schema, dict) and id(node.schema) not in seen:
-                seen[id(node.schema)] = node
-                todo += reversed(list(document.beside(node)))
-        self.nodes = list(seen.values())
-        self.values = list(values)
-        for node in self.nodes:
-            schema = document.live(node)
-            self.values += schema.get("enum", [])
-            self.values += [schema["const"]] if "const" in schema else []
-        self._children: dict[tuple[str, Any], Place] = {}
-
-    @cached_property
-    def names(self) -> dict[str, None]:
-        """The declared keys, in their order."""
-        names: dict[str, None] = {}
-        for node in self.nodes:
-            schema = self.document.live(node)
-            for key in ("properties", "required", "dependentRequired", "dependentSchemas", "dependencies"):
-                if isinstance(schema.get(key), dict | list):
-                    names.update(dict.fromkeys(schema[key]))
-        for node in self.nodes:
-            for key in ("dependentRequired", "dependencies"):
-                for others in self.document.live(node).get(key, {}).values():
-                    names.update(dict.fromkeys(others) if isinstance(others, list) else {})
-        for value in self.values:
-            names.update(dict.fromkeys(value) if isinstance(value, dict) else {})
-        return names
-
-    def member(self, name: str) -> Place:
-        """The place of a key's value."""
-        key = ("member", name if name in self.names else tuple(self._matching(name)))
-        if key not in self._children:
-            nodes = []
-            for node in self.nodes:
-                nodes += members_of(self.document, node, name)
-            values = [each[name] for each in self.values if isinstance(each, dict) and name in each]
-            self._children[key] = Place(self.document, nodes, values)
-        return self._children[key]
-
-    def _matching(self, name: str) -> Iterator[str]:
-        for node in self.nodes:
-            for pattern in self.document.live(node).get("patternProperties", {}):
-                if found(pattern, name):
-                    yield pattern
-
-    def item(self, at: int) -> Place:
-        """The place of an item."""
-        longest = max(
-            (len(prefix_and_rest(self.document.live(n), self.document.draft)[0]) for n in self.nodes), default=0
-        )
-        longest = max([longest, *(len(each) for each in self.values if isinstance(each, list))])
-        key = ("item", min(at, longest))
-        if key not in self._children:
-            nodes = []
-            for node in self.nodes:
-                schema = self.document.live(node)
-                prefix, rest = prefix_and_rest(schema, self.document.draft)
-                each = prefix[at] if at < len(prefix) else rest
-                nodes += [self.document.node(each, node)] if each is not None else []
-                nodes += [self.document.node(schema["contains"], node)] if "contains" in schema else []
-            values = [each[at] for each in self.values if isinstance(each, list) and at < len(each)]
-            self._children[key] = Place(self.document, nodes, values)
-        return self._children[key]
-
-
-def members_of(document: Document, node: Node, name: str) -> list[Node]:
-    """The schemas of one schema that apply to the value of a key."""
-    schema = document.live(node)
-    found_ = [schema["properties"][name]] if name in schema.get("properties", {}) else []
-    found_ += [each for pattern, each in schema.get("patternProperties", {}).items() if found(pattern, name)]
-    if not found_ and "additionalProperties" in schema:
-        found_ = [schema["additionalProperties"]]
-    return [document.node(each, node) for each in found_]
-
-
 def read_schema(schema: Any) -> Any:
     """A schema as JSON: a dict or a bool as it is, JSON as text, or what Pydantic makes of a model or a Python type.
 
@@ -293,20 +191,3 @@ def read_schema(schema: Any) -> Any:
         return TypeAdapter(schema).json_schema()
     except PydanticUserError as error:
         raise InputError(f"{schema!r} has no schema ({str(error).splitlines()[0]})", "give a dict") from None
-
-
-def canonical(value: Any, place: Place | None) -> str:
-    """A value as `Json` writes it at a place: see `spelling`.
-
-    Raises:
-        InputError: it has no such text: a number that is not finite, or half of a surrogate pair.
-    """
-    if isinstance(value, list | tuple):
-        inside = (canonical(each, place and place.item(at)) for at, each in enumerate(value))
-        return f"[{COMMA.join(inside)}]"
-    if isinstance(value, dict):
-        names = place.names if place else {}
-        keys = [name for name in names if name in value] + [name for name in value if name not in names]
-        inside = (spelling.string(key) + COLON + canonical(value[key], place and place.member(key)) for key in keys)
-        return "{" + COMMA.join(inside) + "}"
-    return spelling.scalar(value)

@@ -22,9 +22,11 @@ from constrained_dg.constraints.language.expression import (
 )
 from constrained_dg.constraints.language.pattern import matches
 from constrained_dg.constraints.language.schema import spelling
-from constrained_dg.constraints.language.schema.branches import Branch, Branches, Demand
+from constrained_dg.constraints.language.schema.branches import Branch, Branches
+from constrained_dg.constraints.language.schema.keywords import Demand
 from constrained_dg.constraints.language.schema.leaves import all_but
-from constrained_dg.constraints.language.schema.nodes import Document, Node, Place, Refused, members_of
+from constrained_dg.constraints.language.schema.nodes import Document, Node, Refused
+from constrained_dg.constraints.language.schema.places import Place, members_of
 from constrained_dg.constraints.language.schema.spelling import COLON, COMMA
 
 #: Patterns of keys in one place.
@@ -62,6 +64,9 @@ def members(of: Values, branch: Branch, place: Place) -> Expression:
     if high is not None and high < max(least, low):
         return NOTHING
     low = 0 if low <= least else low
+    if low > least + 1 and not extra.empty:
+        # A key may be written twice, which no automaton notices: of undeclared members only the first surely counts.
+        raise Refused("minProperties", "and undeclared members could be among those that are counted")
     if max(low, high or 0) > 64:
         raise Refused("minProperties", "or maxProperties, above 64")
     return Seq((Lit(b"{"), _members(declared, extra, low, high), Lit(b"}")))
@@ -94,7 +99,7 @@ def _undeclared(of: Values, branch: Branch, place: Place) -> Expression:
             continue
         some = keys
         for pattern, matched in zip(patterns, match_, strict=True):
-            of_pattern = matches(pattern, "json", search=True)
+            of_pattern = matches(pattern, "both" if matched else "either", search=True)
             some = some & of_pattern if matched else some - of_pattern
         if not some.states:
             continue

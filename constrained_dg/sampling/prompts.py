@@ -1,0 +1,57 @@
+"""Prompts as callers give them: text, lists of tokens, or tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from constrained_dg.errors import InputError, check
+from constrained_dg.shapes import BoolTensor, IntTensor, tensor_of
+from constrained_dg.text import Tokenizer
+
+Rows = Sequence[Sequence[int]]
+
+
+def prompt_tensors(
+    prompt: Any, mask: Any, tokenizer: Tokenizer | None, pad: int
+) -> tuple[IntTensor, BoolTensor | None]:
+    """Prompts as tokens (B, S), and their mask (B, S), False at padding; None where all are of one length.
+
+    Args:
+        prompt, mask: see `generate`.
+        pad: the token that lists of several lengths are padded with.
+
+    Raises:
+        InputError: text without a tokenizer, text beside tokens, an empty prompt, or a shape that does not fit.
+    """
+    prompt = _in_tokens(prompt, tokenizer)
+    if not isinstance(prompt, torch.Tensor) and mask is None:
+        prompt, mask = _left_padded(prompt, pad)
+    prompt, mask = tensor_of("prompt", prompt, torch.int64), tensor_of("mask", mask, torch.bool)
+    check(prompt.dim() == 2, f"the prompt has shape {tuple(prompt.shape)}", "give (B, S)")
+    return prompt, mask
+
+
+def _in_tokens(prompt: Any, tokenizer: Tokenizer | None) -> Any:
+    """Texts as tokens of the chat format, all else as it is."""
+    texts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(texts, list | tuple) or not any(isinstance(each, str) for each in texts):
+        return prompt
+    check(all(isinstance(each, str) for each in texts), "the prompts are text and tokens", "give either alone")
+    if tokenizer is None:
+        raise InputError(f"the prompt is the text {texts[0][:40]!r}", "give a tokenizer, or tokens")
+    return [tokenizer.chat(each) for each in texts]
+
+
+def _left_padded(rows: Any, pad: int) -> tuple[Any, Any]:
+    """Pad lists of several lengths and give their mask; return anything else unchanged, with None."""
+    lists = isinstance(rows, list | tuple) and all(isinstance(row, list | tuple) for row in rows)
+    lengths = {len(row) for row in rows} if lists else set()
+    if len(lengths) < 2:
+        return rows, None
+    check(min(lengths) > 0, "a prompt is empty", "give each at least one token")
+    longest = max(lengths)
+    padded = [[pad] * (longest - len(row)) + list(row) for row in rows]
+    return padded, [[False] * (longest - len(row)) + [True] * len(row) for row in rows]
