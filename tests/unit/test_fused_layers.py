@@ -57,6 +57,18 @@ def test_losses_and_gradients_are_those_of_plain_layers(prompt, canvas, rows):
 
 
 @needs_compiler
+@pytest.mark.parametrize("padded", [False, True])
+def test_without_relations_the_fused_layers_are_plain_too(padded):
+    mask = torch.arange(5) >= torch.tensor([0, 2, 1])[:, None] if padded else None
+    model, given = random_backbone(1, loops=2), (tokens(3, 5), tokens(3, 9, seed=2), None, mask)
+    (loss, plain), (other, ours) = losses(model, *given), losses(with_fused_layers(model), *given)
+    torch.testing.assert_close(other, loss, rtol=1e-5, atol=1e-5)
+    for name, grad in plain.items():
+        near = 1e-6 + 1e-4 * float(grad.abs().max())
+        torch.testing.assert_close(ours[name], grad, rtol=1e-3, atol=near, msg=name)
+
+
+@needs_compiler
 def test_many_keys_are_attended_in_several_blocks_of_queries():
     model = random_backbone(1, num_relations=1)
     relations = torch.rand(1, 1, 960, 960, generator=torch.Generator().manual_seed(2)) < 0.5
@@ -94,7 +106,6 @@ def test_without_a_compiler_or_with_adapters_layers_stay_plain(monkeypatch):
     model = random_backbone(num_relations=1)
     assert not any(fused.fits(layer) for layer in adapt(deepcopy(model), rank=2).layers)
     assert not any(fused.fits(layer) for layer in random_backbone(num_relations=1, num_experts=64).layers)
-    assert not any(fused.fits(layer) for layer in random_backbone().layers)
     monkeypatch.setattr(native.shutil, "which", lambda name: None)
     native.library.cache_clear()
     try:
