@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,8 +41,8 @@ def drawn(make: Callable[[], str], new: bool) -> str:
 def word(kind: str, draws: np.random.Generator) -> str:
     """A capitalised word of this kind."""
     syllables = 2 if kind == "first" else 1 + int(draws.integers(2))
-    parts = [_one(draws, _ONSETS) + _one(draws, _VOWELS) for _ in range(syllables)]
-    return ("".join(parts) + _one(draws, _CODAS) + _one(draws, _ENDINGS[kind])).capitalize()
+    parts = [one(_ONSETS, draws) + one(_VOWELS, draws) for _ in range(syllables)]
+    return ("".join(parts) + one(_CODAS, draws) + one(_ENDINGS[kind], draws)).capitalize()
 
 
 def value_of(kind: str, draws: np.random.Generator, new: bool) -> Any:
@@ -61,7 +61,7 @@ def value_of(kind: str, draws: np.random.Generator, new: bool) -> Any:
         return _price(drawn(lambda: _price_text(draws), new))
     if kind == "time":
         return drawn(lambda: f"{draws.integers(7, 22):02}:{draws.integers(60):02}", new)
-    return _one(draws, WEEKDAYS) if kind == "weekday" else bool(draws.integers(2))
+    return one(WEEKDAYS, draws) if kind == "weekday" else bool(draws.integers(2))
 
 
 def _price_text(draws: np.random.Generator) -> str:
@@ -74,5 +74,6 @@ def _price(text: str) -> int | float:
     return float(text) if "." in text else int(text)
 
 
-def _one(draws: np.random.Generator, options: tuple[str, ...]) -> str:
+def one(options: Sequence[str], draws: np.random.Generator) -> str:
+    """One of the options."""
     return options[int(draws.integers(len(options)))]

@@ -22,7 +22,12 @@ from tests.training import refusal, train_here
 SCHEMA = (
     '{"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"], "additionalProperties": false}'
 )
-RECORD = Record("person", "New person. It has age 9. It is married.", {"age": 9, "married": True, "town": "Oslo"})
+RECORD = Record(
+    "person",
+    "New person. It has age 9. It is married. Their home is Oslo.",
+    {"age": 9, "married": True, "town": "Oslo"},
+    {"age": "count", "married": "flag", "town": "place"},
+)
 
 
 @pytest.fixture(scope="module")
