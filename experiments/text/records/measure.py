@@ -1,6 +1,6 @@
 """Records, diffusion beside its autoregressive twin: valid, fields right, passes, seconds; with and without rules.
 
-    python -m experiments.text.records run=RUN twin=RUN out=FOLDER
+    python -m experiments.text.records.measure run=RUN twin=RUN out=FOLDER
 
 Other keys: n=200 (notes of each tier), few=40 (of each tier for untrained models and for batches of one),
 batches=1,8,32. Each finished cell is saved, so the same command continues an interrupted run. Validity is judged twice,
