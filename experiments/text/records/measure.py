@@ -47,8 +47,8 @@ def main(arguments: Sequence[str]) -> None:
     rows = []
     for model, trained, sampler, batch in cells([int(size) for size in given["batches"].split(",")]):
         n = given["few"] if not trained or batch == 1 else given["n"]
-        name = f"{model}{'' if trained else '@untrained'} {sampler} batch {batch}"
-        cell = out / "cells" / f"{name.replace(' ', '_')}_{n}.json"
+        name = f"{model}, {sampler}{'' if trained else '@untrained'}, batch {batch}"
+        cell = out / "cells" / f"{name.replace(', ', '_').replace(' ', '_')}_{n}.json"
         if not cell.exists():
             cell.parent.mkdir(parents=True, exist_ok=True)
             write_whole(cell, json.dumps(measured(runs[model], trained, sampler, batch, n)))
@@ -90,18 +90,21 @@ def values_of(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     valid = [outcome.solved for outcome in outcomes]
     second = [fits(outcome.answer, note.schema) for note, outcome in zip(notes, outcomes, strict=True)]  # type: ignore[attr-defined]
     passes = sum(outcome.passes for outcome in outcomes)
-    values = {
-        "valid": share(sum(valid), len(valid)),
+    return {
+        "n": len(outcomes),
+        "metrics": {
+            "valid": share(sum(valid), len(valid)),
+            "fields_right": share(sum(right for _, right in fields), len(fields)),
+            "records_right": share(sum(all(each.values()) for each in judged), len(judged)),
+            "passes": mean([outcome.passes for outcome in outcomes]),
+            **({"new_fields_right": share(sum(new), len(new))} if new else {}),
+        },
         "judges_differ": sum(a != b for a, b in zip(valid, second, strict=True)),
-        "fields_right": share(sum(right for _, right in fields), len(fields)),
-        "records_right": share(sum(all(each.values()) for each in judged), len(judged)),
-        "passes": mean([outcome.passes for outcome in outcomes]),
         "most_passes": max(outcome.passes for outcome in outcomes),
         "tokens_per_pass": sum(o.tokens_per_pass * o.passes for o in outcomes) / passes,
         "seconds": mean([outcome.seconds for outcome in outcomes]),
         "answers": [outcome.answer for outcome in outcomes[:5]],
     }
-    return values | ({"new_fields_right": share(sum(new), len(new))} if new else {})
 
 
 def fits(answer: str, schema: str) -> bool:
@@ -115,17 +118,15 @@ def fits(answer: str, schema: str) -> bool:
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """One line for each cell and tier: shares in % with 95 % intervals."""
-    lines = ["| model | sampler | batch | tier | n | valid | fields right | passes | tokens a pass | seconds |"]
-    lines.append("|---" * 10 + "|")
+    lines = ["| model, sampler, batch | tier | n | valid | fields right | passes | tokens a pass | seconds |"]
+    lines.append("|---" * 8 + "|")
     for row in rows:
-        name = row["model"] + ("" if row["trained"] else ", untrained")
-        shown = [_percent(row["valid"]), _percent(row["fields_right"]), f"{row['passes']['value']:.1f}"]
+        metrics = row["metrics"]
+        shown = [_percent(metrics["valid"]), _percent(metrics["fields_right"]), f"{metrics['passes']['value']:.1f}"]
         shown += [f"{row['tokens_per_pass']:.1f}", f"{row['seconds']['value']:.3f}"]
-        start = f"| {name} | {row['sampler']} | {row['batch']} | {row['tier']} | {row['valid']['n']} | "
-        lines.append(start + " | ".join(shown) + " |")
-        if row["judges_differ"]:
-            lines.append(f"the judges differ on {row['judges_differ']} of these")
-    return "\n".join(lines)
+        lines.append(f"| {row['sampler']} | {row['tier']} | {row['n']} | {' | '.join(shown)} |")
+    differ = sum(row["judges_differ"] for row in rows)
+    return "\n".join([*lines, "", f"answers on which the two judges of validity differ: {differ}"])
 
 
 def _percent(metric: dict[str, Any]) -> str:
