@@ -14,6 +14,7 @@ from constrained_dg.errors import InputError
 from constrained_dg.model import Backbone, preset
 from constrained_dg.sampling import Status, named
 from constrained_dg.training.settings import Objective
+from experiments.text.records import measure
 from tasks.text import Records
 from tasks.text.records import CANVAS, Note, right_fields
 from tasks.text.records_notes import Record
@@ -173,7 +174,7 @@ def test_a_sampler_must_fit_the_objective(capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", [[], ["experiment=records_twin"]], ids=["diffusion", "twin"])
-def test_a_whole_run_in_seconds(tmp_path, experiment):
+def test_a_whole_run_in_seconds(tmp_path, capsys, experiment):
     out = tmp_path / "run"
     arguments = ["task=text/records", "debug=steps", *experiment]
     assert train_here(*arguments, f"out={out}", "report_per_tier=2") == 0
@@ -182,8 +183,25 @@ def test_a_whole_run_in_seconds(tmp_path, experiment):
     assert {row["tier"] for row in rows} == {"known", "held_out_schema", "all"}
     assert all("fields_right" in row["metrics"] for row in rows)
     assert run.task.name == "text/records"
-    if not experiment:
-        assert all(row["solved"] == 1.0 for row in rows)
+    if experiment:
+        return
+    assert all(row["solved"] == 1.0 for row in rows)
+    # The table beside a twin; a second call only reads what the first one saved.
+    command = [f"run={out}", f"twin={out}", f"out={tmp_path / 'table'}", "n=2", "few=2", "batches=2"]
+    measure.main(command)
+    first = {path: path.stat().st_mtime_ns for path in (tmp_path / "table" / "cells").iterdir()}
+    table = json.loads((tmp_path / "table" / "records.json").read_text())["rows"]
+    measure.main(command)
+    assert len(first) == 8 and all(path.stat().st_mtime_ns == time for path, time in first.items())
+    assert {row["metrics"]["valid"]["value"] for row in table if "completed" in row["sampler"]} == {1.0}
+    assert capsys.readouterr().out.count("| diffusion, plain@untrained, batch 2 | known | 2 |") == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "fit"), [('{"age": 9}', True), ('{ "age": 9.0 }', True), ('{"age": "9"}', False), ('{"age"', False)]
+)
+def test_the_second_judge_of_the_table(answer, fit):
+    assert measure.fits(answer, SCHEMA) == fit
 
 
 @pytest.mark.slow

@@ -53,9 +53,7 @@ def main(arguments: Sequence[str]) -> None:
             cell.parent.mkdir(parents=True, exist_ok=True)
             write_whole(cell, json.dumps(measured(runs[model], trained, sampler, batch, n)))
         for tier, values in json.loads(cell.read_text()).items():
-            rows.append(
-                {"model": model, "trained": trained, "sampler": sampler, "batch": batch, "tier": tier, **values}
-            )
+            rows.append({"sampler": name, "tier": tier, **values})
         print(name, file=sys.stderr, flush=True)
     header = new_header(ROOT, SEED, "cpu", **{key: str(value) for key, value in given.items() if key != "out"})
     write_whole(out / "records.json", json.dumps({"header": header, "rows": rows}, indent=0) + "\n")
