@@ -41,7 +41,7 @@ from constrained_dg.evaluation import check_sampler, solve, summarise
 from constrained_dg.files import write_whole
 from constrained_dg.places import OUR_PACKAGES
 from constrained_dg.runs import build, find_run
-from constrained_dg.sampling import Diffusion
+from constrained_dg.sampling import Autoregressive, Diffusion
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.task import Task
 from constrained_dg.training import folder as run_folder
@@ -97,8 +97,7 @@ def _train(cfg: dict[str, Any], interrupts: Interrupts) -> float:
     optimisation = from_dict(Optimisation, cfg["optimisation"], "optimisation")
     named = {*OUR_PACKAGES, *packages} if resume else None
     task, sampler = build(cfg["task"], named), build(cfg["sampler"], named)
-    denoises = isinstance(sampler.inner, Diffusion)
-    check(denoises, f"sampler {sampler.name!r} does not denoise", "train with plain or validity")
+    check_kind(sampler, objective)
     start = start_of(cfg, packages)
     backbone, task = start.model(task)
     check_sampler(task, sampler)
@@ -141,6 +140,17 @@ def _train(cfg: dict[str, Any], interrupts: Interrupts) -> float:
                 sys.exit(128 + interrupts.received)
             return float("nan")
         return final_table(cfg, folder, module, task, sampler, trainer)
+
+
+def check_kind(sampler: Sampler, objective: Objective) -> None:
+    """Raise InputError for a sampler that solves in another way than the objective teaches."""
+    if objective.canvas_weight:
+        denoises = isinstance(sampler.inner, Diffusion)
+        check(denoises, f"sampler {sampler.name!r} does not denoise", "train with plain or validity")
+    else:
+        causal = isinstance(sampler, Autoregressive)
+        hint = "use sampler=autoregressive, or objective=diffusion"
+        check(causal, f"sampler {sampler.name!r}, and the objective teaches no canvas", hint)
 
 
 def with_absolute_paths(cfg: dict[str, Any]) -> dict[str, Any]:

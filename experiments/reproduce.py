@@ -38,6 +38,8 @@ COMMANDS = {
     "data={data}/graph/dimacs_col attempts=16 passes=64 nodes=64 sampler=cold",
     "graph/hamiltonian/symmetry_long": "-m experiments.graph.symmetry run=experiments/graph/hamiltonian "
     "data={data}/graph/hcp14_dev.tsv.gz attempts=128 passes=8",
+    "text/records/records": "-m experiments.text.records.measure run=experiments/text/records "
+    "twin=experiments/text/records_twin out={out}",
     "throughput/cpu_256_1": "-m experiments.throughput shape=cpu contexts=256 batches=1 repeats=5",
     "throughput/cpu_4096_1": "-m experiments.throughput shape=cpu contexts=4096 batches=1 repeats=4",
     "throughput/cpu_4096_4": "-m experiments.throughput shape=cpu contexts=4096 batches=4 repeats=2",

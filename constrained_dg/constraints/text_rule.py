@@ -26,7 +26,7 @@ from constrained_dg.texts import Texts
 #: Entries of a table up to which one is made; of a table times positions up to which a solver gets the automaton.
 _DENSE, _LOWERED = 2**14, 2**18
 #: Tokens up to which each is a class: the symbols of a task.
-_SYMBOLS = 512
+_SYMBOLS = 1024
 
 #: A name of an automaton in the cache, as JSON writes it; and what makes the automaton.
 Language = tuple[object, Callable[[], Dfa]]

@@ -19,25 +19,24 @@ if TYPE_CHECKING:
 
 def fits(layer: Layer) -> bool:
     """Whether `fused_layer` can stand for a layer: plain linear layers without adapters, narrow experts (all tokens go
-    through all of them), learned biases, heads that the kernels take, on a CPU."""
+    through all of them), heads that the kernels take, on a CPU."""
     attention, experts = layer.self_attn, layer.experts
     plain = all(type(module) is torch.nn.Linear for module in layer.modules() if isinstance(module, torch.nn.Linear))
     return (
         plain
         and experts.narrow
-        and attention.relation_bias is not None
-        and attention.relation_bias.device.type == "cpu"
+        and attention.q_proj.weight.device.type == "cpu"
         and library(attention.head_dim) is not None
     )
 
 
 def fused_layer(
-    layer: Layer, x: FloatTensor, rotation: KeysValues, past: KeysValues, bias: FloatTensor, causal: bool
+    layer: Layer, x: FloatTensor, rotation: KeysValues, past: KeysValues, bias: FloatTensor | None, causal: bool
 ) -> tuple[FloatTensor, FloatTensor, FloatTensor, FloatTensor, IntTensor]:
     """`Layer.forward` up to rounding: its arithmetic with another order of factors.
 
     Args:
-        bias: (B or 1, H, N, M).
+        bias: (B or 1, H or 1, N or 1, M), or None.
     """
     attention, size = layer.self_attn, x.shape[-1:]
     eps = layer.input_layernorm.eps
@@ -47,6 +46,8 @@ def fused_layer(
 
     # 1. Attention. A norm's weight scales the columns of the product that follows it.
     branches = [attention.q_proj, attention.k_proj, *([] if attention.v_proj is None else [attention.v_proj])]
+    shape = (attention.heads, x.shape[1], past[0].shape[1] + x.shape[1])
+    bias = x.new_zeros(1, *shape) if bias is None else bias.expand(-1, *shape)
     weight = torch.cat([branch.weight for branch in branches]) * _weight(layer.input_layernorm)
     projected = F.linear(normed(x).to(x.dtype), weight)
     out, keys, values, _ = attend(

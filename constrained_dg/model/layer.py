@@ -63,8 +63,8 @@ class Layer(nn.Module):
 
         With `keys_only` only the keys and values are computed; the rest is None.
         """
-        if self.fused and biases is not None and biases[0].requires_grad and not keys_only:
-            return fused_layer(self, x, rotation, past, biases[0], causal)
+        if self.fused and x.requires_grad and not keys_only:
+            return fused_layer(self, x, rotation, past, None if biases is None else biases[0], causal)
         normed = self.input_layernorm(x)
         if keys_only:
             return None, *self.self_attn.keys_values(normed, rotation), None, None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -11,29 +11,39 @@ from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check
 from constrained_dg.sampling.base import Denoiser, Generation
 from constrained_dg.sampling.ending import after_end
+from constrained_dg.sampling.guide import Guide
 from constrained_dg.sampling.loop import READ_EVERY
 from constrained_dg.sampling.options import Options
 from constrained_dg.sampling.request import Request
 from constrained_dg.sampling.sampler import Sampler
-from constrained_dg.sampling.state import Answers, select_relations
-from constrained_dg.shapes import IntTensor
+from constrained_dg.sampling.state import Answers, select_relations, select_rows
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch
 
 
 @dataclass(frozen=True)
 class Autoregressive(Sampler):
-    """Emits the likeliest token, one after the other, from the causal logits; pinned cells are forced. It reads no
-    other rule.
+    """Emits the likeliest token, one after the other, from the causal logits; pinned cells are forced.
 
     A pass is one `next_token` call, so an answer of T tokens takes T passes, for any `max_passes`. There is no
     canvas, so nothing is recorded and options of canvases are ignored.
 
     Args:
         name: as on the command line.
+        guide: with its masks, each token is one of those that the rules allow behind what stands before it; where they
+            allow none, any. Without, it reads no rule. Whatever it writes counts as known.
     """
 
     name: str = "autoregressive"
+    guide: Guide = field(default_factory=Guide)
     refuses: ClassVar[tuple[str, ...]] = ("candidates", "rng", "logits_hook")
+
+    def __post_init__(self) -> None:
+        check(isinstance(self.guide, Guide), f"guide is {self.guide!r}", "give a Guide")
+
+    @property
+    def rule_uses(self) -> tuple[str, ...]:
+        return ("guide",) if self.guide.masks else ()
 
     @torch.no_grad()
     def answer(
@@ -68,7 +78,8 @@ class Autoregressive(Sampler):
             if options.expired():
                 answers.padding[going, at:] = True
                 break
-            log_probs = model.next_token(last, cache, relations).log_softmax(-1)
+            logits = self._masked(model.next_token(last, cache, relations), request, answers, going, at, ended)
+            log_probs = logits.log_softmax(-1)
             broken = broken | (log_probs.isnan().any(-1) & ~ended).any()
             # An answer that has ended waits, all padding, until it leaves.
             chosen = torch.where(ended, options.pad, log_probs.argmax(-1))
@@ -88,3 +99,19 @@ class Autoregressive(Sampler):
                     relations = select_relations(batch.relations, going)
         check(not bool(broken), "the model returned NaN", "check its weights and its precision")
         answers.pad(batch.pinned, options.pad)
+
+    def _masked(
+        self, logits: FloatTensor, request: Request, answers: Answers, going: IntTensor, at: int, ended: BoolTensor
+    ) -> FloatTensor:
+        """The logits (N, V) of position `at` without what the rules forbid there."""
+        rows = (~ended).nonzero().flatten()
+        if not self.guide.masks or request.constraint is None or len(rows) == 0:
+            return logits
+        rule = select_rows(request.constraint, going[rows])
+        assert rule is not None
+        known = request.batch.pinned[going[rows]].clone()
+        known[:, :at] = True
+        forbidden, _ = self.guide.forbidden(answers.tokens[going[rows]], known, slice(at, at + 1), rule)
+        logits = logits.clone()
+        logits[rows] = self.guide(logits[rows], forbidden[:, 0], rule)
+        return logits

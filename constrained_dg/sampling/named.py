@@ -50,14 +50,19 @@ EXACT = Diffusion(
 )
 #: Exact, sharper and in more passes: for graphs of a family.
 EXACT_SHARPER = replace(EXACT, name="exact_sharper", temperature=LinearTemperature(0.9, 0.7), max_passes=64)
+#: For rules on text: plain with masks; if the last answer breaks a rule, the likeliest that breaks none stands for it.
+COMPLETED = replace(PLAIN, name="completed", guide=Guide(masks=True), max_passes=12, complete=Completer(0.1))
 #: Left to right, one token a pass.
 AUTOREGRESSIVE = Autoregressive()
+#: The same, where the rules mask each token.
+AUTOREGRESSIVE_RULES = Autoregressive("autoregressive_rules", Guide(masks=True))
 #: The completer alone, without a model.
 SEARCH = Search()
 
-_SIMPLE = (PLAIN, PLAIN_EAGER, VALIDITY, KNOWN, EAGER, ELIMINATION, EXACT, EXACT_SHARPER, AUTOREGRESSIVE)
+_SIMPLE = (PLAIN, PLAIN_EAGER, VALIDITY, KNOWN, EAGER, ELIMINATION, EXACT, EXACT_SHARPER, COMPLETED)
+_WRAPPED = (RESTARTS, GUARANTEED, SYMMETRY, COLD, SETS, SETS_RULES, CANDIDATES)
 _ALL: dict[str, Sampler] = {
-    each.name: each for each in (*_SIMPLE, RESTARTS, GUARANTEED, SYMMETRY, COLD, SETS, SETS_RULES, CANDIDATES, SEARCH)
+    each.name: each for each in (*_SIMPLE, *_WRAPPED, AUTOREGRESSIVE, AUTOREGRESSIVE_RULES, SEARCH)
 }
 
 

@@ -79,13 +79,45 @@ class DiffusionModule(L.LightningModule):
     # -- one step -----------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> FloatTensor:
-        model, objective = self.backbone, self.objective
+        objective = self.objective
         generator = step_generator(self.seed, self.global_step, self.global_rank)
-        # 1. Noise: of a rollout, or drawn. 2. Predict.
         routing = RoutingRecord([], []) if objective.balance_weight else None
-        pool = self._pool(batch, generator) if objective.rollouts else None
+        parts: dict[str, FloatTensor] = {}
+        loss, pool, logits = torch.zeros((), device=batch.answer.device), None, []
+        # 1. The noisy answer, predicted and scored.
+        if objective.canvas_weight:
+            pool = self._pool(batch, generator) if objective.rollouts else None
+            batch = batch if pool is None else pool.batch
+            logits = self._denoised(batch, pool, generator, routing)
+            parts["loss/diffusion"] = self._canvas_loss(batch, pool, logits)
+            loss = objective.canvas_weight * parts["loss/diffusion"]
+        # 2. The next token, predicted and scored.
+        if objective.encoder_weight and (rows := math.ceil(objective.encoder_rows * len(batch))):
+            # Beside a canvas pass, the routing of that pass is balanced.
+            parts["loss/encoder"] = self._encoder_loss(batch, rows, None if objective.canvas_weight else routing)
+            loss = loss + objective.encoder_weight * parts["loss/encoder"]
+        if routing is not None:
+            parts["loss/balance"] = torch.stack(
+                [balance_loss(p, c) for p, c in zip(routing.probabilities, routing.chosen, strict=True)]
+            ).mean()
+            loss = loss + objective.balance_weight * parts["loss/balance"]
+            parts |= utilisation(routing)
+        value = loss.item()
+        check(math.isfinite(value), f"the loss is {value} at step {self.global_step}", "lower the learning rate")
+        # 3. The pool goes on.
         if pool is not None:
-            batch = pool.batch
+            rules = self.task.rules(batch) if self.task is not None and objective.other_answers else None
+            self.pools[pool.kind], metrics = pool.advanced(logits[-1].detach(), objective, generator, rules)
+            parts |= metrics
+        self.log_dict({"loss": loss.detach(), **{k: v.detach() for k, v in parts.items()}})
+        return loss
+
+    def _denoised(
+        self, batch: Batch, pool: Pool | None, generator: torch.Generator, routing: RoutingRecord | None
+    ) -> list[FloatTensor]:
+        """The logits (B, C, V) after each loop, for a canvas with noise: of the pool, or drawn."""
+        model, objective = self.backbone, self.objective
+        if pool is not None:
             noisy = pool.canvas(generator)
             cache = self._prefill(batch, routing)
             distribution = as_distribution(pool.sets, noisy, batch.pinned, batch.noise[0], model.vocab_size)
@@ -99,33 +131,14 @@ class DiffusionModule(L.LightningModule):
         model.routing = routing
         logits = model.denoise_loops(noisy, cache, signal, batch.relations)
         model.routing = None
+        return logits
 
-        # 3. Score.
-        if pool is None or not objective.conflict:
-            loss = diffusion = canvas_loss(logits, batch.answer, batch.pinned)
-        else:
-            assert self.task is not None  # checked at the start
-            weights = torch.where(pool.lost > 0, objective.conflict, 1.0)
-            loss = diffusion = canvas_loss(logits, pool.target(self.task.blank_id), batch.pinned, weights)
-        parts = {"loss/diffusion": diffusion}
-        if routing is not None:
-            parts["loss/balance"] = torch.stack(
-                [balance_loss(p, c) for p, c in zip(routing.probabilities, routing.chosen, strict=True)]
-            ).mean()
-            loss = loss + objective.balance_weight * parts["loss/balance"]
-            parts |= utilisation(routing)
-        if objective.encoder_weight and (rows := math.ceil(objective.encoder_rows * len(batch))):
-            parts["loss/encoder"] = self._encoder_loss(batch, rows)
-            loss = loss + objective.encoder_weight * parts["loss/encoder"]
-        value = loss.item()
-        check(math.isfinite(value), f"the loss is {value} at step {self.global_step}", "lower the learning rate")
-        # 4. The pool goes on.
-        if pool is not None:
-            rules = self.task.rules(batch) if self.task is not None and objective.other_answers else None
-            self.pools[pool.kind], metrics = pool.advanced(logits[-1].detach(), objective, generator, rules)
-            parts |= metrics
-        self.log_dict({"loss": loss.detach(), **{k: v.detach() for k, v in parts.items()}})
-        return loss
+    def _canvas_loss(self, batch: Batch, pool: Pool | None, logits: list[FloatTensor]) -> FloatTensor:
+        if pool is None or not self.objective.conflict:
+            return canvas_loss(logits, batch.answer, batch.pinned)
+        assert self.task is not None  # checked at the start
+        weights = torch.where(pool.lost > 0, self.objective.conflict, 1.0)
+        return canvas_loss(logits, pool.target(self.task.blank_id), batch.pinned, weights)
 
     def _prefill(self, batch: Batch, routing: RoutingRecord | None) -> Any:
         self.backbone.routing = routing
@@ -156,11 +169,12 @@ class DiffusionModule(L.LightningModule):
                 first[conditioned] = model.denoise(noisy[conditioned], cache.select(conditioned), None, relations)
         return model.self_condition(first.softmax(-1), mask)
 
-    def _encoder_loss(self, batch: Batch, rows: int) -> FloatTensor:
+    def _encoder_loss(self, batch: Batch, rows: int, routing: RoutingRecord | None) -> FloatTensor:
         """Next-token loss of the causal pass over prompt and answer, on the last rows."""
         batch = batch.select(torch.arange(len(batch) - rows, len(batch), device=batch.answer.device))
         tokens = torch.cat([batch.prompt, batch.answer], dim=1)
-        known = torch.cat([torch.zeros_like(batch.prompt, dtype=torch.bool), batch.pinned], dim=1)
+        told = torch.full_like(batch.prompt, not self.objective.encoder_prompt, dtype=torch.bool)
+        known = torch.cat([told, batch.pinned], dim=1)
         padding = {}
         if batch.mask is not None:
             seen = torch.cat([batch.mask, torch.ones_like(batch.pinned)], dim=1)
@@ -168,7 +182,9 @@ class DiffusionModule(L.LightningModule):
             # A token counts where neither it nor the one before it is padding.
             known = known | ~seen | ~seen.roll(1, dims=1)
         cache = self.backbone.empty_cache(rows, tokens.shape[1])
+        self.backbone.routing = routing
         logits = self.backbone.causal_logits(tokens, cache, relations=batch.relations, **padding)
+        self.backbone.routing = None
         return next_token_loss(logits, tokens, known)
 
     # -- checkpoints --------------------------------------------------------------------------------------------------

@@ -63,7 +63,10 @@ class Objective:
     """The loss, and the inputs that the denoiser learns from (training of DiffusionGemma, Google, 2026).
 
     Attributes:
+        canvas_weight: weight of the loss on the noisy answer; with 0 no canvas is denoised, and the model learns to
+            write from left to right alone.
         encoder_weight: weight of the causal next-token loss over prompt and answer; 0 leaves it out.
+        encoder_prompt: whether the next-token loss counts the tokens of the prompt, too.
         encoder_rows: share of the batch that the next-token loss is computed on, since it costs a causal pass.
         balance_weight: weight of the router's balance loss (Switch Transformer, arXiv 2101.03961); 0 leaves it out.
         self_conditioning: share of the rows that are conditioned on a first prediction of the model (without
@@ -82,7 +85,9 @@ class Objective:
         conflict: weight of rollouts that lost their answer, where the model learns to say so; 0 leaves them out.
     """
 
+    canvas_weight: float = 1.0
     encoder_weight: float = 1.0
+    encoder_prompt: bool = True
     encoder_rows: float = 0.125
     balance_weight: float = 0.01
     self_conditioning: float = 0.5
@@ -102,10 +107,14 @@ class Objective:
             f"objective.pure_start is {self.pure_start}",
             "use at most 1 - self_conditioning, the share of rows without a first prediction",
         )
-        for name in ("encoder_weight", "balance_weight", "conflict"):
+        for name in ("canvas_weight", "encoder_weight", "balance_weight", "conflict"):
             value = getattr(self, name)
             check(value >= 0 and isfinite(value), f"objective.{name} is {value}", "use 0 or more")
-        for name in ("rollouts", "other_answers"):
+        causal = self.encoder_weight > 0 and self.encoder_rows > 0
+        hint = "use objective.encoder_weight and objective.encoder_rows above 0"
+        check(self.canvas_weight > 0 or causal, "objective.canvas_weight is 0, and nothing else is learned", hint)
+        check(self.canvas_weight > 0 or not self.rollouts, "objective.canvas_weight is 0 with rollouts", "use 1")
+        for name in ("encoder_prompt", "rollouts", "other_answers"):
             value = getattr(self, name)
             check(isinstance(value, bool), f"objective.{name} is {value!r}", "use true or false")
         for name in ("other_answers", "conflict"):

@@ -36,8 +36,8 @@ PRINTED = {
     "sudoku.md": r"1\n16\n",
     "graphs.md": r"solved [1-3]( [1-3]){9}\nunsatisfiable\nsolved\n",
     "amino_acids.md": r"solved 20\n",
-    "text.md": r'True\n0\n\{"age": 20\}\nsolved\nsolved\n3 True\n',
-    "index.md": r"\['amino_acid/design', .*\]\n\[.*'restarts'.*\]\n\[.*'sudoku'\]\n",
+    "text.md": r'solved \{"town": "Bristad", "count": 36\}\nTrue\n0\n\{"age": 20\}\nsolved\nsolved\n3 True\n',
+    "index.md": r"\['amino_acid/design', .*\]\n\[.*'restarts'.*\]\n\[.*'sudoku', .*\]\n",
 }
 
 

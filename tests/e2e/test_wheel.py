@@ -60,7 +60,7 @@ def test_a_wheel_holds_one_package_and_what_it_needs(wheel: Path) -> None:
     expected = {name for name in expected if (ROOT / name).exists()}
     assert expected and expected <= inside
     runs = {path.relative_to(ROOT).as_posix() for path in places.shipped_runs().values()}
-    assert len(runs) == 7 and {f"{run}/{name}" for run in runs for name in ("run.json", "model.safetensors")} <= inside
+    assert len(runs) == 9 and {f"{run}/{name}" for run in runs for name in ("run.json", "model.safetensors")} <= inside
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".ckpt"))]
     assert "constrained_dg/py.typed" in names or not (ROOT / "constrained_dg" / "py.typed").exists()
     [commands] = [name for name in names if name.endswith("entry_points.txt")]
@@ -86,7 +86,7 @@ for name in constrained_dg.checkpoints(): constrained_dg.load(name)
     assert answer == f"solved {here.tokens[0].tolist()}"
     assert origin == f"{site / 'constrained_dg' / '__init__.py'} constrained_dg.bundled.tasks.sudoku.task"
     assert twice == "[]", "no task is imported under two names"
-    assert "'graph/coloring'" in lists and "'restarts'" in lists and lists.endswith("'sudoku'] 0.2.0")
+    assert "'graph/coloring'" in lists and "'restarts'" in lists and lists.endswith("'text/records_twin'] 0.2.0")
 
 
 def test_the_commands_of_a_wheel(site: Path, away: Path) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from constrained_dg.errors import InputError
-from constrained_dg.sampling import Autoregressive, Status, generate
+from constrained_dg.sampling import Autoregressive, Guide, Status, generate
 from tests.fakes import GRIDS, VOCAB, Fake, FakeCache, sudoku_batch
 
 
@@ -51,3 +51,24 @@ def test_the_end_of_an_answer():
 def test_a_prompt_of_one_token_is_refused():
     with pytest.raises(InputError, match="fewer than 2 tokens"):
         generate(Fake(), torch.zeros(1, 1, dtype=torch.int64), sampler=Autoregressive(), canvas_length=4)
+
+
+def test_with_masks_each_token_is_one_that_the_rules_allow_behind_those_before_it():
+    batch, rules = sudoku_batch([0, 1, 2], NO_CLUES | (torch.arange(16) % 3 == 0))
+    result = Autoregressive(guide=Guide(masks=True)).run(Fake(), batch, rules)
+    for at in range(16):
+        known = batch.pinned | (torch.arange(16) < at)
+        allowed = rules.allowed(result.tokens, known, slice(at, at + 1))[:, 0]
+        written = rules.class_of(result.tokens[:, at])
+        # Equal logits: the first allowed token; where the rules leave none, the mask is lifted.
+        expected = torch.where(allowed.any(-1), allowed.int().argmax(-1), written)
+        assert torch.equal(torch.where(batch.pinned[:, at], written, expected), written)
+
+
+def test_masks_need_rules_and_a_guide_must_be_one():
+    plain, masked = Autoregressive(), Autoregressive(guide=Guide(masks=True))
+    batch, _ = sudoku_batch([0, 1, 2], NO_CLUES)
+    assert torch.equal(masked.run(Reader(), batch).tokens, plain.run(Reader(), batch).tokens)
+    assert plain.rule_uses == () and masked.rule_uses == ("guide",)
+    with pytest.raises(InputError, match="guide is True"):
+        Autoregressive(guide=True)

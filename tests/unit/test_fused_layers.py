@@ -35,6 +35,16 @@ def losses(model, prompt, canvas, relations, mask):
     return loss.detach(), {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
+def same_gradients(ours, plain):
+    assert plain.keys() == ours.keys()
+    for name, grad in plain.items():
+        if grad is None:
+            assert ours[name] is None
+        else:
+            near = 1e-6 + 1e-4 * float(grad.abs().max())
+            torch.testing.assert_close(ours[name], grad, rtol=1e-3, atol=near, msg=name)
+
+
 @needs_compiler
 @pytest.mark.parametrize("prompt", [0, 5])
 @pytest.mark.parametrize("canvas", [1, 9, 31])
@@ -47,13 +57,17 @@ def test_losses_and_gradients_are_those_of_plain_layers(prompt, canvas, rows):
     given = tokens(3, prompt), tokens(3, canvas, seed=2), relations, mask
     (loss, plain), (other, ours) = losses(model, *given), losses(with_fused_layers(model), *given)
     torch.testing.assert_close(other, loss, rtol=1e-5, atol=1e-5)
-    assert plain.keys() == ours.keys()
-    for name, grad in plain.items():
-        if grad is None:
-            assert ours[name] is None
-        else:
-            near = 1e-6 + 1e-4 * float(grad.abs().max())
-            torch.testing.assert_close(ours[name], grad, rtol=1e-3, atol=near, msg=name)
+    same_gradients(ours, plain)
+
+
+@needs_compiler
+@pytest.mark.parametrize("padded", [False, True])
+def test_without_relations_the_fused_layers_are_plain_too(padded):
+    mask = torch.arange(5) >= torch.tensor([0, 2, 1])[:, None] if padded else None
+    model, given = random_backbone(1, loops=2), (tokens(3, 5), tokens(3, 9, seed=2), None, mask)
+    (loss, plain), (other, ours) = losses(model, *given), losses(with_fused_layers(model), *given)
+    torch.testing.assert_close(other, loss, rtol=1e-5, atol=1e-5)
+    same_gradients(ours, plain)
 
 
 @needs_compiler
@@ -94,7 +108,6 @@ def test_without_a_compiler_or_with_adapters_layers_stay_plain(monkeypatch):
     model = random_backbone(num_relations=1)
     assert not any(fused.fits(layer) for layer in adapt(deepcopy(model), rank=2).layers)
     assert not any(fused.fits(layer) for layer in random_backbone(num_relations=1, num_experts=64).layers)
-    assert not any(fused.fits(layer) for layer in random_backbone().layers)
     monkeypatch.setattr(native.shutil, "which", lambda name: None)
     native.library.cache_clear()
     try:
