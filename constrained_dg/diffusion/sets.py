@@ -30,12 +30,15 @@ def full_sets(canvas: IntTensor, pinned: BoolTensor, noise: tuple[int, int]) -> 
     return torch.where(pinned[..., None], canvas[..., None] == tokens, True)
 
 
-def eliminated(sets: BoolTensor, probabilities: FloatTensor, pinned: BoolTensor, below: float) -> BoolTensor:
+def eliminated(
+    sets: BoolTensor, probabilities: FloatTensor, pinned: BoolTensor, below: float | FloatTensor
+) -> BoolTensor:
     """(B, C, K): the sets without tokens of less probability than `below`; a set may become empty.
 
     Args:
         probabilities: (B, C, K) of the tokens of the range, dead ones included: living ones need not add up to 1.
         pinned: (B, C) bool, positions that never change.
+        below: one for all, or (B, 1, 1).
     """
     return sets & ((probabilities >= below) | pinned[..., None])
 

@@ -16,12 +16,14 @@ class Lessons:
     """`Restarts` keeps one for its batch, and gives a copy to each attempt, which writes into it.
 
     Attributes:
+        failures: (B) int64, failed attempts.
         counts: (B, T, K) int16, failed attempts that began by pinning this token of the noise range here.
         start: (B, T, K) bool, the sets that an attempt starts from, but for pinned positions.
         first: (B, T, K) bool, the first pins of the attempt under way.
         before: (B, T, K) bool, the sets of the pass that made them.
     """
 
+    failures: IntTensor
     counts: IntTensor
     start: BoolTensor
     first: BoolTensor
@@ -31,14 +33,15 @@ class Lessons:
     def none(cls, batch: Batch) -> Lessons:
         """Before the first attempt. Raises InputError where `full_sets` does."""
         start = torch.ones_like(full_sets(batch.answer, batch.pinned, batch.noise))
-        return cls(torch.zeros_like(start, dtype=torch.int16), start, ~start, start.clone())
+        failures = torch.zeros_like(batch.answer[:, 0])
+        return cls(failures, torch.zeros_like(start, dtype=torch.int16), start, ~start, start.clone())
 
     def of_attempt(self, rows: IntTensor, fresh: BoolTensor, moves: Moves | None, low: int, copies: int) -> Lessons:
         """For an attempt at these rows (N), each `copies` times, after the moves; `fresh` (N) ones start from noise."""
         parts = self.counts[rows], self.start[rows] | fresh[:, None, None]
         parts = parts if moves is None else (moves.sets(parts[0], low), moves.sets(parts[1], low))
-        counts, start = (part.repeat_interleave(copies, 0) for part in parts)
-        return Lessons(counts, start, torch.zeros_like(start), start.clone())
+        failures, counts, start = (part.repeat_interleave(copies, 0) for part in (self.failures[rows], *parts))
+        return Lessons(failures, counts, start, torch.zeros_like(start), start.clone())
 
     def learn(self, attempt: Lessons, rows: IntTensor, moves: Moves | None, low: int, failed: BoolTensor) -> None:
         """From the attempt at these rows (N), where it `failed` (N): its first pins count, and the sets before them are
@@ -47,6 +50,7 @@ class Lessons:
         first, before = attempt.first.view(shape).any(1), attempt.before.view(shape)[:, 0]  # of any copy; of one
         if moves is not None:
             first, before = moves.undo_sets(first, low), moves.undo_sets(before, low)
+        self.failures[rows] += failed
         self.counts[rows] += (first & failed[:, None, None]).short()
         self.start[rows] = torch.where(failed[:, None, None], before, self.start[rows])
 

@@ -26,6 +26,9 @@ from constrained_dg.sampling.randomness import NOISE
 from constrained_dg.sampling.state import Live
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
+#: How much more careful each failed attempt makes elimination, see `Sets`.
+CARE = 0.5
+
 
 @dataclass(frozen=True)
 class Sets:
@@ -41,6 +44,7 @@ class Sets:
 
     A model that is sure of a wrong token would pin it first in every attempt. So `Restarts` remembers the first pins of
     attempts that failed (`Lessons`), and later ones prefer others. They start from what the pass on pure noise left.
+    Each failure makes elimination more careful, too: after f of them a token leaves below `below / (1 + f / 2)`.
 
     Args:
         below: a token leaves its set where the model gives it less probability than this.
@@ -98,7 +102,8 @@ class Sets:
         """
         assert live.sets is not None
         probabilities, outside = within_range(probabilities, noise)
-        kept = eliminated(live.sets, probabilities, live.pinned, self.below)
+        below = self.below if lessons is None else self.below / (1 + CARE * lessons.failures[live.rows, None, None])
+        kept = eliminated(live.sets, probabilities, live.pinned, below)
         trusted = probabilities if lessons is None else probabilities * lessons.trust(live.rows, span, self.fade)
         best, sets = trusted.masked_fill(~kept, -1).argmax(-1), kept
         for _ in range(self.pins):

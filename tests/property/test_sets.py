@@ -252,7 +252,7 @@ def test_lessons_are_the_first_pins_of_failed_attempts_and_the_sets_before_them(
     canvas = torch.full((3, CELLS), LOWEST)
     kept = Lessons.none(Batch(canvas, canvas, canvas < 0, None, (LOWEST, LOWEST + SIZE)))
     every = [(row, cell, k) for row in range(3) for cell in range(CELLS) for k in range(SIZE)]
-    counts, start = dict.fromkeys(every, 0), dict.fromkeys(every, True)
+    counts, start, failures = dict.fromkeys(every, 0), dict.fromkeys(every, True), [0, 0, 0]
     for moved, fails in attempts:
         rows, fresh = torch.randperm(3, generator=generator)[:ROWS], torch.rand(ROWS, generator=generator) < 0.3
         attempt = kept.of_attempt(rows, fresh, moved, LOWEST, copies)
@@ -283,7 +283,8 @@ def test_lessons_are_the_first_pins_of_failed_attempts_and_the_sets_before_them(
             if fails and at[0] == int(rows[0]):
                 counts[at] += at in first
                 start[at] = before[at]
-    assert {at: int(kept.counts[at]) for at in every} == counts
+        failures[int(rows[0])] += fails
+    assert {at: int(kept.counts[at]) for at in every} == counts and kept.failures.tolist() == failures
     assert {at: bool(kept.start[at]) for at in every} == start
     trust = kept.trust(torch.tensor([2, 0]), slice(1, 3), 0.5)
     assert all(trust[0, cell, k] == 0.5 ** counts[2, cell + 1, k] for cell in range(2) for k in range(SIZE))
@@ -323,6 +324,30 @@ def test_a_wrong_token_that_the_model_is_sure_of_is_not_pinned_first_for_ever():
         )
         assert len(dead) == (2 if fade < 1 else 5) and all((n == dead[0]) == (fade == 1) for n in dead[1:])
     assert solved == {0.5: [True] * 3, 1.0: [False] * 3}
+
+
+def test_each_failure_makes_elimination_more_careful():
+    clues = torch.zeros(3, 16, dtype=torch.bool)
+    clues[:, 0] = True
+    batch, rules = sudoku_batch([0, 1, 2], clues)
+
+    class Doubtful(Oracle):
+        def logits(self, canvas, cache, signal):
+            known = super().logits(canvas, cache, signal)
+            known[:, 5, LOW:HIGH] = torch.tensor([0.5, 0.496, 0.003, 0.001]).log()
+            return known
+
+    alive = []
+
+    def look(record):
+        if record.pass_index == (len(alive) == 0):  # the first pass with pins: the second of the first attempt
+            alive.append(record.sets[:, 5].tolist())
+
+    attempt = Diffusion("any", sets=Sets(0.01, pins=1), judge_stop=True, max_passes=20)
+    made = Restarts("again", attempt, attempts=7).run(Doubtful(lies=(9,), certainty=3.0), batch, rules, on_step=look)
+    assert made.status == [Status.UNSOLVED] * 3
+    # 0.01 / (1 + f / 2) is 0.0033 after four failures and 0.0029 after five.
+    assert alive == [[[True, True, f >= 5, False]] * 3 for f in range(7)]
 
 
 def made_seeds(rows: int) -> torch.Tensor:
