@@ -171,6 +171,7 @@ class Task(ABC):
         ends: tokens that end an answer; what follows them becomes `padding_id`.
         needs_tokenizer: the task exists only as text, so `in_text` must be called first.
         compares: `constraint` holds reference answers to compare with, not rules that a sampler may read.
+        tokenizer: of a task whose prompts and answers are text; None for others.
         samplers: what evaluate.py compares unless the user names samplers; the first also solves single problems.
     """
 
@@ -185,6 +186,7 @@ class Task(ABC):
     ends: tuple[int, ...] = ()
     needs_tokenizer: bool = False
     compares: bool = False
+    tokenizer: Tokenizer | None = None
     samplers: tuple[str, ...] = ("restarts", "plain")
 
     @abstractmethod

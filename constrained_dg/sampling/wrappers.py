@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -87,7 +87,7 @@ class Restarts(Sampler):
             #    differ in the passes they have left; those with fewer wait until the others have as few.
             going = (attempt < self.attempts) & (left > 0)
             if best is not None:
-                going &= _unsolved(best)
+                going &= _unsolved(best) & ~options.given_up(torch.arange(len(seeds), device=seeds.device))
             passes = min(self.sampler.max_passes, int(left.masked_fill(~going, 0).max()))
             if passes == 0:
                 break
@@ -109,6 +109,7 @@ class Restarts(Sampler):
                 max_passes=passes,
                 time_limit=options.time_limit and max(options.remaining() or 0, 1e-6),
                 on_step=_for_rows(options, rows),
+                leave=_leaving(options, rows),
                 class_log_probs=options.class_log_probs or (self.complete is not None and self.complete.score),
                 tried=options.tried or best is not None,
                 lessons=learning,
@@ -196,6 +197,15 @@ def _for_rows(options: Options, rows: IntTensor) -> Callable[[StepRecord], None]
     if listener is None:
         return None
     return lambda record: listener(replace(record, rows=rows[record.rows // copies] * copies + record.rows % copies))
+
+
+def _leaving(options: Options, rows: IntTensor) -> Callable[[], Collection[int]] | None:
+    """The caller's `leave` for a call with these of its rows."""
+    leave = options.leave
+    if leave is None:
+        return None
+    at = {row: index for index, row in enumerate(rows.tolist())}
+    return lambda: [at[row] for row in leave() if row in at]
 
 
 def _undone(moved: Generation, undo: Callable[[IntTensor], IntTensor], constraint: Constraint | None) -> Generation:
