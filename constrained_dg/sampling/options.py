@@ -78,7 +78,7 @@ class Options:
             value = getattr(self, name)
             check(value is None or callable(value), f"{name} is {value!r}", "give a function, or None")
         alone = self.leave is None or self.draws.rows_leave
-        check(alone, f"leave was given with rng={self.rng!r}", "use rng='counter': there a row depends on its seed alone")
+        check(alone, f"leave was given with rng={self.rng!r}", "use rng='counter'")
 
     @classmethod
     def of(cls, model: Denoiser | None, keywords: dict[str, Any], refused: Sequence[str] = ()) -> Options:
