@@ -73,8 +73,8 @@ def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | 
 
 
 def of_validation(error: RequestValidationError) -> Refused:
-    """The first thing that is wrong with a body; of a union of types, what is wrong with the one that fits best."""
-    first = max(error.errors(), key=lambda each: len(each["loc"]))
+    """One thing that is wrong with a body; of a union of types, what is wrong with the one that fits best."""
+    first = max(error.errors(), key=lambda each: (len(each["loc"]), not each["type"].endswith("_type")))
     if first["type"] == "json_invalid":
         return Refused(400, f"the body is not JSON ({first['ctx']['error']}); send a JSON object", code="not_json")
     param = first.get("ctx", {}).get("field") or _field(first["loc"][1:], error.body)

@@ -237,7 +237,8 @@ class Texts:
         tokens = generation.tokens[row].cpu().tolist()[: work.limit]
         text = self.tokenizer.decode(tokens)
         shown = cut(text, work.stops)
-        ended = shown != text or any(token in self.tokenizer.ends for token in tokens)
+        kept = work.rule is not None and generation.status[row] is Status.SOLVED
+        ended = kept or shown != text or any(token in self.tokenizer.ends for token in tokens)
         values = {
             "text": shown,
             "finish_reason": "stop" if ended else "length",
