@@ -38,6 +38,7 @@ class Puzzles:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self.model: Any = run.model  # a Denoiser whose attributes have narrower types
         self.device = next(run.model.parameters()).device
 
     def key(self, work: Puzzle) -> tuple[object, ...]:
@@ -66,9 +67,7 @@ class Puzzles:
         seeds = torch.tensor([job.seed for job in jobs])
         listener = on_step if followed else None
         sampler = jobs[0].work.sampler
-        outcomes = solve_batch(
-            self.run.model, task, sampler, problems, batch, rules, seeds, on_step=listener, **options
-        )
+        outcomes = solve_batch(self.model, task, sampler, problems, batch, rules, seeds, on_step=listener, **options)
         results = []
         for outcome, rule in zip(outcomes, of_rows, strict=True):
             proved = outcome.status is Status.UNSATISFIABLE

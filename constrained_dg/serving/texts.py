@@ -70,6 +70,7 @@ class Texts:
 
     def __init__(self, run: Run, tokenizer: Tokenizer) -> None:
         self.run, self.tokenizer = run, tokenizer
+        self.model: Any = run.model  # a Denoiser whose attributes have narrower types
         self.device = next(run.model.parameters()).device
         self.canvas = run.task.canvas_length or run.task.max_canvas
         self._rule = lru_cache(_RULES)(self._new_rule)
@@ -104,7 +105,7 @@ class Texts:
         else:
             assert isinstance(request, CompletionRequest)
             field, prompts = "prompt", self._given(request)
-        context = self.run.model.max_context or self.run.task.max_prompt
+        context = self.model.max_context or self.run.task.max_prompt
         for tokens in prompts:
             message = f"the prompt has {len(tokens)} tokens, and the model takes {context} with its answer; shorten it"
             if len(tokens) + self.canvas > context:
@@ -112,7 +113,7 @@ class Texts:
         return prompts
 
     def _turns(self, request: ChatRequest) -> list[tuple[str, str]]:
-        turns = []
+        turns: list[tuple[str, str]] = []
         for number, message in enumerate(request.messages):
             where = f"messages.{number}"
             # 1. Roles: a system turn at most at the begin, then user and assistant in turn, the user last.
@@ -140,7 +141,7 @@ class Texts:
         if not prompts or not all(prompts):
             raise Refused(400, "prompt: it is empty; give a text or tokens", "prompt", "empty")
         tokens = [self._encoded(BOS + each, "prompt") if isinstance(each, str) else list(each) for each in prompts]
-        largest, size = max(max(each) for each in tokens), self.run.model.vocab_size
+        largest, size = max(max(each) for each in tokens), self.model.vocab_size
         if largest >= size:
             raise Refused(400, f"prompt: token {largest}; give tokens from 0 to {size - 1}", "prompt", "token")
         return tokens
@@ -191,7 +192,7 @@ class Texts:
         behind = torch.arange(works[0].length) >= torch.tensor([[work.limit] for work in works])
         canvas = torch.full(behind.shape, self.tokenizer.eos_id)
         rules = _joined([work.rule for work in works])
-        batch = Batch(prompt, canvas, behind, None, (0, self.run.model.vocab_size), mask).to(self.device)
+        batch = Batch(prompt, canvas, behind, None, (0, self.model.vocab_size), mask).to(self.device)
         followed = [(job, Follower(batch, row, job.work.rule, self.tokenizer.eos_id)) for row, job in enumerate(jobs)]
         followed = [(job, each) for job, each in followed if job.work.streams or job.work.stops]
 
@@ -201,7 +202,7 @@ class Texts:
                     self._tell(job, follower, record)
 
         generation = generate(
-            self.run.model,
+            self.model,
             batch.prompt,
             rules if rules is None else rules.to(self.device),
             tokenizer=self.tokenizer,

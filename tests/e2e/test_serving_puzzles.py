@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,13 +17,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import torch
 
 import constrained_dg
 from constrained_dg.evaluation import solve
 from constrained_dg.model import Backbone
 from constrained_dg.places import ROOT
 from constrained_dg.sampling import named
+from tests.pages import examples
 from tests.serving import PUZZLE, Served, serving, until
 
 import httpx  # isort: skip  (tests.serving skips first where it is missing)
@@ -92,9 +93,10 @@ def test_an_answer_without_a_seed_says_its_seed(served: Served, sudoku: constrai
 def test_what_an_unsolved_answer_breaks_is_said_in_sentences(served: Served, sudoku: constrained_dg.Run) -> None:
     answer = served.post("/v1/solve", {"problem": "." * 81, "sampler": "autoregressive", "seed": 0}).json()
     assert answer["status"] == "unsolved" and answer["passes"] == 81
-    tokens = torch.tensor([[int(digit) + 2 for digit in answer["answer"]]])
-    rule = sudoku.task.constraint([sudoku.task.parse("." * 81)])
-    assert answer["violations"] == rule.explain(tokens)[0] != []
+    problem = sudoku.task.parse("." * 81)
+    [outcome] = solve(sudoku.model, sudoku.task, named("autoregressive"), [problem], batch_size=1, seed=0)
+    broken = sudoku.task.constraint([problem]).explain(outcome.tokens[None])[0]
+    assert answer["answer"] == outcome.answer and answer["violations"] == broken != []
 
 
 def test_a_stream_shows_each_pass_and_ends_with_the_answer(served: Served, sudoku: constrained_dg.Run) -> None:
@@ -110,6 +112,13 @@ def test_a_stream_shows_each_pass_and_ends_with_the_answer(served: Served, sudok
         assert len(free) == PUZZLE.count(".") and len(draft["entropy_nats"]) == 81
         assert bool(draft["sentences"]) == bool(draft["violations"])
     assert drafts[-1][1]["text"] == answer["answer"]
+
+
+def test_the_example_of_the_documentation(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    first, _ = examples(ROOT / "docs" / "serving.md")
+    exec(first.replace("http://127.0.0.1:8000", served.url), {})
+    solution = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
+    assert re.fullmatch(rf"solved {solution} \d+\n", capsys.readouterr().out)
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------

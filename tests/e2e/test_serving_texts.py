@@ -16,9 +16,11 @@ import torch
 
 from constrained_dg import rng
 from constrained_dg.constraints import Constraint, Json, Regex
+from constrained_dg.places import ROOT
 from constrained_dg.runs import Run
 from constrained_dg.sampling import Generation, generate, named
 from constrained_dg.text import BOS, pad_left
+from tests.pages import examples
 from tests.serving import Served, serving, text_run, until
 from tests.textual import tokenizer
 
@@ -203,6 +205,12 @@ def test_parse_gives_an_object_of_the_class(client: Any) -> None:
 
     answer = client.chat.completions.parse(model="tiny", messages=USER, seed=0, response_format=Person)
     assert isinstance(answer.choices[0].message.parsed, Person)
+
+
+def test_the_example_of_the_documentation(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    _, second = examples(ROOT / "docs" / "serving.md")
+    exec(second.replace("http://127.0.0.1:8000", served.url), {})
+    assert capsys.readouterr().out == "Order True\n"
 
 
 def test_a_rule_holds_within_max_tokens(client: Any) -> None:
