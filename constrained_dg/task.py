@@ -96,6 +96,14 @@ class Moves:
         """(B, T), an answer to the moved problem -> one to the original problem."""
         return self.rename.argsort(1).gather(1, answer).gather(1, self.order.argsort(1))
 
+    def placed_back(self, values: torch.Tensor) -> torch.Tensor:
+        """(B, T), values of the positions of a moved answer -> of those of the original one."""
+        return values.gather(1, self.order.argsort(1))
+
+    def select(self, rows: IntTensor) -> Moves:
+        """The symmetries of these rows (N) int64."""
+        return Moves(self.order[rows], self.rename[rows])
+
     def sets(self, sets: BoolTensor, low: int) -> BoolTensor:
         """(B, T, K) sets of tokens low .. low + K - 1, which must be renamed among themselves, moved."""
         size = sets.shape[-1]

@@ -20,7 +20,7 @@ from constrained_dg.sampling.randomness import ATTEMPT
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.sampling.state import select_rows
 from constrained_dg.shapes import BoolTensor, IntTensor
-from constrained_dg.task import Batch, Symmetric
+from constrained_dg.task import Batch, Moves, Symmetric
 
 #: Attempts of a sampler of sets after which one starts from noise again, in case that its start had lost the answer.
 FRESH = 8
@@ -108,7 +108,7 @@ class Restarts(Sampler):
                 options,
                 max_passes=passes,
                 time_limit=options.time_limit and max(options.remaining() or 0, 1e-6),
-                on_step=_for_rows(options, rows),
+                on_step=_for_rows(options, rows, moves, batch.noise[0]),
                 leave=_leaving(options, rows),
                 class_log_probs=options.class_log_probs or (self.complete is not None and self.complete.score),
                 tried=options.tried or best is not None,
@@ -191,12 +191,31 @@ def _unsolved(generation: Generation) -> BoolTensor:
     return torch.tensor(values, device=generation.tokens.device)
 
 
-def _for_rows(options: Options, rows: IntTensor) -> Callable[[StepRecord], None] | None:
-    """The caller's listener, which gets the caller's row numbers."""
+def _for_rows(options: Options, rows: IntTensor, moves: Moves | None, low: int) -> Callable[[StepRecord], None] | None:
+    """The caller's listener, which gets the caller's row numbers, and records of the problems as they were given."""
     copies, listener = options.candidates, options.on_step
     if listener is None:
         return None
-    return lambda record: listener(replace(record, rows=rows[record.rows // copies] * copies + record.rows % copies))
+
+    def hear(record: StepRecord) -> None:
+        prompts = record.rows // copies
+        record = record if moves is None else _moved_back(record, moves.select(prompts), low)
+        listener(replace(record, rows=rows[prompts] * copies + record.rows % copies))
+
+    return hear
+
+
+def _moved_back(record: StepRecord, moves: Moves, low: int) -> StepRecord:
+    """A record of moved problems, whose canvas is the whole answer, as one of the problems themselves.
+
+    Args:
+        low: the first token of the noise range.
+    """
+    masks = ("entropy", "accepted", "renoised", "conflict")
+    values: dict[str, Any] = {name: moves.placed_back(getattr(record, name)) for name in masks}
+    values |= {name: moves.undo(getattr(record, name)) for name in ("canvas", "best")}
+    sets = None if record.sets is None else moves.undo_sets(record.sets, low)
+    return replace(record, **values, sets=sets)
 
 
 def _leaving(options: Options, rows: IntTensor) -> Callable[[], Collection[int]] | None:
