@@ -18,7 +18,9 @@ from constrained_dg.serving.settings import Settings
 
 log = logging.getLogger(__name__)
 #: Seconds without a new row after which a batch begins, and most seconds that a row waits for others.
-QUIET, MOST = 0.002, 0.02
+QUIET, MOST = 0.002, 0.1
+#: Share of the last batch's time that the next one waits for as many rows: the clients it answered may ask again.
+PATIENCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Queue:
         self.settings, self.metrics = settings, metrics
         self._waiting: list[Job] = []
         self._closed = False
+        self._last = (0, 0.0)  # rows and seconds of the last batch
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="batches", daemon=True)
         self._thread.start()
@@ -117,7 +120,9 @@ class Queue:
     def _work(self) -> None:
         while jobs := self._next():
             self.metrics.rows.observe(len(jobs))
+            begun = time.monotonic()
             self._answer(jobs)
+            self._last = (len(jobs), time.monotonic() - begun)
 
     def _next(self) -> list[Job]:
         """The oldest job and others of its key; none once the queue is closed."""
@@ -137,11 +142,15 @@ class Queue:
 
     def _gather(self) -> None:
         """Wait as long as rows keep coming: requests that arrive together share a batch."""
-        until = time.monotonic() + MOST
-        while self._waiting and not self._closed and time.monotonic() < until:
+        begun = time.monotonic()
+        rows_before, seconds_before = self._last
+        while self._waiting and not self._closed and (waited := time.monotonic() - begun) < MOST:
             key = self._waiting[0].key
-            full = sum(job.key == key for job in self._waiting) >= self.settings.batch_size
-            if full or not self._changed.wait(QUIET):
+            rows = sum(job.key == key for job in self._waiting)
+            if rows >= self.settings.batch_size:
+                return
+            more_expected = rows < rows_before and waited < PATIENCE * seconds_before
+            if not self._changed.wait(QUIET) and not more_expected:
                 return
 
     def _answer(self, jobs: Sequence[Job]) -> None:
