@@ -17,9 +17,9 @@ from constrained_dg.constraints.by_row import ByRow
 from constrained_dg.constraints.text_rule import TextRule
 from constrained_dg.errors import InputError, check
 from constrained_dg.runs import Run
-from constrained_dg.sampling import Diffusion, generate, named
+from constrained_dg.sampling import Autoregressive, Diffusion, generate, named
 from constrained_dg.sampling.base import Generation, Status, StepRecord
-from constrained_dg.sampling.named import PLAIN, VALIDITY
+from constrained_dg.sampling.named import AUTOREGRESSIVE, AUTOREGRESSIVE_RULES, PLAIN, VALIDITY
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.serving.jobs import Job, Result
 from constrained_dg.serving.messages import AnyText, ChatRequest, CompletionRequest, JsonSchema, Pattern, TextRequest
@@ -89,7 +89,7 @@ class Texts:
         length = -(-limit // self.canvas) * self.canvas
         rule = self._rule_of(request, length)
         try:
-            sampler = named(request.sampler) if request.sampler else VALIDITY if rule else PLAIN
+            sampler = named(request.sampler) if request.sampler else self._default(rule)
         except InputError as error:
             raise Refused(400, str(error), "sampler", "sampler") from None
         sampler = _searching(sampler) if rule else sampler
@@ -98,6 +98,12 @@ class Texts:
             Prompt(tuple(each), limit, length, rule, sampler, tuple(request.stops), request.stream, request.drafts)
             for each in prompts
         ]
+
+    def _default(self, rule: TextRule | None) -> Sampler:
+        """As `generate` chooses, but left to right for a model that was trained so."""
+        if isinstance(self.run.sampler, Autoregressive):
+            return AUTOREGRESSIVE_RULES if rule else AUTOREGRESSIVE
+        return VALIDITY if rule else PLAIN
 
     def _prompts(self, request: TextRequest) -> list[list[int]]:
         if isinstance(request, ChatRequest):

@@ -14,6 +14,7 @@ import httpx
 import pytest
 import torch
 
+import constrained_dg
 from constrained_dg import rng
 from constrained_dg.constraints import Constraint, Json, Regex
 from constrained_dg.places import ROOT
@@ -181,6 +182,38 @@ def test_other_samplers(client: Any, run: Run) -> None:
             model="tiny", prompt="Hello", seed=2, max_tokens=16, extra_body={"sampler": sampler}
         )
         assert [answer.choices[0].text] == texts_of(run, python(run, tokens, 2, limit=16, sampler=sampler), 16)
+
+
+@pytest.mark.parametrize("name, sampler", [("text/records", "validity"), ("text/records_twin", "autoregressive_rules")])
+def test_a_shipped_model_and_its_twin(name: str, sampler: str) -> None:
+    run = constrained_dg.load(name)
+    notes = run.task.held_out(2, 0)
+    schemas = [json.loads(note.schema) for note in notes]
+    with serving(run, name) as served, ThreadPoolExecutor(4) as pool:
+        with served.held():
+            bodies = [
+                {
+                    "model": name,
+                    "messages": [{"role": "user", "content": note.text}],
+                    "response_format": {"type": "json_schema", "json_schema": {"schema": schema}},
+                    "seed": seed,
+                }
+                for seed, (note, schema) in enumerate(zip(notes, schemas, strict=True))
+            ]
+            waiting = [pool.submit(served.post, "/v1/chat/completions", body) for body in bodies]
+            until(lambda: served.waiting() == len(notes))
+        answers = [each.result().json()["choices"][0]["message"]["content"] for each in waiting]
+        assert served.metric("batch_rows_count") <= 1 + 2  # two lengths of prompts, and held()
+        assert served.post("/v1/solve", {"problem": notes[0].text, "seed": 0}).json()["status"] in (
+            "solved",
+            "unsolved",
+        )
+    options = {"tokenizer": run.task.tokenizer, "sampler": named(sampler), "max_new_tokens": 32}
+    options["guarantee"] = sampler == "validity"
+    for seed, (note, schema, answer) in enumerate(zip(notes, schemas, answers, strict=True)):
+        made = generate(run.model, note.text, Json(schema), seeds=seed, **options)
+        assert answer == run.task.tokenizer.decode(made.tokens[0])
+        assert set(json.loads(answer)) == set(schema["properties"])
 
 
 # -- rules -------------------------------------------------------------------------------------------------------------
