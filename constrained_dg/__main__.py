@@ -1,4 +1,4 @@
-"""The command `constrained-dg train ...` or `constrained-dg evaluate ...`, also as `python -m constrained_dg`."""
+"""The command `constrained-dg train ...`, `evaluate ...` or `serve ...`, also as `python -m constrained_dg`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ _USAGE = """usage: constrained-dg COMMAND [key=value ...]
 commands:
   train      train a model on a task:       constrained-dg train task=sudoku
   evaluate   solve problems with a model:   constrained-dg evaluate run=sudoku show=3
+  serve      answer requests over HTTP:     constrained-dg serve run=sudoku
 
 constrained-dg COMMAND --help explains every key. constrained-dg --version prints the version."""
-_COMMANDS = ("train", "evaluate")
+_COMMANDS = ("train", "evaluate", "serve")
 
 
 def main() -> None:
@@ -25,6 +26,8 @@ def main() -> None:
         print(_USAGE)
     elif name == "--version":
         print(constrained_dg.__version__)
+    elif name == "serve":
+        _serve(sys.argv[2:])
     elif name in _COMMANDS:
         places.script(name).main(sys.argv[2:])
     else:
@@ -32,6 +35,16 @@ def main() -> None:
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(_COMMANDS)}"
         print(f"error: no command {name!r}; {hint}", file=sys.stderr)
         sys.exit(2)
+
+
+def _serve(arguments: list[str]) -> None:
+    from constrained_dg.cli import require
+
+    for package in ("fastapi", "uvicorn", "prometheus_client"):
+        require(package, "the server (extra serve)")
+    from constrained_dg.serving import command
+
+    command.main(arguments)
 
 
 if __name__ == "__main__":

@@ -128,6 +128,7 @@ def solve_batch(
     max_passes: int | None = None,
     on_step: Callable[[StepRecord], None] | None = None,
     begun: float | None = None,
+    **options: Any,
 ) -> list[Outcome]:
     """Solve problems of equal shape that are encoded already; see `solve`.
 
@@ -135,9 +136,10 @@ def solve_batch(
         batch, constraint: from `Task.encode` and `Task.constraint`, on the model's device.
         seeds: (B) int64, one for each problem.
         begun: `time.perf_counter()` from which the time of the batch is counted; by default now.
+        options: further ones of the sampler, see `sampling.options.Options`.
     """
     begun = time.perf_counter() if begun is None else begun
-    options: dict[str, Any] = {"max_passes": max_passes, "on_step": on_step}
+    options |= {"max_passes": max_passes, "on_step": on_step}
     if task.ends:
         options |= {"eos": task.ends, "pad": task.padding_id, "canvas_length": task.canvas_length}
     # Reference answers are not shown to a sampler.

@@ -96,6 +96,14 @@ class Moves:
         """(B, T), an answer to the moved problem -> one to the original problem."""
         return self.rename.argsort(1).gather(1, answer).gather(1, self.order.argsort(1))
 
+    def placed_back(self, values: torch.Tensor) -> torch.Tensor:
+        """(B, T), values of the positions of a moved answer -> of those of the original one."""
+        return values.gather(1, self.order.argsort(1))
+
+    def select(self, rows: IntTensor) -> Moves:
+        """The symmetries of these rows (N) int64."""
+        return Moves(self.order[rows], self.rename[rows])
+
     def sets(self, sets: BoolTensor, low: int) -> BoolTensor:
         """(B, T, K) sets of tokens low .. low + K - 1, which must be renamed among themselves, moved."""
         size = sets.shape[-1]
@@ -171,6 +179,7 @@ class Task(ABC):
         ends: tokens that end an answer; what follows them becomes `padding_id`.
         needs_tokenizer: the task exists only as text, so `in_text` must be called first.
         compares: `constraint` holds reference answers to compare with, not rules that a sampler may read.
+        tokenizer: of a task whose prompts and answers are text; None for others.
         samplers: what evaluate.py compares unless the user names samplers; the first also solves single problems.
     """
 
@@ -185,6 +194,7 @@ class Task(ABC):
     ends: tuple[int, ...] = ()
     needs_tokenizer: bool = False
     compares: bool = False
+    tokenizer: Tokenizer | None = None
     samplers: tuple[str, ...] = ("restarts", "plain")
 
     @abstractmethod

@@ -108,7 +108,10 @@ class Tokenizer:
 
     def chat(self, user: str, system: str | None = None) -> list[int]:
         """The tokens of a prompt: BOS, a system turn where one is given, the user's turn, the model's turn opened."""
-        turns = ([] if system is None else [("system", system)]) + [("user", user)]
+        return self.conversation(([] if system is None else [("system", system)]) + [("user", user)])
+
+    def conversation(self, turns: Sequence[tuple[str, str]]) -> list[int]:
+        """The same for any turns, each a role ("system", "user" or "model") and a text."""
         written = "".join(f"{TURN}{role}\n{content.strip()}{TURN_END}\n" for role, content in turns)
         return self.encode(f"{BOS}{written}{TURN}model\n")
 

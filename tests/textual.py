@@ -40,11 +40,11 @@ def tokenizer() -> Tokenizer:
     return Tokenizer(raw_tokenizer(), VOCAB)
 
 
-def save_checkpoint(folder: Path, canvas: int = 40, seed: int = 0) -> Path:
+def save_checkpoint(folder: Path, canvas: int = 40, seed: int = 0, spread: float = 1.0) -> Path:
     """A random two-layer DiffusionGemma, written by transformers, with the tokenizer."""
     from tests.released import released
 
-    model = released(seed, layers=2, vocab_size=VOCAB)
+    model = released(seed, layers=2, spread=spread, vocab_size=VOCAB)
     model.config.canvas_length = canvas
     for number, name in enumerate(("image_token_id", "boi_token_id", "eoi_token_id"), 1):
         setattr(model.config, name, VOCAB - number)

@@ -90,13 +90,14 @@ class Autoregressive(Sampler):
             last = chosen[:, None]
             if options.eos:
                 ended = ended | after_end(last, options.eos)[1]
-                if (at + 1) % interval == 0 and bool(ended.any()):
-                    answers.padding[going, at + 1 :] |= ended[:, None]
-                    staying = (~ended).nonzero().flatten()
-                    if len(staying) == 0:
-                        break
-                    going, ended, last, cache = going[staying], ended[staying], last[staying], cache.select(staying)
-                    relations = select_relations(batch.relations, going)
+            leaving = ended | options.given_up(going)
+            if (at + 1) % interval == 0 and bool(leaving.any()):
+                answers.padding[going, at + 1 :] |= leaving[:, None]
+                staying = (~leaving).nonzero().flatten()
+                if len(staying) == 0:
+                    break
+                going, ended, last, cache = going[staying], ended[staying], last[staying], cache.select(staying)
+                relations = select_relations(batch.relations, going)
         check(not bool(broken), "the model returned NaN", "check its weights and its precision")
         answers.pad(batch.pinned, options.pad)
 

@@ -62,7 +62,7 @@ def completed(
         by_class = ClassLogProbs.before_any_pass(constraint, rows, device)
     for row, known in enumerate(pinned):
         wanted = status[row] is Status.UNSOLVED or (completer.improve and status[row] is Status.SOLVED)
-        if not wanted or options.expired():
+        if not wanted or options.expired() or bool(options.given_up(torch.tensor([row]))):
             continue
         # 1. One row, on the CPU.
         tokens = values["tokens"][row]

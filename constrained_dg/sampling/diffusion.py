@@ -140,7 +140,9 @@ class Diffusion(Sampler):
             if options.draws.rows_leave:
                 won, done = self._settled(request, answers, going, ended)
                 answers.cut[going[done & ~won]] = True
-                staying = (~(ended | done)).nonzero().flatten()
+                given_up = options.given_up(going // options.candidates)
+                answers.padding[going[given_up], span.stop :] = True
+                staying = (~(ended | done | given_up)).nonzero().flatten()
                 if len(staying) == 0:
                     break
                 if len(staying) < len(going):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 
@@ -42,6 +42,7 @@ def generate(
     rng: str = "counter",
     logits_hook: Callable[[FloatTensor, PassInfo], FloatTensor] | None = None,
     on_step: Callable[[StepRecord], None] | None = None,
+    leave: Callable[[], Collection[int]] | None = None,
     trace: bool = False,
 ) -> Generation:
     """Answer every prompt of a batch.
@@ -52,7 +53,8 @@ def generate(
     Args:
         model: the denoiser.
         prompt: (B, S) int64, or lists of tokens; lists of several lengths are padded on the left. Lists are taken as
-            tensors on the CPU, here and below. With a tokenizer also a text, or several: what a user says.
+            tensors on the CPU, here and below. With a tokenizer also a text, or several: what a user says. Texts are
+            padded to a multiple of 32 tokens, as tasks pad them.
         constraint: over all T positions; without one there is no status. An answer that ends early is judged with its
             padding. A rule on text without texts of its own, such as `Json(schema)`, takes those of the tokenizer.
         tokenizer: of the model's checkpoint. Its ends and its padding are those of the answer, unless others are given.
@@ -68,7 +70,7 @@ def generate(
         seeds: (B) int64, or one number from which the seeds of the rows are drawn.
         guarantee: search for what the passes leave unsolved, with any sampler. Every status is then solved, proved
             unsatisfiable, or unsolved because the search reached a bound.
-        eos, pad, candidates, max_passes, time_limit, rng, logits_hook, on_step, trace: see `Options`.
+        eos, pad, candidates, max_passes, time_limit, rng, logits_hook, on_step, leave, trace: see `Options`.
 
     Returns:
         one answer for each prompt. With several candidates `passes` sums over them.
@@ -119,6 +121,7 @@ def generate(
         rng=rng,
         logits_hook=logits_hook,
         on_step=on_step,
+        leave=leave,
         trace=trace,
     )
 

@@ -153,10 +153,11 @@ def denoise_canvas(
             fresh = draws.fresh(live.seeds, start, index, span.stop - start, noise)
             canvas = torch.where(accepted | live.pinned, sample, fresh)
 
-        # 4. Which rows stop: stable ones, those that the judge accepts, and the other candidates of their prompt. With
-        #    sets also rows with a conflict, or with one token left everywhere.
+        # 4. Which rows stop: stable ones, those that the judge accepts, the other candidates of their prompt, and those
+        #    that are given up. With sets also rows with a conflict, or with one token left everywhere.
         stopped, history = parts.stop(best, settled, free, live.history)
         stopped, cut = _judged(live, best, stopped, parts, options, span)
+        stopped = stopped | options.given_up(live.rows // options.candidates)
         if sets is not None:
             stopped = stopped | conflict.any(-1) | (accepted | live.pinned).all(-1)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+import torch
 
 from constrained_dg.errors import check, is_count, is_number
 from constrained_dg.sampling.base import Denoiser, PassInfo, StepRecord
 from constrained_dg.sampling.lessons import Lessons
 from constrained_dg.sampling.randomness import DRAWS, Draws
-from constrained_dg.shapes import FloatTensor, IntTensor
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch, Symmetric
 
 
@@ -36,6 +38,8 @@ class Options:
             its result replaces them. It may write into the logits. Where it leaves -inf at every token
             that the rules allow at a position, all allowed tokens are equally likely there.
         on_step: called with the record of every pass; `StepRecord.best` is the draft.
+        leave: called between passes; the rows of the caller's batch that it returns are given up: they make no further
+            pass and keep what they have. Other rows do not change. Not with draws that depend on the batch.
         trace: keep the records in the result.
         symmetric: `Task.symmetric`, for a sampler that solves moved versions of a problem.
         class_log_probs: keep the log-probabilities that a search sums in the result: of the "last" pass of each canvas
@@ -53,6 +57,7 @@ class Options:
     rng: str = "counter"
     logits_hook: Callable[[FloatTensor, PassInfo], FloatTensor] | None = None
     on_step: Callable[[StepRecord], None] | None = None
+    leave: Callable[[], Collection[int]] | None = None
     trace: bool = False
     symmetric: Callable[[Batch, IntTensor], Symmetric | None] | None = None
     class_log_probs: bool | str = False
@@ -69,9 +74,11 @@ class Options:
         limit = self.time_limit
         check(limit is None or is_number(limit, above=0), f"time_limit is {limit!r}", "give seconds, or None")
         check(isinstance(self.lessons, Lessons | None), f"lessons are {self.lessons!r}", "leave them out")
-        for name in ("logits_hook", "on_step", "symmetric"):
+        for name in ("logits_hook", "on_step", "leave", "symmetric"):
             value = getattr(self, name)
             check(value is None or callable(value), f"{name} is {value!r}", "give a function, or None")
+        alone = self.leave is None or self.draws.rows_leave
+        check(alone, f"leave was given with rng={self.rng!r}", "use rng='counter'")
 
     @classmethod
     def of(cls, model: Denoiser | None, keywords: dict[str, Any], refused: Sequence[str] = ()) -> Options:
@@ -106,7 +113,7 @@ class Options:
     @property
     def watched(self) -> bool:
         """Whether the host reads every pass."""
-        watchers = (self.time_limit, self.logits_hook, self.on_step)
+        watchers = (self.time_limit, self.logits_hook, self.on_step, self.leave)
         return self.trace or any(watcher is not None for watcher in watchers)
 
     def remaining(self) -> float | None:
@@ -115,3 +122,10 @@ class Options:
 
     def expired(self) -> bool:
         return self.remaining() == 0
+
+    def given_up(self, prompts: IntTensor) -> BoolTensor:
+        """(N) bool, which of these rows (N) of the caller's batch are given up by now; see `leave`."""
+        if self.leave is None:
+            return torch.zeros_like(prompts, dtype=torch.bool)
+        rows = torch.tensor(list(self.leave()), dtype=prompts.dtype, device=prompts.device)
+        return torch.isin(prompts, rows)

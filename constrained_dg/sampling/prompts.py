@@ -9,7 +9,7 @@ import torch
 
 from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, IntTensor, tensor_of
-from constrained_dg.text import Tokenizer
+from constrained_dg.text import Tokenizer, pad_left
 
 Rows = Sequence[Sequence[int]]
 
@@ -26,7 +26,8 @@ def prompt_tensors(
     Raises:
         InputError: text without a tokenizer, text beside tokens, an empty prompt, or a shape that does not fit.
     """
-    prompt = _in_tokens(prompt, tokenizer)
+    if mask is None:
+        prompt, mask = _in_tokens(prompt, tokenizer)
     if not isinstance(prompt, torch.Tensor) and mask is None:
         prompt, mask = _left_padded(prompt, pad)
     prompt, mask = tensor_of("prompt", prompt, torch.int64), tensor_of("mask", mask, torch.bool)
@@ -34,15 +35,15 @@ def prompt_tensors(
     return prompt, mask
 
 
-def _in_tokens(prompt: Any, tokenizer: Tokenizer | None) -> Any:
-    """Texts as tokens of the chat format, all else as it is."""
+def _in_tokens(prompt: Any, tokenizer: Tokenizer | None) -> tuple[Any, BoolTensor | None]:
+    """Texts as padded tokens of the chat format, with their mask; all else as it is."""
     texts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(texts, list | tuple) or not any(isinstance(each, str) for each in texts):
-        return prompt
+        return prompt, None
     check(all(isinstance(each, str) for each in texts), "the prompts are text and tokens", "give either alone")
     if tokenizer is None:
         raise InputError(f"the prompt is the text {texts[0][:40]!r}", "give a tokenizer, or tokens")
-    return [tokenizer.chat(each) for each in texts]
+    return pad_left([tokenizer.chat(each) for each in texts], tokenizer.pad_id)
 
 
 def _left_padded(rows: Any, pad: int) -> tuple[Any, Any]:

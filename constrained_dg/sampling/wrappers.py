@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from constrained_dg.sampling.randomness import ATTEMPT
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.sampling.state import select_rows
 from constrained_dg.shapes import BoolTensor, IntTensor
-from constrained_dg.task import Batch, Symmetric
+from constrained_dg.task import Batch, Moves, Symmetric
 
 #: Attempts of a sampler of sets after which one starts from noise again, in case that its start had lost the answer.
 FRESH = 8
@@ -87,7 +87,7 @@ class Restarts(Sampler):
             #    differ in the passes they have left; those with fewer wait until the others have as few.
             going = (attempt < self.attempts) & (left > 0)
             if best is not None:
-                going &= _unsolved(best)
+                going &= _unsolved(best) & ~options.given_up(torch.arange(len(seeds), device=seeds.device))
             passes = min(self.sampler.max_passes, int(left.masked_fill(~going, 0).max()))
             if passes == 0:
                 break
@@ -108,7 +108,8 @@ class Restarts(Sampler):
                 options,
                 max_passes=passes,
                 time_limit=options.time_limit and max(options.remaining() or 0, 1e-6),
-                on_step=_for_rows(options, rows),
+                on_step=_for_rows(options, rows, moves, batch.noise[0]),
+                leave=_leaving(options, rows),
                 class_log_probs=options.class_log_probs or (self.complete is not None and self.complete.score),
                 tried=options.tried or best is not None,
                 lessons=learning,
@@ -190,12 +191,40 @@ def _unsolved(generation: Generation) -> BoolTensor:
     return torch.tensor(values, device=generation.tokens.device)
 
 
-def _for_rows(options: Options, rows: IntTensor) -> Callable[[StepRecord], None] | None:
-    """The caller's listener, which gets the caller's row numbers."""
+def _for_rows(options: Options, rows: IntTensor, moves: Moves | None, low: int) -> Callable[[StepRecord], None] | None:
+    """The caller's listener, which gets the caller's row numbers, and records of the problems as they were given."""
     copies, listener = options.candidates, options.on_step
     if listener is None:
         return None
-    return lambda record: listener(replace(record, rows=rows[record.rows // copies] * copies + record.rows % copies))
+
+    def hear(record: StepRecord) -> None:
+        prompts = record.rows // copies
+        record = record if moves is None else _moved_back(record, moves.select(prompts), low)
+        listener(replace(record, rows=rows[prompts] * copies + record.rows % copies))
+
+    return hear
+
+
+def _moved_back(record: StepRecord, moves: Moves, low: int) -> StepRecord:
+    """A record of moved problems, whose canvas is the whole answer, as one of the problems themselves.
+
+    Args:
+        low: the first token of the noise range.
+    """
+    masks = ("entropy", "accepted", "renoised", "conflict")
+    values: dict[str, Any] = {name: moves.placed_back(getattr(record, name)) for name in masks}
+    values |= {name: moves.undo(getattr(record, name)) for name in ("canvas", "best")}
+    sets = None if record.sets is None else moves.undo_sets(record.sets, low)
+    return replace(record, **values, sets=sets)
+
+
+def _leaving(options: Options, rows: IntTensor) -> Callable[[], Collection[int]] | None:
+    """The caller's `leave` for a call with these of its rows."""
+    leave = options.leave
+    if leave is None:
+        return None
+    at = {row: index for index, row in enumerate(rows.tolist())}
+    return lambda: [at[row] for row in leave() if row in at]
 
 
 def _undone(moved: Generation, undo: Callable[[IntTensor], IntTensor], constraint: Constraint | None) -> Generation:

@@ -63,35 +63,59 @@ def frames_of(
         blank: the token that is shown for noise.
         final: (T) int64, the answer; if it differs from that of the last pass, one more frame shows it.
     """
-    pinned = batch.pinned[row].cpu()
-    answer = torch.where(pinned, batch.answer[row].cpu(), blank)
     rules = constraint if constraint.rows == 1 else constraint.select(torch.tensor([row]))
-    frames: list[Frame] = []
-    for record in records:
-        at = (record.rows == row).nonzero().flatten().tolist()
+    follower = Follower(batch, row, rules, blank)
+    frames = [frame for frame in map(follower.see, records) if frame is not None]
+    if frames and final is not None and not torch.equal(final.cpu(), follower.answer):
+        final, none = final.cpu(), torch.zeros_like(follower.pinned)
+        frames.append(Frame(None, final, final, none, none, follower.blamed(final), 0.0, torch.zeros(len(none))))
+    return frames
+
+
+class Follower:
+    """Makes frames of one row of a batch from step records, as they come.
+
+    Args:
+        row: 0-based.
+        rules: of this row over the whole answer, or None: then nothing is blamed.
+        blank: the token that is shown for noise.
+
+    Attributes:
+        answer: (T) int64, the answer so far, blank where nothing was denoised yet.
+    """
+
+    def __init__(self, batch: Batch, row: int, rules: Constraint | None, blank: int) -> None:
+        self.row, self.rules, self.blank, self.device = row, rules, blank, batch.answer.device
+        self.pinned = batch.pinned[row].cpu()
+        self.answer = torch.where(self.pinned, batch.answer[row].cpu(), blank)
+        self.passes = 0
+
+    def blamed(self, answer: IntTensor) -> BoolTensor:
+        """(T) bool, positions of an answer (T) that take part in a broken rule."""
+        if self.rules is None:
+            return torch.zeros_like(self.pinned)
+        return self.rules.violations(answer[None].to(self.device))[0].cpu()
+
+    def see(self, record: StepRecord) -> Frame | None:
+        """The frame of the next pass; None where the row was not live in it."""
+        at = (record.rows == self.row).nonzero().flatten().tolist()
         if not at:
-            continue
+            return None
         span = slice(record.start, record.start + record.best.shape[1])
-        best, settled = answer.clone(), pinned.clone()
+        best, settled = self.answer.clone(), self.pinned.clone()
         best[span] = record.best[at[0]].cpu()
         settled[: record.start] = True
         masks = []
         for mask in (record.accepted, record.renoised):
-            masks.append(torch.zeros_like(pinned))
+            masks.append(torch.zeros_like(self.pinned))
             masks[-1][span] = mask[at[0]].cpu()
-        blamed = rules.violations(best[None].to(batch.answer.device))[0].cpu()
-        free = ~pinned[span]
-        entropies = torch.zeros(len(pinned))
+        free = ~self.pinned[span]
+        entropies = torch.zeros(len(self.pinned))
         entropies[span] = record.entropy[at[0]].cpu().float() * free
         entropy = float(entropies[span][free].mean()) if free.any() else 0.0
-        shown = torch.where(settled | masks[0] | bool(record.stopped[at[0]]), best, blank)
-        frames.append(Frame(len(frames) + 1, best, shown, masks[0], masks[1], blamed, entropy, entropies))
-        answer = best
-    if frames and final is not None and not torch.equal(final.cpu(), answer):
-        final, none = final.cpu(), torch.zeros_like(pinned)
-        blamed = rules.violations(final[None].to(batch.answer.device))[0].cpu()
-        frames.append(Frame(None, final, final, none, none, blamed, 0.0, torch.zeros(len(pinned))))
-    return frames
+        shown = torch.where(settled | masks[0] | bool(record.stopped[at[0]]), best, self.blank)
+        self.answer, self.passes = best, self.passes + 1
+        return Frame(self.passes, best, shown, masks[0], masks[1], self.blamed(best), entropy, entropies)
 
 
 def to_json(problem: Problem, outcome: Outcome, frames: Sequence[Frame]) -> dict[str, Any]:
@@ -102,18 +126,19 @@ def to_json(problem: Problem, outcome: Outcome, frames: Sequence[Frame]) -> dict
         "answer": outcome.answer,
         "status": str(outcome.status),
         "seed": outcome.seed,
-        "passes": [
-            {
-                "pass": frame.number,
-                "best": frame.best.tolist(),
-                "accepted": frame.accepted.nonzero().flatten().tolist(),
-                "renoised": frame.renoised.nonzero().flatten().tolist(),
-                "violations": frame.violations.nonzero().flatten().tolist(),
-                "mean_entropy_nats": frame.entropy,
-            }
-            for frame in frames
-            if frame.number is not None
-        ],
+        "passes": [pass_json(frame) for frame in frames if frame.number is not None],
+    }
+
+
+def pass_json(frame: Frame) -> dict[str, Any]:
+    """Plain values of a pass: its number from 1, its tokens, and the positions of each kind."""
+    return {
+        "pass": frame.number,
+        "best": frame.best.tolist(),
+        "accepted": frame.accepted.nonzero().flatten().tolist(),
+        "renoised": frame.renoised.nonzero().flatten().tolist(),
+        "violations": frame.violations.nonzero().flatten().tolist(),
+        "mean_entropy_nats": frame.entropy,
     }
 
 

@@ -9,7 +9,7 @@ import torch
 from constrained_dg.cli import adjusted, load_sampler
 from constrained_dg.constraints import Pinned
 from constrained_dg.errors import InputError
-from constrained_dg.sampling import Diffusion, EntropyBound, Status, named, sampler_names
+from constrained_dg.sampling import Candidates, Diffusion, EntropyBound, Status, named, sampler_names
 from constrained_dg.task import Batch, Moves, Symmetric
 from tests.fakes import GRIDS, VOCAB, Anything, Fake, Oracle, Restless, sudoku4, sudoku_batch
 
@@ -192,3 +192,39 @@ def test_changes_reach_the_sampler_they_name():
 def test_a_change_that_fits_nothing_is_named(name, change, words):
     with pytest.raises(InputError, match=words):
         load_sampler(name, [change])
+
+
+@pytest.mark.parametrize("free_passes", [0, 2])
+def test_rows_that_are_given_up_cost_no_more_passes_and_change_no_other_row(sampler, free_passes):
+    model = Restless(3)
+    batch, rules = sudoku_batch(list(range(6)), CLUES)
+    calls = 0
+
+    def leave():
+        nonlocal calls
+        calls += 1
+        return [] if calls <= free_passes else [1, 4]
+
+    whole = run(sampler, model, batch, rules, 3, max_passes=9)
+    made = run(sampler, model, batch, rules, 3, max_passes=9, leave=leave)
+    others = torch.tensor([0, 2, 3, 5])
+    assert torch.equal(made.tokens[others], whole.tokens[others])
+    assert torch.equal(made.passes[others], whole.passes[others])
+    assert [made.status[row] for row in others] == [whole.status[row] for row in others]
+    copies = sampler.candidates if isinstance(sampler, Candidates) else 1
+    assert (made.passes[[1, 4]] <= (free_passes + 1) * copies).all()
+    if not sampler.needs_model:
+        assert calls > 0 and (free_passes or made.status[1] is Status.UNSOLVED)
+
+
+def test_rows_that_are_given_up_commit_no_further_canvas():
+    batch = sudoku_batch([0, 1, 2], CLUES[:3])[0]
+    passes = []
+    made = named("plain").run(
+        Restless(3), batch, None, 3, canvas_length=4, on_step=lambda record: passes.append(record), leave=lambda: [1]
+    )
+    of_row = [record for record in passes if 1 in record.rows.tolist()]
+    assert len(of_row) == made.passes[1] == 1 and of_row[0].start == 0
+    assert made.padding[1].tolist() == [False] * 4 + [True] * 12
+    with pytest.raises(InputError, match="leave was given with rng='transformers'"):
+        named("plain").run(Restless(3), batch, None, 3, leave=lambda: [1], rng="transformers")

@@ -90,3 +90,10 @@ except constrained_dg.errors.InputError as error: print(error)
 """
     done = python(("Bio",), code.format(path=str(tmp_path / "one.fasta")))
     assert "reading FASTA needs the package biopython" in done.stdout and "pip install biopython" in done.stdout
+
+
+@pytest.mark.parametrize("missing", ["fastapi", "uvicorn", "prometheus_client"])
+def test_the_server_names_what_is_missing(missing: str) -> None:
+    code = "import runpy\nsys.argv = ['constrained-dg', 'serve', 'run=sudoku']\n"
+    done = python((missing,), code + "runpy.run_module('constrained_dg', run_name='__main__')")
+    assert done.returncode == 2 and "needs the package" in done.stderr and "Traceback" not in done.stderr, done.stderr

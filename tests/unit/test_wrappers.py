@@ -176,3 +176,29 @@ def test_seeds_of_ones_own():
 def test_bad_input_is_named(build, words):
     with pytest.raises(InputError, match=words):
         build()
+
+
+@pytest.mark.parametrize("name, passes", [("symmetry", 1), ("sets", 2)])
+def test_drafts_of_moved_attempts_are_those_of_the_problem(name, passes):
+    """A listener sees the given cells where they are given, and at last the answer."""
+    run = constrained_dg.load("sudoku")
+    puzzles = [run.task.parse(text) for text in ("1...............", "..3.........4...", "12..3...........")]
+    batch, rules = run.task.encode(puzzles), run.task.constraint(puzzles)
+    sampler = load_sampler(name)
+    sampler = replace(sampler, sampler=replace(sampler.sampler, max_passes=passes), max_passes=40)
+    records = []
+    answer = sampler.run(run.model, batch, rules, 3, symmetric=run.task.symmetric, on_step=records.append)
+    assert (answer.passes > passes).any()
+    for record in records:
+        given, pinned = batch.answer[record.rows], batch.pinned[record.rows]
+        for tokens in (record.best, record.canvas):
+            assert torch.equal(tokens[pinned], given[pinned])
+        assert not (record.accepted & pinned).any() and not (record.renoised & pinned).any()
+        if record.sets is not None:
+            held = record.sets.gather(-1, (record.best - batch.noise[0])[..., None])[..., 0]
+            assert (record.sets.sum(-1)[record.accepted] == 1).all()
+            assert held[record.stopped[:, None] & record.accepted].all()
+    for row in range(3):
+        last = [record for record in records if row in record.rows.tolist()][-1]
+        if answer.status[row] is Status.SOLVED:
+            assert torch.equal(last.best[last.rows.tolist().index(row)], answer.tokens[row])

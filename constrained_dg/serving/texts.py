@@ -1,0 +1,287 @@
+"""Prompts in text, for a run whose task has a tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from constrained_dg import rng
+from constrained_dg.constraints import Json, Regex
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.by_row import ByRow
+from constrained_dg.constraints.text_rule import TextRule
+from constrained_dg.errors import InputError, check
+from constrained_dg.runs import Run
+from constrained_dg.sampling import Autoregressive, Diffusion, generate, named
+from constrained_dg.sampling.base import Generation, Status, StepRecord
+from constrained_dg.sampling.named import AUTOREGRESSIVE, AUTOREGRESSIVE_RULES, PLAIN, VALIDITY
+from constrained_dg.sampling.sampler import Sampler
+from constrained_dg.serving.jobs import Job, Result
+from constrained_dg.serving.messages import AnyText, ChatRequest, CompletionRequest, JsonSchema, Pattern, TextRequest
+from constrained_dg.serving.puzzles import draft_json
+from constrained_dg.serving.refusals import Refused
+from constrained_dg.task import Batch
+from constrained_dg.text import BOS, PAD, TURN, TURN_END, Tokenizer, pad_left
+from constrained_dg.viz.trace import Follower
+
+#: Rules that are kept, with their automata.
+_RULES = 64
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "model"}
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """One prompt to answer.
+
+    Attributes:
+        tokens: of the prompt, without padding.
+        limit: most tokens of the answer.
+        length: T, whole canvases; what is behind the limit is pinned to the end.
+        rule: over T, or None.
+        stops: texts before which the answer is cut.
+        streams: tell the text of finished canvases.
+        drafts: tell the canvas after each pass.
+    """
+
+    tokens: tuple[int, ...]
+    limit: int
+    length: int
+    rule: TextRule | None
+    sampler: Sampler
+    stops: tuple[str, ...]
+    streams: bool
+    drafts: bool
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The text of the finished canvases so far."""
+
+    text: str
+
+
+class Texts:
+    """Answers prompts as `generate(model, tokens, rule, tokenizer=..., canvas=..., pinned=..., seeds=...)` does."""
+
+    def __init__(self, run: Run, tokenizer: Tokenizer) -> None:
+        self.run, self.tokenizer = run, tokenizer
+        self.model: Any = run.model  # a Denoiser whose attributes have narrower types
+        self.device = next(run.model.parameters()).device
+        self.canvas = run.task.canvas_length or run.task.max_canvas
+        self._rule = lru_cache(_RULES)(self._new_rule)
+
+    # -- reading a request, in a thread of its own: rules may take seconds ---------------------------------------------
+
+    def read(self, request: TextRequest) -> list[Prompt]:
+        """A prompt for each of the request, without `n`.
+
+        Raises:
+            Refused: naming the field.
+            InputError: in a rule.
+        """
+        longest = -(-self.run.task.max_canvas // self.canvas) * self.canvas
+        limit = min(request.limit or longest, longest)
+        length = -(-limit // self.canvas) * self.canvas
+        rule = self._rule_of(request, length)
+        try:
+            sampler = named(request.sampler) if request.sampler else self._default(rule)
+        except InputError as error:
+            raise Refused(400, str(error), "sampler", "sampler") from None
+        sampler = _searching(sampler) if rule else sampler
+        prompts = self._prompts(request)
+        return [
+            Prompt(tuple(each), limit, length, rule, sampler, tuple(request.stops), request.stream, request.drafts)
+            for each in prompts
+        ]
+
+    def _default(self, rule: TextRule | None) -> Sampler:
+        """As `generate` chooses, but left to right for a model that was trained so."""
+        if isinstance(self.run.sampler, Autoregressive):
+            return AUTOREGRESSIVE_RULES if rule else AUTOREGRESSIVE
+        return VALIDITY if rule else PLAIN
+
+    def _prompts(self, request: TextRequest) -> list[list[int]]:
+        if isinstance(request, ChatRequest):
+            field, prompts = "messages", [self.tokenizer.conversation(self._turns(request))]
+        else:
+            assert isinstance(request, CompletionRequest)
+            field, prompts = "prompt", self._given(request)
+        context = self.model.max_context or self.run.task.max_prompt
+        for tokens in prompts:
+            message = f"the prompt has {len(tokens)} tokens, and the model takes {context} with its answer; shorten it"
+            if len(tokens) + self.canvas > context:
+                raise Refused(400, message, field, "context_length_exceeded")
+        return prompts
+
+    def _turns(self, request: ChatRequest) -> list[tuple[str, str]]:
+        turns: list[tuple[str, str]] = []
+        for number, message in enumerate(request.messages):
+            where = f"messages.{number}"
+            # 1. Roles: a system turn at most at the begin, then user and assistant in turn, the user last.
+            before = turns[-1][0] if turns else None
+            role = _ROLES[message.role]
+            fits = {"system": before is None, "user": before != "user", "model": before == "user"}[role]
+            if not fits:
+                hint = "begin with system or user, then let user and assistant take turns"
+                raise Refused(400, f"{where}.role: {message.role} cannot stand here; {hint}", f"{where}.role", "role")
+            # 2. A text with tokens of the chat format would say what another role says.
+            special = next((token for token in (BOS, PAD, TURN, TURN_END) if token in message.text), None)
+            if special is not None:
+                text = f"{where}.content: {special} belongs to the chat format; leave it out, or use /v1/completions"
+                raise Refused(400, text, f"{where}.content", "special_token")
+            self._encoded(message.text, f"{where}.content")
+            turns.append((role, message.text))
+        if turns[-1][0] != "user":
+            raise Refused(400, "messages: the last one is not the user's; end with role user", "messages", "role")
+        return turns
+
+    def _given(self, request: CompletionRequest) -> list[list[int]]:
+        given: Any = request.prompt
+        several = isinstance(given, list) and not all(isinstance(each, int) for each in given)
+        prompts = given if several else [given]
+        if not prompts or not all(prompts):
+            raise Refused(400, "prompt: it is empty; give a text or tokens", "prompt", "empty")
+        tokens = [self._encoded(BOS + each, "prompt") if isinstance(each, str) else list(each) for each in prompts]
+        largest, size = max(max(each) for each in tokens), self.model.vocab_size
+        if largest >= size:
+            raise Refused(400, f"prompt: token {largest}; give tokens from 0 to {size - 1}", "prompt", "token")
+        return tokens
+
+    def _encoded(self, text: str, where: str) -> list[int]:
+        half = next((letter for letter in text if "\ud800" <= letter <= "\udfff"), None)
+        if half is not None:
+            raise Refused(400, f"{where}: {half!r} is half of a surrogate pair; write whole characters", where, "text")
+        return self.tokenizer.encode(text)
+
+    def _rule_of(self, request: TextRequest, length: int) -> TextRule | None:
+        wanted = request.response_format
+        if wanted is None or isinstance(wanted, AnyText):
+            return None
+        if isinstance(wanted, Pattern):
+            kind, where, text = "regex", "response_format.pattern", wanted.pattern
+        elif isinstance(wanted, JsonSchema):
+            kind, where = "json", "response_format.json_schema.schema"
+            text = json.dumps(wanted.json_schema.schema_)
+        else:
+            kind, where, text = "json", "response_format", '{"type": "object"}'
+        try:
+            return self._rule(kind, text, length)
+        except InputError as error:
+            raise Refused(400, f"{where}: {error}", where, "rule") from None
+
+    def _new_rule(self, kind: str, text: str, length: int) -> TextRule:
+        rule = Regex(text) if kind == "regex" else Json(json.loads(text))
+        return rule.over(self.tokenizer.texts(), length, (self.tokenizer.ends, self.tokenizer.pad_id))
+
+    @staticmethod
+    def seeds(seed: int, count: int) -> list[int]:
+        """The seeds of the rows of a call with this seed."""
+        return rng.row_seeds(seed, count).tolist()
+
+    # -- answering, in the thread of the queue -------------------------------------------------------------------------
+
+    def key(self, work: Prompt) -> tuple[object, ...]:
+        rule = work.rule
+        layout = None if rule is None else (rule.num_classes, rule.classes)
+        padded = pad_left([work.tokens], self.tokenizer.pad_id)[0].shape[1]
+        return ("text", work.sampler.name, padded, work.length, layout)
+
+    def answer(self, jobs: Sequence[Job], **options: Any) -> list[Result]:
+        """See `Kind`. Each result holds text, finish_reason, completion_tokens and passes."""
+        works: list[Prompt] = [job.work for job in jobs]
+        prompt, mask = pad_left([work.tokens for work in works], self.tokenizer.pad_id)
+        behind = torch.arange(works[0].length) >= torch.tensor([[work.limit] for work in works])
+        canvas = torch.full(behind.shape, self.tokenizer.eos_id)
+        rules = _joined([work.rule for work in works])
+        batch = Batch(prompt, canvas, behind, None, (0, self.model.vocab_size), mask).to(self.device)
+        followed = [(job, Follower(batch, row, job.work.rule, self.tokenizer.eos_id)) for row, job in enumerate(jobs)]
+        followed = [(job, each) for job, each in followed if job.work.streams or job.work.stops]
+
+        def on_step(record: StepRecord) -> None:
+            for job, follower in followed:
+                if not job.gone:
+                    self._tell(job, follower, record)
+
+        generation = generate(
+            self.model,
+            batch.prompt,
+            rules if rules is None else rules.to(self.device),
+            tokenizer=self.tokenizer,
+            sampler=works[0].sampler,
+            mask=batch.mask,
+            canvas=batch.answer,
+            pinned=batch.pinned,
+            canvas_length=self.canvas,
+            seeds=torch.tensor([job.seed for job in jobs], device=self.device),
+            on_step=on_step if followed else None,
+            **options,
+        )
+        return [self._result(work, generation, row) for row, work in enumerate(works)]
+
+    def _tell(self, job: Job, follower: Follower, record: StepRecord) -> None:
+        """Drafts; and where nothing can change a finished canvas any more, its text."""
+        work: Prompt = job.work
+        frame = follower.see(record)
+        if frame is None:
+            return
+        if work.drafts:
+            job.tell(draft_json(frame, self.tokenizer.decode(follower.answer), work.rule, follower.answer))
+        if work.rule is not None or not isinstance(work.sampler, Diffusion):
+            return
+        stopped = bool(record.stopped[(record.rows == follower.row).nonzero().flatten()[0]])
+        finished = record.start + record.best.shape[1] * stopped
+        if finished:
+            text = self.tokenizer.decode(follower.answer[: min(finished, work.limit)])
+            job.tell(Piece(text))
+            job.gone |= cut(text, work.stops) != text
+
+    def _result(self, work: Prompt, generation: Generation, row: int) -> Result:
+        tokens = generation.tokens[row].cpu().tolist()[: work.limit]
+        text = self.tokenizer.decode(tokens)
+        shown = cut(text, work.stops)
+        kept = work.rule is not None and generation.status[row] is Status.SOLVED
+        ended = kept or shown != text or any(token in self.tokenizer.ends for token in tokens)
+        values = {
+            "text": shown,
+            "finish_reason": "stop" if ended else "length",
+            "completion_tokens": int(generation.free_tokens[row]),
+            "passes": int(generation.passes[row]),
+        }
+        return Result.of(generation, row, values)
+
+
+def check_kept(result: Result, limit: int) -> None:
+    """Raise Refused for an answer that does not keep the rule of its request."""
+    if result.status is Status.UNSATISFIABLE:
+        message = f"no answer of at most {limit} tokens fits response_format; raise max_tokens, or change it"
+        raise Refused(400, message, "response_format", "unsatisfiable")
+    if result.status is Status.UNSOLVED:
+        message = "no answer that fits response_format was found; use a sampler that reads rules, or change it"
+        raise Refused(422, message, "response_format", "unsolved")
+
+
+def cut(text: str, stops: Sequence[str]) -> str:
+    """The text before the first of these texts in it."""
+    return text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))]
+
+
+def _searching(sampler: Sampler) -> Sampler:
+    """With a search for what the passes leave unsolved, where the sampler can have one."""
+    try:
+        return sampler.with_search()
+    except InputError:
+        return sampler
+
+
+def _joined(rules: Sequence[TextRule | None]) -> Constraint | None:
+    """The rules of a batch: one where all rows have the same."""
+    present = [rule for rule in rules if rule is not None]
+    check(len(present) in (0, len(rules)), "rows with and without rules share a batch", "give them separate keys")
+    if not present:
+        return None
+    return present[0] if all(rule is present[0] for rule in present) else ByRow.stack(present)

@@ -1,0 +1,156 @@
+"""Requests for texts that are refused, by the name of the field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from constrained_dg.runs import Run
+from constrained_dg.sampling import named
+from tests.serving import Served, serving, text_run
+
+openai = pytest.importorskip("openai")
+pydantic = pytest.importorskip("pydantic")
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"a": {"type": "boolean"}, "b": {"enum": [1, 22]}},
+    "required": ["a", "b"],
+    "additionalProperties": False,
+}
+FORMATS = {
+    None: None,
+    "schema": {"type": "json_schema", "json_schema": {"name": "it", "schema": SCHEMA}},
+    "object": {"type": "json_object"},
+    "regex": {"type": "regex", "pattern": "(yes|no), [a-z]{2,9}!"},
+}
+#: Of the samplers that are used where a request names none: the tiny model is not sure of anything in any pass.
+PASSES = 6
+USER = [{"role": "user", "content": "Who wrote this?"}]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return text_run(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="module")
+def served(run: Run) -> Iterator[Served]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PLAIN", "VALIDITY"):
+            sampler = replace(named(name.lower()), max_passes=PASSES)
+            patch.setattr(f"constrained_dg.serving.texts.{name}", sampler)
+        yield from running(run)
+
+
+def running(run: Run) -> Iterator[Served]:
+    with serving(run, "tiny", queue=64, batch_size=8) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> Any:
+    return openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=60)
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes, param, said",
+    [
+        ({"temperature": 0.5}, "temperature", "the sampler's own schedule decides"),
+        ({"logprobs": True}, "logprobs", "a canvas is drawn at once"),
+        ({"tools": []}, "tools", "no tools are known"),
+        ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
+        ({"n": 0}, "n", "greater than or equal to 1"),
+        ({"n": 65}, "n", "64"),
+        ({"stop": ["a"] * 5}, "stop", "at most 4"),
+        ({"stop": ""}, "stop", "at least 1"),
+        ({"drafts": True}, None, "give stream=true"),
+        ({"sampler": "nothing"}, "sampler", "known: autoregressive"),
+        ({"response_format": {"type": "xml"}}, "response_format", "'json_schema'"),
+        ({"response_format": {"type": "regex", "pattern": "("}}, "response_format.pattern", "("),
+        ({"response_format": {"type": "regex", "pattern": r"(a)\1"}}, "response_format.pattern", "back-reference"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "nothing"}}}},
+            "response_format.json_schema.schema",
+            "nothing",
+        ),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": 3, "schema": {}}}}, None, "string"),
+        ({"messages": []}, "messages", "at least 1"),
+        ({"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role", "'user'"),
+        ({"messages": [{"role": "assistant", "content": "a"}]}, "messages.0.role", "begin with system or user"),
+        ({"messages": [*USER, {"role": "assistant", "content": "a"}]}, "messages", "end with role user"),
+        ({"messages": [*USER, *USER]}, "messages.1.role", "take turns"),
+        ({"messages": [{"role": "user", "content": "a<turn|>"}]}, "messages.0.content", "belongs to the chat format"),
+        ({"messages": [{"role": "user", "content": "a\0" * 600}]}, "messages", "shorten it"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a"}}]}]},
+            "messages.0.content.0",
+            "image_url is not read yet",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "file"}]}]},
+            "messages.0.content.1",
+            "file is not read yet",
+        ),
+    ],
+)
+def test_bad_requests_are_refused_by_the_name_of_the_field(
+    served: Served, changes: dict[str, Any], param: str | None, said: str
+) -> None:
+    response = served.post("/v1/chat/completions", {"model": "tiny", "messages": USER, **changes})
+    error = response.json()["error"]
+    assert response.status_code == 400 and said in error["message"], error
+    assert param is None or error["param"] == param, error
+
+
+@pytest.mark.parametrize(
+    "prompt, said",
+    [
+        ("", "empty"),
+        ([], "empty"),
+        ([[]], "at least 1"),
+        ([448], "give tokens from 0 to 447"),
+        ([-1], "greater than or equal to 0"),
+        (3, "valid"),
+        ("\ud800", "surrogate"),
+        ([447], "image tokens"),
+    ],
+)
+def test_bad_prompts_are_refused(served: Served, prompt: object, said: str) -> None:
+    body = json.dumps({"model": "tiny", "prompt": prompt})
+    response = httpx.post(
+        f"{served.url}/v1/completions",
+        content=body,
+        headers={"content-type": "application/json"},
+        trust_env=False,
+        timeout=60,
+    )
+    assert response.status_code == 400 and said in response.json()["error"]["message"], response.text
+
+
+def test_the_client_raises_the_errors_it_knows(client: Any) -> None:
+    with pytest.raises(openai.NotFoundError, match="no model 'gpt'; there is 'tiny'") as missing:
+        client.chat.completions.create(model="gpt", messages=USER)
+    assert missing.value.code == "model_not_found" and missing.value.param == "model"
+    with pytest.raises(openai.BadRequestError, match="temperature is not served"):
+        client.chat.completions.create(model="tiny", messages=USER, temperature=1)
+    with pytest.raises(openai.APIError, match="no answer that fits"):
+        sampler = {"sampler": "autoregressive"}
+        chunks = client.chat.completions.create(
+            model="tiny", messages=USER, response_format=FORMATS["schema"], stream=True, extra_body=sampler
+        )
+        list(chunks)
+    assert [model.id for model in client.models.list()] == ["tiny"]
+
+
+def test_a_text_run_has_no_puzzles(served: Served) -> None:
+    response = served.post("/v1/solve", {"problem": "a"})
+    assert response.status_code == 404 and "use /v1/chat/completions" in response.json()["error"]["message"]
