@@ -78,17 +78,18 @@ def check_path(page: str, out: str | None) -> None:
     Args:
         out: the folder of the report, which may be made later.
     """
-    path = Path(page)
+    path, exists = Path(page), True
     try:
-        check(not path.exists(), f"page {page!r} exists", "give another page: nothing is overwritten")
-        coming = out is not None and path.parent.absolute() == Path(out).absolute()
-        check(coming or path.parent.is_dir(), f"page {page!r}: no folder {str(path.parent)!r}", "make it first")
-        writable = coming or os.access(path.parent, os.W_OK)
-        check(writable and path.name != "", f"cannot write to page {page!r}", "give a file in a folder of yours")
+        path.lstat()
+    except FileNotFoundError:
+        exists = False
     except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot write to page {page!r}: {error}"[:300], "give another page") from None
+        raise InputError(f"cannot write to page {page[:200]!r}: {error}"[:300], "give another page") from None
+    check(not exists, f"page {page!r} exists", "give another page: nothing is overwritten")
+    coming = out is not None and path.parent.absolute() == Path(out).absolute()
+    check(coming or path.parent.is_dir(), f"page {page!r}: no folder {str(path.parent)!r}", "make it first")
+    writable = coming or os.access(path.parent, os.W_OK)
+    check(writable, f"page {page!r}: the folder {str(path.parent)!r} is read-only", "give another page")
 
 
 def write_page(
@@ -185,7 +186,8 @@ def html_of(data: dict[str, Any], connect: str = "'none'") -> str:
     policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; connect-src {connect}"
     parts = {
         "policy": f"{policy}; base-uri 'none'; form-action 'none'",
-        "title": html.escape(data["title"]),
+        # A lone surrogate, as a file name may hold it, has no UTF-8.
+        "title": html.escape(data["title"]).encode(errors="backslashreplace").decode(),
         "style": style,
         "script": script,
         "data": as_json(data),
