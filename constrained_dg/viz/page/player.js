@@ -51,10 +51,9 @@ class Lane {
       else if (answer) cell.kind = answer.by === "completer" && changed.has(at) ? "searched" : "answer";
       else if (pass && at < pass.canvas[0]) cell.kind = "finished";
       else if (pass && at < pass.canvas[1]) {
-        const inside = at - pass.canvas[0];
         cell.kind = accepted.has(at) ? "accepted" : "renoised";
-        if (pass.entropy_nats) cell.entropy = pass.entropy_nats[inside];
-        const alive = pass.sets?.[inside] ?? null;
+        if (pass.entropy_nats) cell.entropy = pass.entropy_nats[at];
+        const alive = pass.sets?.[at] ?? null;
         if (Array.isArray(alive)) cell.alive = alive.map((one) => this.text(one));
         else if (alive !== null) cell.alive = [`${alive} tokens`];
       }

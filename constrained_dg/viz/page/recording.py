@@ -44,9 +44,9 @@ class Recorder:
         Returns:
             "pass" and "attempt", from 1; "canvas", the positions [first, end) that it denoised; "best", the likeliest
             token of each position so far, the blank where nothing was denoised yet; the positions "accepted",
-            "renoised" and "conflicts"; what `judged` says; "entropy_nats" of each position of the canvas, 0 where it is
-            given, and their mean over the others; "sets", for each position of the canvas the living tokens, or how
-            many there are, or None for the whole where the sampler keeps no sets.
+            "renoised" and "conflicts"; what `judged` says; "entropy_nats" of each position, 0 where it is
+            given or outside the canvas, and the mean over its other positions; "sets", the living tokens of each
+            position or how many there are, None outside the canvas, and None for the whole without sets.
         """
         at = (record.rows == self.row).nonzero().flatten().tolist()
         if not at:
@@ -59,7 +59,8 @@ class Recorder:
         self.passes += 1
         self.best = torch.cat([self.best[:start], record.best[at[0]].cpu(), self.best[end:]])
         free = ~self.pinned[start:end]
-        entropies = record.entropy[at[0]].cpu().float() * free
+        entropies = torch.zeros(len(self.best))
+        entropies[start:end] = record.entropy[at[0]].cpu().float() * free
         return {
             "pass": self.passes,
             "attempt": self.attempt,
@@ -69,10 +70,16 @@ class Recorder:
             "renoised": positions(record.renoised[at[0]], start),
             "conflicts": positions(record.conflict[at[0]], start),
             **self.judged(self.best, end),
-            "mean_entropy_nats": float(entropies[free].mean()) if free.any() else 0.0,
+            "mean_entropy_nats": float(entropies[start:end][free].mean()) if free.any() else 0.0,
             "entropy_nats": [round(value, 3) for value in entropies.tolist()],
-            "sets": None if record.sets is None else [living(each, self.low) for each in record.sets[at[0]].cpu()],
+            "sets": None if record.sets is None else self.living(record.sets[at[0]].cpu(), start),
         }
+
+    def living(self, sets: BoolTensor, start: int) -> list[list[int] | int | None]:
+        """The sets (C, K) of a canvas, for each position of the answer."""
+        canvas: list[list[int] | int | None] = [living(each, self.low) for each in sets]
+        behind = len(self.best) - start - len(canvas)
+        return [*([None] * start), *canvas, *([None] * behind)]
 
     def write(self, at: int, tokens: IntTensor) -> dict[str, Any]:
         """A pass that wrote the token at this position, from left to right: no canvas, no entropy, one attempt."""
