@@ -129,6 +129,7 @@ class Board {
     if (kind === "nodes") button.dataset.color = cell.text === "" ? "" : (cell.token - this.picture.first) % 8;
     token.textContent = kind === "steps" ? String(at + 1) : several ? "" : visible(cell.text);
     const marks = several && kind !== "steps" ? cell.alive : [];
+    token.style.fontSize = token.textContent.length > 2 && kind !== "row" ? `${2 / token.textContent.length}em` : "";
     pencil.style.setProperty("--across", Math.max(3, Math.ceil(Math.sqrt(marks.length))));
     pencil.replaceChildren(...marks.map((one) => make("span", "", visible(one))));
     mark.textContent = (cell.broken ? "!" : "") + (cell.conflict ? "×" : "") + (MARKS[cell.kind] ?? "");
@@ -140,6 +141,7 @@ class Board {
     this.picture.edges.forEach(([a, b], at) => {
       const same = cells[a].text !== "" && cells[a].token === cells[b].token && cells[a].broken && cells[b].broken;
       this.edges[at].setAttribute("class", same ? "edge same" : "edge");
+      if (same) this.above.before(this.edges[at]); // above the other edges
     });
   }
 
