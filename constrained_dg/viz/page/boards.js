@@ -124,7 +124,8 @@ class Board {
   show(button, cell, at) {
     const [token, pencil, mark] = button.children, { kind } = this.picture;
     const several = cell.alive !== null && cell.alive.length > 1;
-    button.className = `cell ${cell.kind || "later"} ${cell.broken ? "broken" : ""} ${this.walls?.[at] ?? ""}`;
+    const forms = [cell.kind || "later", cell.broken ? "broken" : "", several ? "several" : "", this.walls?.[at] ?? ""];
+    button.className = `cell ${forms.join(" ")}`;
     button.style.setProperty("--shade", cell.entropy === null ? 0 : 1 - Math.exp(-cell.entropy));
     if (kind === "nodes") button.dataset.color = cell.text === "" ? "" : (cell.token - this.picture.first) % 8;
     token.textContent = kind === "steps" ? String(at + 1) : several ? "" : visible(cell.text);
@@ -132,7 +133,7 @@ class Board {
     token.style.fontSize = token.textContent.length > 2 && kind !== "row" ? `${2 / token.textContent.length}em` : "";
     pencil.style.setProperty("--across", Math.max(3, Math.ceil(Math.sqrt(marks.length))));
     pencil.replaceChildren(...marks.map((one) => make("span", "", visible(one))));
-    mark.textContent = (cell.broken ? "!" : "") + (cell.conflict ? "×" : "") + (MARKS[cell.kind] ?? "");
+    mark.textContent = (cell.broken ? "!" : "") + (cell.conflict ? "×" : "") + (several ? "" : MARKS[cell.kind] ?? "");
     button.setAttribute("aria-label", cellLine(this.name(at), cell));
   }
 

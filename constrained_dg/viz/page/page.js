@@ -83,7 +83,7 @@ function short(text) {
 function legend() {
   const signs = [["given", "5", "", "given"], ["accepted", "5", "", "accepted in this pass"], ["renoised", "5", "~", "re-noised: a guess"],
     ["finished", "5", "", "answer, or an earlier canvas"], ["answer broken", "5", "!", "takes part in a broken rule"],
-    ["searched", "5", "◆", "written by the search"], ["renoised", "", "~", "living tokens of a set", "257"],
+    ["searched", "5", "◆", "written by the search"], ["renoised", "", "", "living tokens of a set", "257"],
     ["renoised", "5", "~×", "no token is possible"]];
   for (const [kind, token, mark, meaning, alive] of signs) {
     const cell = make("span", `cell ${kind}`, undefined, { "aria-hidden": "true" });
