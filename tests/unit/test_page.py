@@ -168,33 +168,47 @@ def test_of_several_candidates_the_winner_is_recorded():
 
 
 class Ending(PageTask):
-    """Answers of up to 16 tokens in canvases of 4; token 5 ends one. No rule but the first token."""
+    """Answers of up to 16 tokens in canvases of 4. 5 ends one, and 6 follows. The rule: 3 first, 6 at 7 and 15."""
 
-    canvas_length, ends = 4, (5,)
+    canvas_length, ends, padding_id = 4, (5,), 6
 
     def encode(self, problems):
         return Batch(torch.tensor([[0, 6]]), torch.ones(1, 16).long(), torch.zeros(1, 16).bool(), None, (1, 6))
 
     def constraint(self, problems):
-        first = torch.arange(16)[None] == 0
-        return Pinned(torch.full((1, 16), 3), first, VOCAB)
+        bound = sum(torch.arange(16)[None] == at for at in (0, 7, 15)) > 0
+        return Pinned(torch.tensor([[3] + [6] * 15]), bound, VOCAB)
 
 
-@pytest.mark.parametrize(("answer", "judged"), [([3, 1, 2, 1, 2, 5] + [1] * 10, 2), ([2] + [1] * 15, 4)])
-def test_an_answer_is_judged_when_it_has_ended_and_with_its_padding(answer, judged):
+CANVASES = Diffusion(max_passes=2)
+
+
+@pytest.mark.parametrize("sampler", [CANVASES, Restarts("restarts", CANVASES, attempts=2)])
+@pytest.mark.parametrize(
+    ("answer", "canvases", "broken"), [([3, 1, 2, 1, 2, 5] + [1] * 10, 2, []), ([2] + [1] * 15, 4, [0, 7, 15])]
+)
+def test_an_answer_is_judged_when_it_has_ended_and_with_its_padding(sampler, answer, canvases, broken):
     class Says(Restless):
         def logits(self, canvas, cache, signal):
             start = cache.length - 2
-            return 40.0 * torch.nn.functional.one_hot(torch.tensor([answer[start : start + 4]]), VOCAB).float()
+            return 2.0 * torch.nn.functional.one_hot(torch.tensor([answer[start : start + 4]]), VOCAB).float()
 
-    run, _, records = recorded(Diffusion(max_passes=2), Says(), Problem("9", "x"), Ending())
-    canvases = [tuple(each["canvas"]) for each in run["passes"]]
-    assert set(canvases) == {(4 * k, 4 * k + 4) for k in range(judged)} and len(canvases) == len(records)
+    run, outcome, records = recorded(sampler, Says(), Problem("9", "x"), Ending())
+    assert outcome.solved == (not broken) and len(run["passes"]) == len(records)
+    attempts = 1 if outcome.solved or sampler is CANVASES else 2
+    order = [(each["attempt"], each["canvas"][0]) for each in run["passes"]]
+    assert order == sorted(order)
+    assert set(order) == {(attempt, 4 * k) for attempt in range(1, attempts + 1) for k in range(canvases)}
     for each in run["passes"]:
-        assert each["judged"] == (each["canvas"][1] == 4 * judged) and each["attempt"] == 1
-        assert each["best"][each["canvas"][1] :] == [0] * (16 - each["canvas"][1])
-        assert each["violations"] == ([0] if each["judged"] and answer[0] != 3 else [])
-    assert run["answer"]["by"] == "passes"
+        start, end = each["canvas"]
+        assert end == start + 4 and sorted(each["accepted"] + each["renoised"]) == list(range(start, end))
+        assert each["best"] == answer[:end] + [0] * (16 - end), "what an earlier attempt wrote behind is gone"
+        assert each["judged"] == (end == 4 * canvases)
+        assert each["violations"] == (broken if each["judged"] else [])
+        assert each["entropy_nats"][:start] == [0] * start and each["entropy_nats"][end:] == [0] * (16 - end)
+        assert min(each["entropy_nats"][start:end]) > 0
+    assert run["answer"]["by"] == "passes" and run["answer"]["violations"] == broken
+    assert any(each["renoised"] for each in run["passes"] if each["canvas"][0])
 
 
 def test_many_passes_are_cut_and_the_page_says_so(monkeypatch, tmp_path):
