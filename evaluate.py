@@ -28,6 +28,7 @@ from constrained_dg.sampling.base import StepRecord
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.task import Problem
 from constrained_dg.viz import pictures, terminal, trace
+from constrained_dg.viz.page import writing
 
 log = logging.getLogger(__name__)
 
@@ -78,12 +79,12 @@ def evaluate(cfg: dict[str, Any]) -> dict[str, Any]:
     run = load(cfg["run"], cfg["device"], cfg["packages"])
     contenders = [contender(name, run, cfg) for name in cfg["samplers"] or run.task.samplers]
     if cfg["puzzle"] is not None:
-        return show(cfg, run, contenders[0], [run.task.parse(str(cfg["puzzle"]))])
+        return show(cfg, run, contenders, [run.task.parse(str(cfg["puzzle"]))])
     if cfg["show"] is not None:
         with report.progress("generating problems"):
             problems = run.task.held_out(max(cfg["show"], TRIED), cfg["seed"])
         tried = min(TRIED * cfg["show"], len(problems))
-        return show(cfg, run, contenders[0], random.Random(cfg["seed"]).sample(problems, tried))
+        return show(cfg, run, contenders, random.Random(cfg["seed"]).sample(problems, tried))
     problems = problems_of(cfg, run)
     with report.new_folder(cfg["out"]) as folder:
         return write_report(cfg, run, contenders, problems, folder)
@@ -111,7 +112,7 @@ def check_values(cfg: dict[str, Any]) -> None:
     names = [] if cfg["samplers"] is None else cfg["samplers"]
     fine = isinstance(names, list) and all(isinstance(name, str) for name in names) and cfg["samplers"] != []
     check(fine and len(set(names)) == len(names), f"samplers is {names!r}", "give a list of names, each once")
-    for key in ("run", "data", "out"):
+    for key in ("run", "data", "out", "page"):
         fine = cfg[key] is None and key != "run"
         check(fine or isinstance(cfg[key], (str, Path)), f"{key} is {cfg[key]!r}", "give a path")
     given = [key for key in ("data", "puzzle", "show") if cfg[key] is not None]
@@ -123,6 +124,8 @@ def check_values(cfg: dict[str, Any]) -> None:
         raise InputError(f"device {cfg['device']!r} cannot be used ({str(error).splitlines()[0]})", "use cpu") from None
     if cfg["out"] is not None:
         report.check_folder(Path(cfg["out"]))
+    if cfg["page"] is not None:
+        writing.check_path(cfg["page"], cfg["out"])
 
 
 def check_finished(folder: str) -> None:
@@ -224,7 +227,23 @@ def write_report(
     if cfg["data"] is not None:
         print(overlap_note(cfg, run, problems, header), flush=True)
         report.save(folder, header, rows, outcomes)
+    # 4. Record the passes of a few problems.
+    seeds = rng.row_seeds(cfg["seed"], len(problems)).tolist()
+    write_page(cfg, run, contenders, writing.of_report(problems, seeds, outcomes), len(problems))
     return {"header": header, "rows": rows}
+
+
+def write_page(
+    cfg: dict[str, Any], run: Run, contenders: Sequence[Contender], shown: Sequence[writing.Shown], total: int
+) -> None:
+    """Record the passes of these problems, of `total`, for the page, if one is wanted."""
+    if cfg["page"] is None:
+        return
+    header = report.new_header(ROOT, cfg["seed"], cfg["device"])
+    samplers = [(one.name, one.sampler, one.model) for one in contenders]
+    options = {"max_passes": cfg["max_passes"], "device": cfg["device"]}
+    title = f"Passes of {cfg['run']}"
+    print(writing.write_page(cfg["page"], title, header, run.task, samplers, shown, total, **options), flush=True)
 
 
 def overlap_note(cfg: dict[str, Any], run: Run, problems: Sequence[Problem], header: dict[str, Any]) -> str:
@@ -240,12 +259,13 @@ def overlap_note(cfg: dict[str, Any], run: Run, problems: Sequence[Problem], hea
     return f"{len(indices)} of {len(problems)} problems could equal a training problem up to symmetry"
 
 
-def show(cfg: dict[str, Any], run: Run, one: Contender, problems: Sequence[Problem]) -> dict[str, Any]:
-    """Solve problems and show them in the terminal; with `out` also save a trace and a picture of each.
+def show(cfg: dict[str, Any], run: Run, contenders: Sequence[Contender], problems: Sequence[Problem]) -> dict[str, Any]:
+    """Solve problems with the first sampler and show them in the terminal; with `out` also save a trace and a picture
+    of each, and with `page` record them with every sampler.
 
     Of generated problems, solved ones that take several passes are preferred.
     """
-    wanted = cfg["show"] or len(problems)
+    wanted, one = cfg["show"] or len(problems), contenders[0]
     for problem in problems:
         fits(run, problem, "puzzle")
     # 1. Solve first and show afterwards, so that printing is not measured.
@@ -267,6 +287,8 @@ def show(cfg: dict[str, Any], run: Run, one: Contender, problems: Sequence[Probl
                 trace.plot_frames(folder / f"settling_{number}.png", run.task, each.problem, each.frames)
                 if each.frames:
                     trace.plot_certainty(folder / f"certainty_{number}.png", each.frames)
+        shown = [writing.Shown(each.problem, int(seeds[solved.index(each)]), {}) for each in chosen]
+        write_page(cfg, run, contenders, shown, len(shown))
     if len(solved) > len(chosen):
         count = sum(each.outcome.solved for each in solved)
         print(f"\n{count} of {len(solved)} generated problems are solved; shown are those that take several passes")
@@ -285,7 +307,7 @@ def settle(cfg: dict[str, Any], run: Run, one: Contender, problem: Problem, seed
     return terminal.Settled(problem, outcome, frames, batch, constraint)
 
 
-main = entry("evaluate", text=("run", "data", "out", "puzzle"), opened=("sampler",))(evaluate)
+main = entry("evaluate", text=("run", "data", "out", "puzzle", "page"), opened=("sampler",))(evaluate)
 
 if __name__ == "__main__":
     main()

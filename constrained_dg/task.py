@@ -305,6 +305,18 @@ class Task(ABC):
         marked = [] if violations is None else (violations.nonzero().flatten() + 1).tolist()
         return text + (f"\n! at {', '.join(map(str, marked))}" if marked else "")
 
+    def token_text(self, token: int) -> str:
+        """One token of an answer for people, on the page."""
+        return str(token)
+
+    def picture(self, problem: Problem, answer: IntTensor | None = None) -> dict[str, Any]:
+        """How the page draws answers to a problem: plain values, see `viz.page.writing`; by default tokens in a row.
+
+        Args:
+            answer: (T) int64, the last one, where the places of a drawing depend on it.
+        """
+        return {"kind": "row"}
+
     def plot(self, axes: Any, problem: Problem, answer: IntTensor | None, violations: BoolTensor | None = None) -> None:
         """The same on matplotlib axes; by default the text of `draw`, without its colors."""
         lines = without_colors(self.draw(problem, answer, violations)).splitlines()

@@ -80,6 +80,10 @@ class Tokenizer:
         end = next((at for at, token in enumerate(tokens) if token in self.ends), len(tokens))
         return self.raw.decode(tokens[:end], skip_special_tokens=False)
 
+    def text_of(self, token: int) -> str:
+        """The text of one token, also of one that ends an answer."""
+        return self.raw.decode([token], skip_special_tokens=False)
+
     @cached_property
     def _texts(self) -> Texts:
         described = json.loads(self.raw.to_str())

@@ -29,7 +29,7 @@ from .files import write_fasta
 from .judge import broken
 from .masking import mask_for_training
 from .prompts import PROMPT, prompt_for, prompt_of
-from .residues import EOS, KINDS, LONGEST, NOISE, OPEN, PAD, VOCABULARY, canvas_length, sequence_of, tokens_of
+from .residues import EOS, KINDS, LONGEST, NOISE, OPEN, PAD, VOCABULARY, canvas_length, sequence_of, show, tokens_of
 from .rules import rule_of
 from .specification import Requirements, parse_requirements
 
@@ -198,6 +198,9 @@ class Sequences(Task):
     def draw(self, problem: SequenceProblem, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
         """See `drawing.draw`."""
         return problem.text if answer is None else drawing.draw(problem.requirements, answer, violations)
+
+    def token_text(self, token: int) -> str:
+        return show(token)
 
     def plot(
         self, axes: Any, problem: SequenceProblem, answer: IntTensor | None, violations: BoolTensor | None = None

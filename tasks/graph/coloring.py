@@ -292,6 +292,12 @@ class Coloring(Task):
         marked = set() if violations is None else set(violations.nonzero().flatten().tolist())
         return drawing.draw_nodes(labels, marked)
 
+    def token_text(self, token: int) -> str:
+        return show(token)
+
+    def picture(self, problem: ColoringProblem, answer: IntTensor | None = None) -> dict[str, Any]:
+        return drawing.picture("nodes", problem.graph, FIRST_COLOR)
+
     def plot(
         self, axes: Any, problem: ColoringProblem, answer: IntTensor | None, violations: BoolTensor | None = None
     ) -> None:

@@ -29,6 +29,17 @@ def draw_nodes(labels: Sequence[str], marked: Collection[int], width: int = 16) 
     return "\n".join(lines)
 
 
+def picture(kind: str, graph: Graph, first: int) -> dict[str, Any]:
+    """A graph for the page: see `Task.picture`.
+
+    Args:
+        kind: "nodes" or "steps".
+        first: the token of the first color, or of the first node.
+    """
+    edges = [list(edge) for edge in graph.edges]
+    return {"kind": kind, "first": first, "places": layout(graph).round(3).tolist(), "edges": edges}
+
+
 def plot_graph(
     axes: Any,
     graph: Graph,

@@ -30,6 +30,7 @@ from .families import Family, FamilyRule
 from .graph import Graph, random_graph
 from .graph_files import located, read_graphs, stem
 from .isomorphism import Classes
+from .layout import layout
 from .specification import Specification
 from .tokens import (
     EOS,
@@ -327,6 +328,13 @@ class GenerateGraphs(Task):
             ]
             lines.append(f"{node + 1:>4} {''.join(cells)}")
         return "\n".join(lines)
+
+    def picture(self, problem: GenerateProblem, answer: IntTensor | None = None) -> dict[str, Any]:
+        """Nodes stand where the graph of the answer is drawn well; without one on a circle."""
+        coding = self._coding(problem.family.nodes)
+        complete = Graph.of_adjacency(~np.eye(coding.nodes, dtype=bool))
+        places = layout(complete if answer is None else self.graph_of(problem, answer)).round(3).tolist()
+        return {"kind": "pairs", "first": coding.first, "places": places, "pairs": coding.pairs}
 
     def plot(
         self, axes: Any, problem: GenerateProblem, answer: IntTensor | None, violations: BoolTensor | None = None

@@ -256,6 +256,12 @@ class Hamiltonian(Task):
         last = self.decode(problem, answer) if problem.is_cycle(successors) else "not yet a cycle through all nodes"
         return f"{head}\n{drawing.draw_nodes(_steps(successors), marked)}\n{last}"
 
+    def token_text(self, token: int) -> str:
+        return str(token - FIRST_NODE + 1) if token >= FIRST_NODE else ("pad", "end")[token]
+
+    def picture(self, problem: HamiltonianProblem, answer: IntTensor | None = None) -> dict[str, Any]:
+        return drawing.picture("steps", problem.graph, FIRST_NODE)
+
     def plot(
         self, axes: Any, problem: HamiltonianProblem, answer: IntTensor | None, violations: BoolTensor | None = None
     ) -> None:

@@ -18,7 +18,20 @@ from constrained_dg.text import Tokenizer
 
 from . import drawing, files
 from .canonical import canonical
-from .codec import BLANK, BOX, EOS, FIRST_SYMBOL, PAD, VOCAB_SIZE, Puzzle, from_text, from_tokens, to_text, to_tokens
+from .codec import (
+    BLANK,
+    BOX,
+    EOS,
+    FIRST_SYMBOL,
+    PAD,
+    SYMBOLS,
+    VOCAB_SIZE,
+    Puzzle,
+    from_text,
+    from_tokens,
+    to_text,
+    to_tokens,
+)
 from .generator import HELD_OUT, MINIMAL, RESERVED, Generated, generate_puzzles
 from .hard import SHIPPED, hard_puzzles
 from .pool import is_reserved, make_4x4, training_grids, training_pool
@@ -291,6 +304,12 @@ class Sudoku(Task):
 
     def draw(self, problem: Puzzle, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
         return drawing.draw(problem, answer, violations)
+
+    def token_text(self, token: int) -> str:
+        return SYMBOLS[token - FIRST_SYMBOL] if token >= FIRST_SYMBOL else ("pad", "end", "blank")[token]
+
+    def picture(self, problem: Puzzle, answer: IntTensor | None = None) -> dict[str, Any]:
+        return {"kind": "grid", "columns": problem.size, "box": BOX[problem.size]}
 
     def plot(self, axes: Any, problem: Puzzle, answer: IntTensor | None, violations: BoolTensor | None = None) -> None:
         drawing.plot(axes, problem, answer, violations)

@@ -180,6 +180,9 @@ class TextSudoku(Task):
         readable = answer is None or all(self.layout(problem.size).cells(answer))
         return drawn if readable else f"{drawn}\n{self.decode(problem, answer)}"
 
+    def token_text(self, token: int) -> str:
+        return self.tokenizer.text_of(token)
+
     def plot(self, axes: Any, problem: Puzzle, answer: IntTensor | None, violations: BoolTensor | None = None) -> None:
         drawing.plot(axes, problem, *self._grid(problem, answer, violations))
 

@@ -32,6 +32,7 @@ PRINTED = {
     "puzzles.md": r"\[\d(, \d){4}\] True\n\[\d(, \d){4}\]\n"
     r"(\[\d(, \d){4}\] True\n){2}True\nTrue \d{81}\nTrue -\d+\.\d+\n"
     r"True \[\[.*15, 14, \d+\]\]\nTrue True\n3 impossible\n4 possible, likeliest: True\nTrue \[.*\]\n",
+    "page.md": r"\d+ accepted; solved by passes\n",
     "samplers.md": r"restarts solved \d+\ncareful solved \d+\n",
     "sudoku.md": r"1\n16\n",
     "graphs.md": r"solved [1-3]( [1-3]){9}\nunsatisfiable\nsolved\n",

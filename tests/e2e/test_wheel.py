@@ -61,6 +61,8 @@ def test_a_wheel_holds_one_package_and_what_it_needs(wheel: Path) -> None:
     assert expected and expected <= inside
     runs = {path.relative_to(ROOT).as_posix() for path in places.shipped_runs().values()}
     assert len(runs) == 9 and {f"{run}/{name}" for run in runs for name in ("run.json", "model.safetensors")} <= inside
+    page = {f"constrained_dg/viz/page/{name}" for name in ("page.html", "page.css", "page.js", "player.js")}
+    assert page <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".ckpt"))]
     assert "constrained_dg/py.typed" in names or not (ROOT / "constrained_dg" / "py.typed").exists()
     [commands] = [name for name in names if name.endswith("entry_points.txt")]
