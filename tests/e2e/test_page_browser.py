@@ -4,13 +4,13 @@ import json
 import os
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from test_evaluate import SEVERAL, cfg, load_config_file, trained  # noqa: F401  (fixtures)
 
 import evaluate
+from constrained_dg.viz.page.writing import html_of
 
 CHROMIUM = shutil.which("chromium")
 
@@ -142,7 +142,7 @@ def test_the_answer_of_a_search_is_marked(opened, file):
 def test_the_keyboard_reaches_everything(opened):
     opened.locator("#problem").focus()
     reached = []
-    while reached.count("speed") < 2:
+    while reached.count("speed") < 2 and len(reached) < 60:
         opened.keyboard.press("Tab")
         reached.append(opened.evaluate("document.activeElement.id || document.activeElement.className.split(' ')[0]"))
     for name in ("speed", "run", "step", "reset", "scrub", "cell"):
@@ -203,38 +203,12 @@ def test_passes_can_come_while_a_model_runs(opened, file):
     assert opened.locator("#pause").is_disabled()
 
 
-def test_hostile_text_is_shown_as_text(browser, tmp_path):
-    from test_page import HOSTILE, PROBLEMS, PageTask, page_of
-
-    class Hostile(PageTask):
-        def token_text(self, token):
-            return HOSTILE
-
-        def picture(self, problem, answer=None):
-            return {"kind": "row"}
-
-    page_of(tmp_path, [replace(PROBLEMS[0], tier=HOSTILE)], title=HOSTILE, task=Hostile())
-    page = browser.new_page()
-    said = []
-    page.on("dialog", lambda dialog: said.append("dialog"))
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto((tmp_path / "page.html").as_uri())
-    page.click("#step")
-    title = HOSTILE.replace("\ud800", "\\ud800")
-    assert page.locator("h1").text_content() == title and page.locator("img").count() == 0
-    assert HOSTILE in page.locator("#text").text_content()
-    assert page.locator(".cell.given .token").first.text_content() == HOSTILE.replace(" ", "␣")
-    page.close()
-    assert said == []
-
-
 def picture(kind):
     """The data of a page that draws 4 nodes; two ends of an edge are equal."""
     places = [[0, 0], [1, 0], [1, 1], [0, 1]]
     edges = [[0, 1], [1, 2], [2, 3], [0, 3]]
     pairs = [[[1, 0]], [[2, 0], [2, 1]], [[3, 0], [3, 1], [3, 2]]]
-    best = {"nodes": [4, 4, 5, 6], "steps": [5, 6, 7, 4], "pairs": [5, 6, 9]}[kind]
+    best = {"nodes": [4, 4, 5, 6], "steps": [5, 6, 7, 4], "pairs": [5, 6, 9], "row": [4, 5, 6, 7]}[kind]
     size = len(best)
     one = {"pass": 1, "attempt": 1, "canvas": [0, size], "best": best, "accepted": [0], "renoised": [*range(1, size)]}
     one |= {"conflicts": [], "judged": True, "violations": [0, 1], "sentences": ["no"], "mean_entropy_nats": 0.5}
@@ -249,8 +223,6 @@ def picture(kind):
 
 
 def drawn(browser, tmp_path, kind):
-    from constrained_dg.viz.page.writing import html_of
-
     (tmp_path / f"{kind}.html").write_text(html_of(picture(kind)))
     page = browser.new_page()
     page.goto((tmp_path / f"{kind}.html").as_uri())
@@ -283,3 +255,29 @@ def test_the_page_of_a_shown_problem_has_all_samplers(cfg, tmp_path):  # noqa: F
     evaluate.evaluate({**cfg, "data": None, "out": None, "show": 2, "samplers": samplers, "page": str(path)})
     data = data_of(path)
     assert [[run["sampler"] for run in each["runs"]] for each in data["problems"]] == [samplers] * 2
+
+
+def test_hostile_text_is_shown_as_text(browser, tmp_path):
+    hostile = "</script><script>alert(1)</script><!-- {{script}} & \u2028 \ud800 <img src=x onerror=alert(1)>"
+    data = picture("row") | {"title": hostile, "notes": [hostile]}
+    [problem] = data["problems"]
+    [run] = problem["runs"]
+    problem |= {"tier": hostile, "text": hostile, "labels": dict.fromkeys(problem["labels"], hostile)}
+    run["sampler"] = run["kind"] = run["answer"]["status"] = hostile
+    run["passes"][0]["sentences"] = [hostile]
+    (tmp_path / "page.html").write_text(html_of(data))
+    page, said = browser.new_page(), []
+    page.on("dialog", lambda dialog: said.append("dialog"))
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto((tmp_path / "page.html").as_uri())
+    page.click("#step")
+    assert page.locator("h1").text_content() == hostile.replace("\ud800", "\\ud800")
+    for where in ("#notes li", "#text code", ".lane h2", ".kind", ".sentences li"):
+        assert page.locator(where).text_content() == hostile, where
+    assert page.locator(".cell .token").first.text_content() == hostile.replace(" ", "␣")
+    page.click("#step")
+    assert hostile in page.locator(".line").text_content()
+    assert page.locator("img").count() == 0 and page.locator("script").count() == 2
+    page.close()
+    assert said == []
