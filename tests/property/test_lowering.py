@@ -294,7 +294,7 @@ def test_ctrl_c_ends_a_search() -> None:
     small, draft, log_probs = _latin(4)
     complete(small, draft, draft > 0, log_probs=log_probs)  # imports and compiled loops take longer than the timer
     rule, draft, log_probs = _latin(14)
-    # The handler of a program as Python starts it: a library that an earlier test used may have left its own.
+    # A shell that starts the tests in the background lets them ignore Ctrl-C.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
