@@ -208,7 +208,7 @@ def flows(
 
 
 def log_sums(values: FloatTensor, group: IntTensor, groups: int) -> FloatTensor:
-    """Sums of probabilities by group, as logarithms: (B, E), (E) -> (B, groups), -inf where there are none."""
+    """Sums of probabilities by group, as logarithms: (B, E), (E) -> (B, groups), -inf for an empty group."""
     most = torch.full((len(values), groups), -torch.inf, dtype=values.dtype)
     most = most.scatter_reduce(1, group.expand(len(values), -1), values, "amax")
     safe = most.masked_fill(most.isinf(), 0)

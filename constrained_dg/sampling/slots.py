@@ -130,6 +130,7 @@ def parts_of(slots: Slots, tokenizer: Tokenizer | None) -> tuple[list[Sequence[L
             f"slots are {slots!r}",
             'give a list, such as ["Answer:", [" yes", " no"]]',
         )
+        # Without a tokenizer slots are a Mapping; mypy does not know that here they are not.
         given = [part for part in slots if part != ""]
         parts = [(part,) if isinstance(part, str) else tuple(part) for part in given]  # type: ignore[arg-type]
         at = [number for number, part in enumerate(given) if not isinstance(part, str)]

@@ -211,11 +211,16 @@ def _moved_back(record: StepRecord, moves: Moves, low: int) -> StepRecord:
     Args:
         low: the first token of the noise range.
     """
-    masks = ("entropy", "accepted", "renoised", "conflict")
-    values: dict[str, Any] = {name: moves.placed_back(getattr(record, name)) for name in masks}
-    values |= {name: moves.undo(getattr(record, name)) for name in ("canvas", "best")}
-    sets = None if record.sets is None else moves.undo_sets(record.sets, low)
-    return replace(record, **values, sets=sets)
+    return replace(
+        record,
+        canvas=moves.undo(record.canvas),
+        best=moves.undo(record.best),
+        entropy=moves.placed_back(record.entropy),
+        accepted=moves.placed_back(record.accepted),
+        renoised=moves.placed_back(record.renoised),
+        conflict=moves.placed_back(record.conflict),
+        sets=None if record.sets is None else moves.undo_sets(record.sets, low),
+    )
 
 
 def _leaving(options: Options, rows: IntTensor) -> Callable[[], Collection[int]] | None:

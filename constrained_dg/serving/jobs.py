@@ -158,7 +158,7 @@ class Queue:
         left = max(job.deadline for job in jobs) - time.monotonic()
         try:
             results = jobs[0].kind.answer(jobs, leave=lambda: self._leaving(jobs), time_limit=max(left, 1e-3))
-        except Exception as error:
+        except Exception as error:  # a fault of one request must not end the server
             if len(jobs) > 1:
                 for job in jobs:
                     self._answer([job])

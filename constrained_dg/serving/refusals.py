@@ -84,10 +84,11 @@ def of_validation(error: RequestValidationError) -> Refused:
 
 def _field(path: Sequence[str | int], body: Any) -> str | None:
     """The field that a path of pydantic's leads to: it also names types of a union, which no body holds."""
-    found, value = [], body
+    found: list[str] = []
+    value = body
     for part in path:
         if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int)):
-            value = value[part]  # type: ignore[index]
+            value = value[part]  # type: ignore[index]  # mypy takes the two cases above for one
             found.append(str(part))
         elif part == path[-1] and isinstance(value, dict) and str(part).isidentifier():
             found.append(str(part))  # a field that is missing

@@ -40,7 +40,7 @@ class Rows:
         deadline: float,
     ) -> None:
         self.queue, self.loop = queue, asyncio.get_running_loop()
-        self.told: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
+        self.heard: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
         self.jobs = [
             Job(kind, key(work), work, seed, self._teller(index), deadline)
             for index, (work, seed) in enumerate(zip(works, seeds, strict=True))
@@ -49,8 +49,8 @@ class Rows:
 
     def _teller(self, index: int) -> Callable[[Any], None]:
         def hear(what: Any) -> None:
-            if self.told.qsize() < _DRAFTS or not isinstance(what, dict):
-                self.told.put_nowait((index, what))
+            if self.heard.qsize() < _DRAFTS or not isinstance(what, dict):
+                self.heard.put_nowait((index, what))
 
         def tell(what: Any) -> None:
             if not self.loop.is_closed():
@@ -67,7 +67,7 @@ class Rows:
         left = len(self.jobs)
         try:
             while left:
-                index, what = await self.told.get()
+                index, what = await self.heard.get()
                 if isinstance(what, Refused):
                     raise what
                 left -= isinstance(what, Result)

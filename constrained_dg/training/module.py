@@ -173,8 +173,8 @@ class DiffusionModule(L.LightningModule):
         """Next-token loss of the causal pass over prompt and answer, on the last rows."""
         batch = batch.select(torch.arange(len(batch) - rows, len(batch), device=batch.answer.device))
         tokens = torch.cat([batch.prompt, batch.answer], dim=1)
-        told = torch.full_like(batch.prompt, not self.objective.encoder_prompt, dtype=torch.bool)
-        known = torch.cat([told, batch.pinned], dim=1)
+        given = torch.full_like(batch.prompt, not self.objective.encoder_prompt, dtype=torch.bool)
+        known = torch.cat([given, batch.pinned], dim=1)
         padding = {}
         if batch.mask is not None:
             seen = torch.cat([batch.mask, torch.ones_like(batch.pinned)], dim=1)

@@ -244,10 +244,10 @@ def _note(entity: str, values: dict[str, Any], kinds: dict[str, str], draws: np.
     sentences, left = [], set(texts)
     for index in draws.permutation(len(TOGETHER[entity])):
         sentence = TOGETHER[entity][index]
-        told = {key for key in texts if "{" + key + "}" in sentence}
-        if told <= left and sentence.count("{") == len(told) and draws.random() < 0.7:
+        named = {key for key in texts if "{" + key + "}" in sentence}
+        if named <= left and sentence.count("{") == len(named) and draws.random() < 0.7:
             sentences.append(sentence.format(**texts))
-            left -= told
+            left -= named
     for key in sorted(left):
         sentence = one([*ENTITIES[entity].get(key, ())[1:], *GENERIC[kinds[key]]], draws)
         sentences.append(sentence.format(key=key, value=texts[key]))

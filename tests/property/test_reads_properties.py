@@ -285,6 +285,7 @@ def test_a_row_does_not_depend_on_its_neighbours():
 def test_bad_slots_are_named_before_any_pass(slots, options, message):
     model = Noisy()
     kind = Pieces()
+    # A tokenizer that cannot write one letter.
     kind.encode = lambda text: [] if "z" in text else Pieces.encode(kind, text)  # type: ignore[method-assign]
     options = {"tokenizer": kind, **options}
     if message is None:  # a label that cannot be written has no probability

@@ -212,6 +212,7 @@ def test_the_twin_learns_the_next_token_of_the_answer_alone(task):
     model = Backbone(preset("tiny", **shape)).init_weights(torch.Generator().manual_seed(1))
     optimisation = SimpleNamespace(batch_size=8, steps=30)
     objective = Objective(canvas_weight=0.0, encoder_prompt=False, encoder_rows=1.0, self_conditioning=0.0)
+    # The module reads no more of its parts than these stand-ins have.
     module = DiffusionModule(model, objective, optimisation, 0)  # type: ignore[arg-type]
     batch = task.train_batch(0, 8)
     loss = module._encoder_loss(batch, 8, None)

@@ -27,7 +27,7 @@ from constrained_dg.report import new_header
 from constrained_dg.runs import Run, load
 from experiments.arguments import parse
 from experiments.arguments import run as command
-from tasks.text.records import TIERS, right_fields
+from tasks.text.records import TIERS, Note, right_fields
 from tasks.text.records_notes import NEW
 
 KEYS: dict[str, Any] = {"run": None, "twin": None, "out": None, "n": 200, "few": 40, "batches": "1,8,32"}
@@ -81,12 +81,12 @@ def measured(run: Run, trained: bool, sampler: str, batch: int, n: int) -> dict[
 
 def values_of(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Shares with Wilson's interval, and means, of the answers of a tier."""
-    notes = [outcome.problem for outcome in outcomes]
-    judged = [right_fields(note.record, outcome.answer) for note, outcome in zip(notes, outcomes, strict=True)]  # type: ignore[attr-defined]
+    notes = [outcome.problem for outcome in outcomes if isinstance(outcome.problem, Note) and outcome.problem.record]
+    judged = [right_fields(note.record, outcome.answer) for note, outcome in zip(notes, outcomes, strict=True)]
     fields = [(key, right) for each in judged for key, right in each.items()]
     new = [right for key, right in fields if key in NEW]
     valid = [outcome.solved for outcome in outcomes]
-    second = [fits(outcome.answer, note.schema) for note, outcome in zip(notes, outcomes, strict=True)]  # type: ignore[attr-defined]
+    second = [fits(outcome.answer, note.schema) for note, outcome in zip(notes, outcomes, strict=True)]
     passes = sum(outcome.passes for outcome in outcomes)
     return {
         "n": len(outcomes),
