@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,23 @@ PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419.
 
 #: Of the random weights: with 1 the rounding of another batch shape grows from pass to pass until answers differ.
 SPREAD = 0.5
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"a": {"type": "boolean"}, "b": {"enum": [1, 22]}},
+    "required": ["a", "b"],
+    "additionalProperties": False,
+}
+FORMATS = {
+    None: None,
+    "schema": {"type": "json_schema", "json_schema": {"name": "it", "schema": SCHEMA}},
+    "object": {"type": "json_object"},
+    "regex": {"type": "regex", "pattern": "(yes|no), [a-z]{2,9}!"},
+}
+#: Of the samplers that are used where a request names none: the tiny model is not sure of anything in any pass.
+PASSES = 6
+USER = [{"role": "user", "content": "Who wrote this?"}]
 
 
 @dataclass
@@ -109,3 +126,13 @@ def text_run(folder: Path, spread: float = SPREAD) -> Run:
     model = load_pretrained(save_checkpoint(folder, canvas=16, spread=spread))
     task = Text(canvases=2).in_text(Tokenizer.load(folder, model.config.vocab_size), 16)
     return Run(folder, model.eval(), task, named("plain"), {})
+
+
+def text_server(run: Run) -> Iterator[Served]:
+    """The tiny text model behind a server, with few passes."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PLAIN", "VALIDITY"):
+            sampler = replace(named(name.lower()), max_passes=PASSES)
+            patch.setattr(f"constrained_dg.serving.texts.{name}", sampler)
+        with serving(run, "tiny", queue=64, batch_size=8) as made:
+            yield made

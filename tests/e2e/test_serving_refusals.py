@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
 from constrained_dg.runs import Run
-from constrained_dg.sampling import named
-from tests.serving import Served, serving, text_run
+from tests.serving import FORMATS, USER, Served, text_run, text_server
 
 openai = pytest.importorskip("openai")
 pydantic = pytest.importorskip("pydantic")
-
-SCHEMA = {
-    "type": "object",
-    "properties": {"a": {"type": "boolean"}, "b": {"enum": [1, 22]}},
-    "required": ["a", "b"],
-    "additionalProperties": False,
-}
-FORMATS = {
-    None: None,
-    "schema": {"type": "json_schema", "json_schema": {"name": "it", "schema": SCHEMA}},
-    "object": {"type": "json_object"},
-    "regex": {"type": "regex", "pattern": "(yes|no), [a-z]{2,9}!"},
-}
-#: Of the samplers that are used where a request names none: the tiny model is not sure of anything in any pass.
-PASSES = 6
-USER = [{"role": "user", "content": "Who wrote this?"}]
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def served(run: Run) -> Iterator[Served]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("PLAIN", "VALIDITY"):
-            sampler = replace(named(name.lower()), max_passes=PASSES)
-            patch.setattr(f"constrained_dg.serving.texts.{name}", sampler)
-        yield from running(run)
-
-
-def running(run: Run) -> Iterator[Served]:
-    with serving(run, "tiny", queue=64, batch_size=8) as made:
-        yield made
+    yield from text_server(run)
 
 
 @pytest.fixture(scope="module")

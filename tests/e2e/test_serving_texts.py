@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -21,27 +20,11 @@ from constrained_dg.runs import Run
 from constrained_dg.sampling import Generation, generate, named
 from constrained_dg.text import BOS, pad_left
 from tests.pages import examples
-from tests.serving import Served, serving, text_run, until
+from tests.serving import FORMATS, PASSES, SCHEMA, USER, Served, serving, text_run, text_server, until
 from tests.textual import tokenizer
 
 openai = pytest.importorskip("openai")
 pydantic = pytest.importorskip("pydantic")
-
-SCHEMA = {
-    "type": "object",
-    "properties": {"a": {"type": "boolean"}, "b": {"enum": [1, 22]}},
-    "required": ["a", "b"],
-    "additionalProperties": False,
-}
-FORMATS = {
-    None: None,
-    "schema": {"type": "json_schema", "json_schema": {"name": "it", "schema": SCHEMA}},
-    "object": {"type": "json_object"},
-    "regex": {"type": "regex", "pattern": "(yes|no), [a-z]{2,9}!"},
-}
-#: Of the samplers that are used where a request names none: the tiny model is not sure of anything in any pass.
-PASSES = 6
-USER = [{"role": "user", "content": "Who wrote this?"}]
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def served(run: Run) -> Iterator[Served]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("PLAIN", "VALIDITY"):
-            sampler = replace(named(name.lower()), max_passes=PASSES)
-            patch.setattr(f"constrained_dg.serving.texts.{name}", sampler)
-        yield from running(run)
-
-
-def running(run: Run) -> Iterator[Served]:
-    with serving(run, "tiny", queue=64, batch_size=8) as made:
-        yield made
+    yield from text_server(run)
 
 
 @pytest.fixture(scope="module")
