@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from constrained_dg import rng
 from constrained_dg.cli import ROOT, load_sampler
 from constrained_dg.errors import check
 from constrained_dg.evaluation import solve
@@ -67,17 +68,43 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _solved_after(out: Path, name: str, tier: str, problems: Sequence[Any], run: Any, model: Any, passes: int) -> dict:
-    """For each puzzle the passes after which it was solved, or None; and the seconds for all."""
+    """For each puzzle the passes after which it was solved, or None; and the seconds for all.
+
+    Where `out` holds the same tier with fewer passes, only the puzzles that those left open are solved again, from the
+    start and with the seeds that they had.
+    """
     cell = out / "cells" / f"{name}_{tier}_{passes}_{len(problems)}.json"
     if not cell.exists():
         cell.parent.mkdir(parents=True, exist_ok=True)
+        known = {"solved_after": [None] * len(problems), "seconds": 0.0}
+        for fewer in sorted(cell.parent.glob(f"{name}_{tier}_*_{len(problems)}.json"), key=_passes_of):
+            if _passes_of(fewer) < passes:
+                known = json.loads(fewer.read_text())
+        after = known["solved_after"]
+        left = [at for at, each in enumerate(after) if each is None]
         sampler = load_sampler(name.removesuffix("@untrained"), [f"attempts={passes}"])
+        seeds = rng.row_seeds(0, len(problems))[left].tolist()
         begun = time.process_time()
-        outcomes = solve(model, run.task, sampler, problems, batch_size=BATCH, seed=0, max_passes=passes)
-        after = [outcome.passes if outcome.solved else None for outcome in outcomes]
-        write_whole(cell, json.dumps({"solved_after": after, "seconds": time.process_time() - begun}))
+        outcomes = solve(
+            model,
+            run.task,
+            sampler,
+            [problems[at] for at in left],
+            batch_size=BATCH,
+            seed=0,
+            seeds=seeds,
+            max_passes=passes,
+        )
+        for at, outcome in zip(left, outcomes, strict=True):
+            after[at] = outcome.passes if outcome.solved else None
+        seconds = known["seconds"] + time.process_time() - begun
+        write_whole(cell, json.dumps({"solved_after": after, "seconds": seconds}))
         print(f"{name} {tier}: {sum(each is not None for each in after)} of {len(after)}", file=sys.stderr, flush=True)
     return json.loads(cell.read_text())
+
+
+def _passes_of(cell: Path) -> int:
+    return int(cell.stem.split("_")[-2])
 
 
 def _row(name: str, tier: str, passes: int, cell: dict, layers: int) -> dict[str, Any]:
