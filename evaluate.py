@@ -77,7 +77,7 @@ def evaluate(cfg: dict[str, Any]) -> dict[str, Any]:
     check_finished(cfg["run"])
     torch.set_num_threads(cfg["threads"] or os.cpu_count() or 1)
     run = load(cfg["run"], cfg["device"], cfg["packages"])
-    contenders = [contender(name, run, cfg) for name in cfg["samplers"] or run.task.samplers]
+    contenders = [contender(name, run, cfg) for name in cfg["samplers"] or run.samplers]
     if cfg["puzzle"] is not None:
         return show(cfg, run, contenders, [run.task.parse(str(cfg["puzzle"]))])
     if cfg["show"] is not None:
@@ -136,7 +136,7 @@ def check_finished(folder: str) -> None:
 
 def contender(name: str, run: Run, cfg: dict[str, Any]) -> Contender:
     """The sampler of this name with the model of the run, or with an untrained one of the same shape."""
-    plain, names = name.removesuffix(UNTRAINED), cfg["samplers"] or run.task.samplers
+    plain, names = name.removesuffix(UNTRAINED), cfg["samplers"] or run.samplers
     sampler = load_sampler(plain, adjusted(plain, [each.removesuffix(UNTRAINED) for each in names], cfg["sampler"]))
     check_sampler(run.task, sampler)
     if not name.endswith(UNTRAINED):

@@ -28,7 +28,7 @@ from constrained_dg.files import read_text, write_whole
 from constrained_dg.model import Backbone, ModelConfig, load_pretrained, save_pretrained
 from constrained_dg.model.weights import load_weights
 from constrained_dg.places import OUR_PACKAGES, module_name, shipped_runs
-from constrained_dg.sampling import saved
+from constrained_dg.sampling import Autoregressive, Diffusion, saved
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.task import Task
 from constrained_dg.text import Tokenizer
@@ -54,6 +54,15 @@ class Run:
     task: Task
     sampler: Sampler
     description: dict[str, Any]
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        """What evaluate.py compares by default: the samplers of the task, and before them the one that the model was
+        trained for, where others cannot take its place: sets of living tokens, or left to right."""
+        inner = self.sampler.inner
+        own = isinstance(self.sampler, Autoregressive) or (isinstance(inner, Diffusion) and inner.sets is not None)
+        names = (self.sampler.name, *self.task.samplers) if own else self.task.samplers
+        return tuple(dict.fromkeys(names))
 
 
 def build(config: Any, packages: Collection[str] | None = None) -> Any:

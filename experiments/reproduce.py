@@ -24,11 +24,11 @@ from experiments.arguments import run
 HERE = Path(__file__).resolve().parent
 #: Table -> arguments of `python`; {data} and {out} are filled in.
 COMMANDS = {
-    "samplers/table": "-m experiments.samplers run=experiments/sudoku/small "
+    "samplers/table": "-m experiments.samplers run=experiments/sudoku/plain "
     "data={data}/sudoku/dev_mixed.csv.gz out={out}",
-    "samplers/passes": "-m experiments.samplers.passes run=experiments/sudoku/small "
+    "samplers/passes": "-m experiments.samplers.passes run=experiments/sudoku/plain "
     "data={data}/sudoku/dev_mixed.csv.gz out={out}",
-    "sudoku/default/final": "train.py task=sudoku report_per_tier=500 out={out}",
+    "sudoku/default/final": "train.py task=sudoku out={out}",
     "sudoku/ablations/table": "-m experiments.sudoku.ablations.run {out}",
     "amino_acid/rule_sets/table": "-m experiments.amino_acid.rule_sets.run run=experiments/amino_acid/design n=1112 "
     "samplers=exact out={out} prosite={data}/protein/biopython_tests",

@@ -42,6 +42,8 @@ ELIMINATION = replace(PLAIN, name="elimination", sets=Sets(), judge_stop=True, m
 SETS = Symmetry("sets", ELIMINATION, attempts=1_000_000, max_passes=64)
 #: Sets, where the rules rule out tokens too. Report it apart from the others.
 SETS_RULES = replace(SETS, name="sets_rules", sampler=replace(ELIMINATION, guide=Guide(masks=True)))
+#: Sets, then a bounded search ordered by the model.
+SETS_GUARANTEED = replace(SETS, name="sets_guaranteed", complete=Completer())
 #: Sixteen answers from one prefill; the first that the judge accepts ends the others.
 CANDIDATES = Candidates("candidates", replace(EAGER, max_passes=64))
 #: For texts that are open but for their rules: a growing share of positions keeps its draw, and a short search mends.
@@ -60,7 +62,7 @@ AUTOREGRESSIVE_RULES = Autoregressive("autoregressive_rules", Guide(masks=True))
 SEARCH = Search()
 
 _SIMPLE = (PLAIN, PLAIN_EAGER, VALIDITY, KNOWN, EAGER, ELIMINATION, EXACT, EXACT_SHARPER, COMPLETED)
-_WRAPPED = (RESTARTS, GUARANTEED, SYMMETRY, COLD, SETS, SETS_RULES, CANDIDATES)
+_WRAPPED = (RESTARTS, GUARANTEED, SYMMETRY, COLD, SETS, SETS_RULES, SETS_GUARANTEED, CANDIDATES)
 _ALL: dict[str, Sampler] = {
     each.name: each for each in (*_SIMPLE, *_WRAPPED, AUTOREGRESSIVE, AUTOREGRESSIVE_RULES, SEARCH)
 }

@@ -11,7 +11,7 @@ from constrained_dg import rng
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.evaluation import check_sampler, solve_batch
 from constrained_dg.runs import Run
-from constrained_dg.sampling import Autoregressive, named
+from constrained_dg.sampling import named
 from constrained_dg.sampling.base import Status, StepRecord
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.serving.jobs import Job, Result
@@ -28,8 +28,7 @@ class Puzzle:
 
     def __init__(self, run: Run, text: str, sampler: str | None, drafts: bool) -> None:
         self.problem: Problem = run.task.parse(text)
-        left_to_right = isinstance(run.sampler, Autoregressive)
-        self.sampler: Sampler = named(sampler or (run.sampler.name if left_to_right else run.task.samplers[0]))
+        self.sampler: Sampler = named(sampler or run.samplers[0])
         self.drafts = drafts
         check_sampler(run.task, self.sampler)
 

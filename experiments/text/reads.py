@@ -1,7 +1,7 @@
 """Whether reads are calibrated: of reads with a confidence near p, is a share of p right?
 
     python -m experiments.text.reads run=RUN out=FOLDER
-    python -m experiments.text.reads run=sudoku out=FOLDER task='{"puzzles": 2000, "seed": 1}' revealed=0 slots=3
+    python -m experiments.text.reads run=sudoku/plain out=FOLDER task='{"puzzles": 2000, "seed": 1}' revealed=0 slots=3
     python -m experiments.text.reads ... group=9 different=true    # slots of one row, which hold different digits
 
 Problems are training batches that the run never trained on: of a step beyond its training, or of a task with another

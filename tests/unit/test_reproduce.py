@@ -13,7 +13,7 @@ OUT = Path("OUT")
 
 def test_every_kept_report_of_a_shipped_checkpoint_has_its_command():
     found = dict(reproduce.reports())
-    assert {"graph/coloring/cold", "sudoku/small/pkg_16x16", "amino_acid/design/held_out"} <= set(found)
+    assert {"graph/coloring/cold", "sudoku/plain/pkg_16x16", "amino_acid/design/held_out"} <= set(found)
     for name, header in found.items():
         if header.get("data") is None:
             command = reproduce.command_of(name, None, OUT)
@@ -38,7 +38,7 @@ def test_fetched_files_are_found_in_the_folder_that_is_given(tmp_path):
     (tmp_path / "graph/dimacs_col").mkdir(parents=True)
     assert f"data={tmp_path / 'graph/dimacs_col'}" in reproduce.command_of("graph/coloring/cold", str(tmp_path), OUT)
     with pytest.raises(InputError, match=r"no .*pkg_16x16"):
-        reproduce.command_of("sudoku/small/pkg_16x16", str(tmp_path), OUT)
+        reproduce.command_of("sudoku/plain/pkg_16x16", str(tmp_path), OUT)
 
 
 def test_rows_are_compared_by_what_does_not_depend_on_the_machine():
