@@ -13,6 +13,7 @@ import torch
 from constrained_dg.constraints.base import Constraint, judged, lowered
 from constrained_dg.constraints.by_row import ByRow
 from constrained_dg.constraints.candidates import candidates_of, likeliest_alone, without_dead_rows
+from constrained_dg.constraints.counter import Counter
 from constrained_dg.constraints.lowering import Lowering
 from constrained_dg.constraints.machine import TABLE, Machine
 from constrained_dg.constraints.pinned import Pinned
@@ -241,18 +242,26 @@ class All(Joined):
 
     def refuted(self, candidates: BoolTensor, thorough: bool) -> bool:
         """By prices on the sums (`priced_proof`): whatever the automata say, or else together with each of them."""
-        parts = [(part.counter, part.machine, coarser) for part, coarser in self.by_class]
-        counters = [each if coarser is None else each.over(coarser) for each, _, coarser in parts if each is not None]
-        if not counters:
+        if not self._all_counters:
             return False
-        machines: list[Product | None] = [None]
-        if thorough:
-            automata = [
-                (machine, coarser) for counter, machine, coarser in parts if counter is None and machine is not None
-            ]
-            machines += [Product(each if coarser is None else each.over(coarser), []) for each, coarser in automata]
+        machines = [None, *self._automata] if thorough else [None]
         sweeps = THOROUGH if thorough else QUICK
-        return any(refuted(each, counters, candidates.numpy(), sweeps) for each in machines)
+        return any(refuted(each, self._all_counters, candidates.numpy(), sweeps) for each in machines)
+
+    @cached_property
+    def _all_counters(self) -> list[Counter]:
+        parts = [(part.counter, coarser) for part, coarser in self.by_class]
+        return [each if coarser is None else each.over(coarser) for each, coarser in parts if each is not None]
+
+    @cached_property
+    def _automata(self) -> list[Product]:
+        """The automata that are not sums, each by itself."""
+        parts = [(part.counter, part.machine, coarser) for part, coarser in self.by_class]
+        return [
+            Product(machine if coarser is None else machine.over(coarser), [])
+            for counter, machine, coarser in parts
+            if counter is None and machine is not None
+        ]
 
     def repair(self, draft: IntTensor, candidates: BoolTensor, log_probs: FloatTensor) -> tuple[IntTensor | None, int]:
         """Repairs by the parts that use the same classes, in order, until one satisfies all rules; then, if no exact
