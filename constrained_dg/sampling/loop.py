@@ -158,8 +158,14 @@ def denoise_canvas(
         stopped, history = parts.stop(best, settled, free, live.history)
         stopped, cut = _judged(live, best, stopped, parts, options, span)
         stopped = stopped | options.given_up(live.rows // options.candidates)
+        log_best = settled.log_best
         if sets is not None:
-            stopped = stopped | conflict.any(-1) | (accepted | live.pinned).all(-1)
+            decided = (accepted | live.pinned).all(-1)
+            # Where one token is left everywhere, these are the answer, unless the judge accepted the arg-max before.
+            left = torch.where(free, noise[0] + sets.long().argmax(-1), best)
+            best = torch.where((decided & ~stopped)[:, None], left, best)
+            log_best = settled.probabilities.gather(-1, best[..., None])[..., 0].log()
+            stopped = stopped | conflict.any(-1) | decided
 
         # 5. Update the state; rows that stopped before are frozen.
         going = ~live.stopped
@@ -177,7 +183,7 @@ def denoise_canvas(
             accepted=accepted,
             history=history,
             best=torch.where(going[:, None], best, live.best),
-            log_best=torch.where(going[:, None], settled.log_best, live.log_best),
+            log_best=torch.where(going[:, None], log_best, live.log_best),
             passes=live.passes + (going & ~live.silent),
             stopped=live.stopped | stopped,
             cut=live.cut | (going & cut),

@@ -24,7 +24,7 @@ from constrained_dg.errors import InputError
 from constrained_dg.sampling import Diffusion, Guide, Restarts, Sets, Status, named
 from constrained_dg.sampling.lessons import Lessons
 from constrained_dg.task import Batch, Moves
-from tests.fakes import HIGH, LOW, VOCAB, Oracle, Restless, sudoku_batch
+from tests.fakes import GRIDS, HIGH, LOW, VOCAB, Fake, Oracle, Restless, sudoku_batch
 from tests.property.examples import fewer, many
 
 ROWS, CELLS, LOWEST, SIZE = 2, 5, 3, 4
@@ -167,6 +167,26 @@ def test_a_model_that_knows_solves_in_one_pass_and_one_that_errs_conflicts():
     first, record = records
     assert not first.conflict.any() and not first.stopped.any()
     assert torch.equal(record.conflict, ~batch.pinned) and record.stopped.all()
+
+
+def test_where_the_rules_decide_the_rest_what_is_left_is_the_answer():
+    """A grid but for four cells that two tokens can exchange: one pin decides all, and the arg-max of a model that knows
+    nothing, the same token four times, is no answer."""
+    grid = GRIDS[0].view(4, 4)
+    corners = next(
+        (r * 4 + c, r * 4 + d, s * 4 + c, s * 4 + d)
+        for r, s in itertools.combinations(range(4), 2)
+        for c, d in itertools.combinations(range(4), 2)
+        if grid[r, c] == grid[s, d] and grid[r, d] == grid[s, c] and (r // 2 == s // 2) != (c // 2 == d // 2)
+    )
+    clues = torch.ones(1, 16, dtype=torch.bool)
+    clues[0, list(corners)] = False
+    batch, rules = sudoku_batch([0], clues)
+    records = []
+    sampler = Diffusion("any", Guide(masks=True), sets=Sets(0.02, 1), judge_stop=True, max_passes=5)
+    made = sampler.run(Fake(), batch, rules, on_step=records.append)
+    assert made.status == [Status.SOLVED] and made.passes.tolist() == [1]
+    assert torch.equal(records[0].best, made.tokens) and records[0].stopped.all()
 
 
 @many
