@@ -170,8 +170,8 @@ def test_a_model_that_knows_solves_in_one_pass_and_one_that_errs_conflicts():
 
 
 def test_where_the_rules_decide_the_rest_what_is_left_is_the_answer():
-    """A grid but for four cells that two tokens can exchange: one pin decides all, and the arg-max of a model that knows
-    nothing, the same token four times, is no answer."""
+    """A grid but for four cells where two tokens can change places: one pin decides all. The arg-max of a model that
+    knows nothing, the same token four times, is no answer."""
     grid = GRIDS[0].view(4, 4)
     corners = next(
         (r * 4 + c, r * 4 + d, s * 4 + c, s * 4 + d)
