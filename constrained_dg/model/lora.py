@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from constrained_dg.errors import check, is_count
 from constrained_dg.model.backbone import Backbone
+from constrained_dg.model.quantised.weight import QuantisedWeight, linear, plain
 from constrained_dg.shapes import FloatTensor
 
 
 class Adapted(nn.Linear):
-    """A frozen linear layer, whose weight it shares, with an adapter.
+    """A frozen linear layer, whose weight it shares, with an adapter. The weight may be quantised.
 
     Attributes:
         lora_a: (rank, in) fp32, N(0, 1 / in).
         lora_b: (out, rank) fp32, zero at first: a new adapter changes nothing.
     """
+
+    weight: Any
 
     def __init__(self, base: nn.Linear, rank: int, generator: torch.Generator) -> None:
         nn.Module.__init__(self)  # Linear.__init__ would allocate a second weight
@@ -30,14 +35,22 @@ class Adapted(nn.Linear):
 
     def forward(self, x: FloatTensor) -> FloatTensor:
         low = F.linear(F.linear(x, self.lora_a.to(x.dtype)), self.lora_b.to(x.dtype))
-        return super().forward(x) + low
+        return linear(x, self.weight) + low
 
-    def merged(self) -> nn.Linear:
-        """A plain layer with the same weight tensor, to which B A, multiplied in fp32, is added and rounded once."""
-        plain = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
-        self.weight.copy_(self.weight.float() + self.lora_b.float() @ self.lora_a.float())
-        plain.weight, plain.bias = self.weight, self.bias
-        return plain
+    def merged(self, dtype: torch.dtype) -> nn.Linear:
+        """A plain layer with the same weight tensor, to which B A, multiplied in fp32, is added and rounded once.
+
+        Args:
+            dtype: of the layer if the weight was quantised: the sum would not be, so it is no longer.
+        """
+        layer = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
+        total = plain(self.weight, torch.float32).float() + self.lora_b.float() @ self.lora_a.float()
+        if isinstance(self.weight, QuantisedWeight):
+            layer.weight = nn.Parameter(total.to(dtype), requires_grad=False)
+        else:
+            self.weight.copy_(total)
+            layer.weight = self.weight
+        return layer
 
 
 def freeze_routers(model: Backbone) -> Backbone:
@@ -73,13 +86,15 @@ def adapt(model: Backbone, rank: int, generator: torch.Generator | None = None) 
 def merge(model: Backbone) -> Backbone:
     """Fold the adapters into the weights and remove them, in place: equal up to the rounding of the weights.
 
+    A quantised layer with an adapter becomes a plain one, in the type of the embedding.
+
     Raises:
     InputError: a model without adapters.
     """
     adapters = _adapted(model)
     check(bool(adapters), "the model has no adapters", "they may be merged already")
     for name, module in adapters:
-        model.set_submodule(name, module.merged())
+        model.set_submodule(name, module.merged(model.embed_tokens.weight.dtype))
     return model
 
 

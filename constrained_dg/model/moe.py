@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from constrained_dg.model.config import ModelConfig
 from constrained_dg.model.layers import RMSNorm, gated_gelu
+from constrained_dg.model.quantised.weight import QuantisedWeight, plain
 from constrained_dg.shapes import FloatTensor, IntTensor
 
 
@@ -41,6 +44,8 @@ class Experts(nn.Module):
     `dense_forward`, its twin, sends every token through every expert and weighs the rest with zero: E / k times the
     arithmetic. It serves inputs that grouped_mm refuses (float64, no tokens, rows not a multiple of 16 bytes), and
     narrow experts, see `DENSE_WIDTH`.
+
+    Quantised weights (`QuantisedWeight` instead of a parameter) have grouped products of their own, for every input.
     """
 
     #: Up to this width of all experts together the dense path is taken. There it costs little (one CPU thread,
@@ -52,13 +57,17 @@ class Experts(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         experts, width, size = config.num_experts, config.moe_intermediate_size, config.hidden_size
-        self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * width, size))
-        self.down_proj = nn.Parameter(torch.empty(experts, size, width))
+        self.gate_up_proj: Any = nn.Parameter(torch.empty(experts, 2 * width, size))
+        self.down_proj: Any = nn.Parameter(torch.empty(experts, size, width))
+
+    @property
+    def quantised(self) -> bool:
+        return isinstance(self.down_proj, QuantisedWeight) or isinstance(self.gate_up_proj, QuantisedWeight)
 
     @property
     def narrow(self) -> bool:
         experts, _, width = self.down_proj.shape
-        return experts * width <= self.DENSE_WIDTH
+        return experts * width <= self.DENSE_WIDTH and not self.quantised
 
     def forward(self, z: FloatTensor, weights: FloatTensor, chosen: IntTensor) -> FloatTensor:
         """(N, D), (N, k), (N, k) -> (N, D)."""
@@ -66,40 +75,46 @@ class Experts(nn.Module):
         return path(z, weights, chosen)
 
     def _fits_grouped(self, z: FloatTensor) -> bool:
+        if self.quantised:
+            return True
         _, size, width = self.down_proj.shape
         known = z.dtype in (torch.float32, torch.bfloat16, torch.float16) and len(z) > 0
         return known and size * z.element_size() % 16 == width * z.element_size() % 16 == 0
 
     def grouped_forward(self, z: FloatTensor, weights: FloatTensor, chosen: IntTensor) -> FloatTensor:
-        experts, (tokens, k) = len(self.down_proj), chosen.shape
+        experts, (tokens, k) = self.down_proj.shape[0], chosen.shape
         expert, order = chosen.flatten().sort(stable=True)
         # bincount would give the sizes of the groups too, but waits for the device.
         ends = torch.searchsorted(expert, torch.arange(experts, device=z.device), right=True, out_int32=True)
         gate, up = grouped_linear(z.index_select(0, order // k), self.gate_up_proj, ends).chunk(2, dim=-1)
         out = grouped_linear(gated_gelu(gate, up), self.down_proj, ends)
         # Back in the order of the tokens, rather than added up in the sorted order: on CUDA that would need atomics.
-        out = out.index_select(0, order.argsort()).view(tokens, k, -1)
+        out = out.index_select(0, order.argsort()).view(tokens, k, z.shape[1])
         return (out * weights[:, :, None]).sum(1).to(z.dtype)
 
     def dense_forward(self, z: FloatTensor, weights: FloatTensor, chosen: IntTensor) -> FloatTensor:
         experts, _, width = self.down_proj.shape
         every = torch.zeros(z.shape[0], experts, dtype=weights.dtype, device=z.device)
         every = every.scatter(1, chosen, weights)
-        gate_weight, up_weight = self.gate_up_proj.chunk(2, dim=1)
+        gate_up, down = plain(self.gate_up_proj, z.dtype), plain(self.down_proj, z.dtype)
+        gate_weight, up_weight = gate_up.chunk(2, dim=1)
         hidden = gated_gelu(
             torch.nn.functional.linear(z, gate_weight.flatten(0, 1)),
             torch.nn.functional.linear(z, up_weight.flatten(0, 1)),
         )
         hidden = (hidden.unflatten(1, (experts, width)) * every[:, :, None]).flatten(1)
-        return torch.nn.functional.linear(hidden, self.down_proj.transpose(0, 1).flatten(1))
+        return torch.nn.functional.linear(hidden, down.transpose(0, 1).flatten(1))
 
 
-def grouped_linear(x: FloatTensor, weight: FloatTensor, ends: IntTensor) -> FloatTensor:
+def grouped_linear(x: FloatTensor, weight: Any, ends: IntTensor) -> FloatTensor:
     """Rows [ends[e - 1], ends[e]) of x (M, D) times the transpose of weight[e]: (E, width, D) -> (M, width).
 
     Args:
+        weight: a tensor, or a `QuantisedWeight`.
         ends: (E) int32, on the device of x; the last one is M.
     """
+    if isinstance(weight, QuantisedWeight):
+        return weight.linear(x, ends)
     kind = x.device.type
     if torch.is_autocast_enabled(kind):
         x, weight = (t.to(torch.get_autocast_dtype(kind)) for t in (x, weight))

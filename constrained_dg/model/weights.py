@@ -16,6 +16,8 @@ from constrained_dg.errors import InputError, check
 
 #: Types that weights may have, and their names in the file format.
 TYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+#: The same with the types of quantised weights and their scales.
+ALL_TYPES = TYPES | {torch.float8_e4m3fn: "F8_E4M3", torch.uint8: "U8"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def check_tensors(
     for name, tensor in expected.items():
         entry, shape = stored[name], tuple(tensor.shape)
         check(entry.shape == shape, f"{entry.file}: {name} has shape {entry.shape}", f"{promise} promises {shape}")
-        hint = f"weights have one of {sorted(TYPES.values())}: quantised ones are not supported"
+        hint = f"weights have one of {sorted(TYPES.values())}; quantised ones need a quantization_config in config.json"
         check(entry.type in TYPES.values(), f"{entry.file}: {name} has type {entry.type}", hint)
 
 

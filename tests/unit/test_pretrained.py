@@ -540,7 +540,7 @@ def test_written_whole_or_not_at_all(folder, tmp_path, monkeypatch, exists):
             raise OSError(28, "No space left on device")
         path.write_bytes(b"x")
 
-    monkeypatch.setattr(write, "_write_shard", full_disk)
+    monkeypatch.setattr(write, "write_shard", full_disk)
     with pytest.raises(InputError, match=r"cannot write to .*No space left on device; free space"):
         save_pretrained(load_pretrained(folder), target, max_shard_bytes=100_000)
     assert [path.name for path in tmp_path.rglob("*")] == (["out"] if exists else [])

@@ -6,6 +6,7 @@ from typing import Any
 
 from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.model.config import MOST, ModelConfig, shown
+from constrained_dg.model.released.quantisation import declared
 
 # What transformers 5.23 assumes of an absent key. These are not the values of the released model.
 SIZES: dict[str, Any] = {
@@ -43,7 +44,7 @@ def read_config(raw: dict[str, Any]) -> ModelConfig:
     """The shape that a released config.json describes; absent keys mean the defaults of `transformers` 5.23.
 
     Raises:
-        InputError: naming the key and value that this backbone cannot express.
+        InputError: naming the key and value that this backbone cannot express, or the scheme of quantised weights.
     """
     kind = raw.get("model_type")
     check(kind == "diffusion_gemma", f"model_type is {shown(kind)}", "this backbone is 'diffusion_gemma'")
@@ -55,8 +56,7 @@ def read_config(raw: dict[str, Any]) -> ModelConfig:
             value = holder.get(key, ONLY[key][0])
             hint = f"this backbone knows {' and '.join(map(repr, ONLY[key]))} only"
             check(value in ONLY[key], f"{where}{key} is {shown(value)}", hint)
-    quantised = raw.get("quantization_config")
-    check(quantised is None, f"quantization_config is {shown(quantised)}", "use the checkpoint that is not quantised")
+    declared(raw)
 
     sizes = {key: text.get(key, default) for key, default in SIZES.items()}
     layers = sizes["num_hidden_layers"]

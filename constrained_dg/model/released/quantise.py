@@ -1,0 +1,149 @@
+"""Writing a quantised checkpoint from a plain one, a layer at a time."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from constrained_dg.errors import check
+from constrained_dg.model.backbone import Backbone
+from constrained_dg.model.quantised.formats import FORMATS, GROUP, NVFP4, quantise
+from constrained_dg.model.quantised.place import usually_quantised
+from constrained_dg.model.released.config import read_config
+from constrained_dg.model.released.layout import CONFIG, VISION, read_json, released_name
+from constrained_dg.model.released.quantisation import describe, names_of, unpacked
+from constrained_dg.model.released.read import stored_tensors, weights_of_headers
+from constrained_dg.model.released.write import (
+    Outgoing,
+    check_free,
+    copy_companions,
+    from_file,
+    from_memory,
+    shard_names,
+    whole_folder,
+    write_index,
+    write_json,
+    write_shard,
+)
+from constrained_dg.model.weights import Stored, opened
+
+_LOG = logging.getLogger(__name__)
+
+
+def quantise_checkpoint(source: Path | str, folder: Path | str, kind: str) -> None:
+    """Write a checkpoint whose linear layers are quantised, in the spelling of compressed-tensors, from a plain one.
+
+    Quantised are dense MLPs and experts, in FP8 attention too. All else is copied as it is. There is one file for each
+    layer, and never more than one layer in memory. The folder appears under its name when it is complete.
+
+    Args:
+        source: a checkpoint in the released format.
+        folder: to write; it may exist, but not hold a checkpoint.
+        kind: "fp8" or "nvfp4".
+
+    Raises:
+        InputError: before anything is written: an unknown format, a checkpoint that is quantised, incomplete or unfit,
+            a row that groups of 16 do not divide, a folder that holds a checkpoint. Later: a weight that is NaN or
+            infinite, a full disk.
+    """
+    # 1. What there is, and whether the format takes it.
+    source, folder = Path(source), Path(folder)
+    check(kind in FORMATS, f"format is {kind!r}", f"use one of {', '.join(FORMATS)}")
+    raw = read_json(source / CONFIG, "a checkpoint in the released format holds config.json and safetensors")
+    check(
+        raw.get("quantization_config") is None, f"{str(source)!r} is quantised already", "start from a plain checkpoint"
+    )
+    with torch.device("meta"):
+        model = Backbone(read_config(raw))
+    stored = stored_tensors(source)
+    text = {name: entry for name, entry in stored.items() if not name.startswith(VISION)}
+    weights_of_headers(model, text, frozenset(), source)
+    state = model.state_dict()
+    chosen = [key for key in state if usually_quantised(key, kind)]
+    for key in chosen if kind == NVFP4 else ():
+        columns = state[key].shape[-1]
+        problem = f"{key}: rows of {columns} numbers cannot be split into groups of {GROUP}"
+        check(columns % GROUP == 0, problem, "use format=fp8")
+    check_free(folder)
+
+    # 2. One shard for each layer, and one for what is in no layer.
+    layers: list[list[str]] = [[] for _ in model.layers]
+    others = [name for name in stored if name.startswith(VISION)]
+    for key in state:
+        layer = re.match(r"layers\.(\d+)\.", key)
+        (layers[int(layer[1])] if layer else others).append(key if layer else released_name(key))
+    files = shard_names(len(layers) + 1)
+    shards: dict[str, list[str]] = {}
+    kinds: dict[str, str] = {}
+    total = 0
+    with whole_folder(folder) as partial:
+        for index, file in enumerate(files):
+            tensors = _copied(others, stored) if index == 0 else {}
+            for key in layers[index - 1] if index else ():
+                if key not in chosen:
+                    tensors |= _copied([released_name(key)], stored)
+            for stem, quantised in _quantised(layers[index - 1] if index else [], state, stored, kind):
+                kinds[stem] = kind
+                named = names_of(stem, kind)
+                tensors |= {named[buffer]: from_memory(tensor) for buffer, tensor in quantised.items()}
+            write_shard(partial / file, tensors)
+            shards[file], total = list(tensors), total + sum(tensor.size for tensor in tensors.values())
+            _LOG.info("%s: %d tensors", file, len(tensors))
+        write_index(partial, shards, total)
+        copy_companions(source, folder, partial)
+        linear = [key for key in state if state[key].dim() > 1 and key not in chosen and not key.startswith("embed")]
+        described = describe(kinds, [key.removesuffix(".weight") for key in linear])
+        write_json(partial / CONFIG, raw | {"quantization_config": described})
+
+
+def _copied(names: list[str], stored: dict[str, Stored]) -> dict[str, Outgoing]:
+    tensors: dict[str, Outgoing] = {}
+    for path in sorted({stored[name].file for name in names}):
+        tensors |= from_file(path, [name for name in names if stored[name].file == path])
+    return tensors
+
+
+def _quantised(
+    keys: list[str], state: dict[str, torch.Tensor], stored: dict[str, Stored], kind: str
+) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+    """Stem and tensors of each quantised matrix of a layer."""
+    for key in (key for key in keys if usually_quantised(key, kind)):
+        entry = stored[released_name(key)]
+        with opened(entry.file) as file:
+            part = file.get_slice(released_name(key))
+            if not key.endswith(".weight"):
+                stems = [stem for stem, _ in unpacked(key, tuple(state[key].shape))]
+                each = len(stems) // state[key].shape[0]
+                for expert in range(state[key].shape[0]):
+                    matrix = part[expert]
+                    largest = _largest(matrix, f"{key}, expert {expert}")
+                    for stem, half in zip(stems[expert * each :], matrix.chunk(each), strict=False):
+                        yield stem, quantise(half, kind, largest)
+                continue
+            matrix = part[:]
+        largest = _largest(matrix, key)
+        # Programs multiply gate and up as one matrix, with one global scale.
+        other = _other(key)
+        if other is not None:
+            with opened(stored[released_name(other)].file) as file:
+                largest = largest.maximum(_largest(file.get_tensor(released_name(other)), other))
+        yield key.removesuffix(".weight"), quantise(matrix, kind, largest)
+
+
+def _other(key: str) -> str | None:
+    """The partner of a gate or up projection."""
+    for one, two in (("gate_proj", "up_proj"), ("up_proj", "gate_proj")):
+        if key.endswith(f"mlp.{one}.weight"):
+            return key.replace(one, two)
+    return None
+
+
+def _largest(matrix: torch.Tensor, name: str) -> torch.Tensor:
+    """The largest magnitude. Raises InputError where it is not a finite number."""
+    largest = matrix.abs().amax().float()
+    check(bool(largest.isfinite()), f"{name} holds {largest.item()}", "a weight that is not finite cannot be quantised")
+    return largest
