@@ -1,8 +1,9 @@
-"""The command `constrained-dg train ...`, `evaluate ...` or `serve ...`, also as `python -m constrained_dg`."""
+"""The command `constrained-dg train ...` (or evaluate, serve, quantise), also as `python -m constrained_dg`."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
 import sys
 
 import constrained_dg
@@ -14,9 +15,10 @@ commands:
   train      train a model on a task:       constrained-dg train task=sudoku
   evaluate   solve problems with a model:   constrained-dg evaluate run=sudoku show=3
   serve      answer requests over HTTP:     constrained-dg serve run=sudoku
+  quantise   make a checkpoint smaller:     constrained-dg quantise checkpoint=FOLDER out=FOLDER format=nvfp4
 
 constrained-dg COMMAND --help explains every key. constrained-dg --version prints the version."""
-_COMMANDS = ("train", "evaluate", "serve")
+_COMMANDS = ("train", "evaluate", "serve", "quantise")
 
 
 def main() -> None:
@@ -28,6 +30,8 @@ def main() -> None:
         print(constrained_dg.__version__)
     elif name == "serve":
         _serve(sys.argv[2:])
+    elif name == "quantise":
+        importlib.import_module("constrained_dg.quantise").main(sys.argv[2:])
     elif name in _COMMANDS:
         places.script(name).main(sys.argv[2:])
     else:

@@ -233,7 +233,8 @@ def describe(kinds: Mapping[str, str], plain: Iterable[str]) -> dict[str, Any]:
             "output_activations": None,
             "format": _FORMATS[kind][0],
         }
-    ignored = ["lm_head", "re:.*embed.*", "re:.*vision_tower.*", *_patterns(plain, set(kinds))]
+    # compressed-tensors' own converter takes every name that ends in .weight for a linear layer, norms too.
+    ignored = ["lm_head", "re:.*embed.*", "re:.*norm.*", "re:.*vision_tower.*", *_patterns(plain, set(kinds))]
     form = "mixed-precision" if len(groups) > 1 else groups["group_0"]["format"]
     shared = {"quant_method": "compressed-tensors", "format": form, "quantization_status": "compressed"}
     return shared | {"config_groups": groups, "ignore": ignored}
