@@ -16,6 +16,7 @@ from constrained_dg.diffusion.sets import as_distribution
 from constrained_dg.errors import check
 from constrained_dg.model import Backbone, RoutingRecord
 from constrained_dg.model.moe import balance_loss
+from constrained_dg.model.quantised import QuantisedWeight
 from constrained_dg.shapes import FloatTensor, IntTensor
 from constrained_dg.task import Batch, Task
 from constrained_dg.training.optimiser import new_optimiser
@@ -225,7 +226,9 @@ class DiffusionModule(L.LightningModule):
         """Weights that checkpoints leave out; none where the model is sharded, since its strategy reads all back."""
         if isinstance(self.backbone, FSDPModule):
             return set()
-        return {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        quantised = {name: module for name, module in self.named_modules() if isinstance(module, QuantisedWeight)}
+        return frozen | {f"{name}.{buffer}" for name, module in quantised.items() for buffer in module.state_dict()}
 
     # -- optimiser ----------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import torch
 from constrained_dg.errors import check, is_count
 from constrained_dg.model import Backbone, ModelConfig, load_pretrained, preset
 from constrained_dg.model.lora import adapt, freeze_routers, merge
+from constrained_dg.model.quantised.weight import is_quantised
 from constrained_dg.runs import load, save_released_run, save_run, task_in_text
 from constrained_dg.task import Task
 
@@ -127,6 +128,8 @@ class Released(Start):
 
     def model(self, task: Task) -> tuple[Backbone, Task]:
         model = load_pretrained(self.pretrained)  # memory-mapped: fast
+        problem = f"{self.pretrained!r} is quantised, and model.lora is {self.lora}"
+        check(bool(self.lora) or not is_quantised(model), problem, "train adapters: model.lora=8")
         return model, task_in_text(task, self.pretrained, model.config)
 
     def choose_trained(self, model: Backbone) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 import constrained_dg
 import evaluate
 from constrained_dg.cli import ROOT
+from constrained_dg.model.released.quantise import quantise_checkpoint
 from tests.textual import VOCAB, save_checkpoint, write_pairs
 from tests.training import at_step, refusal, run, same_weights, send, steps_of, train_here
 
@@ -68,6 +69,26 @@ def test_only_adapters_stand_in_the_training_checkpoint(sudoku: Path) -> None:
     names = {name for name in state["state_dict"] if not name.endswith("layer_scalar")}
     assert names and all(".lora_" in name for name in names)
     assert len(state["optimizer_states"][0]["state"]) == len(names)
+
+
+@pytest.mark.slow
+def test_adapters_learn_on_quantised_weights(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quantise_checkpoint(checkpoint, tmp_path / "small", "nvfp4")
+    line = [*SUDOKU, f"model.pretrained={tmp_path / 'small'}", "optimisation.learning_rate=0.01"]
+    assert train_here(*line, f"out={tmp_path / 'run'}") == 0
+    before, after = constrained_dg.load_pretrained(tmp_path / "small"), constrained_dg.load(tmp_path / "run").model
+    for name, tensor in before.layers[0].experts.state_dict().items():
+        after_training = after.layers[0].experts.state_dict()[name]
+        assert torch.equal(tensor.view(torch.uint8), after_training.view(torch.uint8)), name
+    merged = after.layers[0].mlp.up_proj.weight
+    assert merged.dtype == torch.float32 and not torch.equal(
+        merged, before.layers[0].mlp.up_proj.weight.dequantised(merged.dtype)
+    )
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(".lora_" in name or name.endswith("layer_scalar") for name in state)
+    assert "is quantised, and model.lora is 0" in refusal([*line, "model.lora=0", f"out={tmp_path / 'new'}"], capsys)
 
 
 @pytest.mark.slow

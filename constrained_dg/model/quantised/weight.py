@@ -96,6 +96,11 @@ def plain(weight: Any, dtype: torch.dtype) -> FloatTensor:
     return weight.dequantised(dtype) if isinstance(weight, QuantisedWeight) else weight
 
 
+def is_quantised(model: nn.Module) -> bool:
+    """Whether any weight is."""
+    return any(isinstance(module, QuantisedWeight) for module in model.modules())
+
+
 # An operator of ours, so that torch.compile takes every path, and so that gradients dequantise again instead of keeping
 # what the product dequantised, which for a whole model would be the model in bf16.
 @torch.library.custom_op("constrained_dg::quantised_linear", mutates_args=())
