@@ -14,6 +14,9 @@ import torch
 
 from constrained_dg.integrations.transformers import cache_keyword
 from constrained_dg.model import Backbone, ModelConfig, load_pretrained
+from constrained_dg.model.quantised import QuantisedWeight
+from constrained_dg.model.quantised.formats import E2M1
+from constrained_dg.model.quantised.place import place_usual
 from constrained_dg.model.released.layout import released_name
 from constrained_dg.sampling import Autoregressive, generate
 
@@ -31,6 +34,8 @@ NOT_THEIRS = {
     "loops",
     "causal_loops",
 }
+#: Root mean square of E2M1 numbers whose bits are random.
+E2M1_SPREAD = (sum(each * each for each in E2M1) / len(E2M1)) ** 0.5
 #: Added to a logit to make its token certain: far above the soft-capped ones, at most 30.
 CERTAIN = 1000.0
 
@@ -179,6 +184,26 @@ def build(config: ModelConfig, seed: int, device: str, dtype: torch.dtype, saved
     return Ours(ours.eval()), Theirs(model)
 
 
+def quantised_alone(config: ModelConfig, seed: int, device: str, dtype: torch.dtype, kind: str) -> Backbone:
+    """Random weights, made in their format, so that no plain model need fit."""
+    with torch.device("meta"):
+        model = place_usual(Backbone(config).to(dtype), kind)
+    model = randomise(model.to_empty(device=device), seed, device).eval()
+    generator = torch.Generator(device).manual_seed(seed)
+    for weight in (module for module in model.modules() if isinstance(module, QuantisedWeight)):
+        spread = weight.shape[-1] ** -0.5
+        scale = torch.empty(weight.scale.shape, device=device).uniform_(0.6, 1.4, generator=generator)
+        if weight.global_scale is None:
+            for values in weight.values.view(-1, *weight.shape[-2:]):  # one expert at a time: normal numbers are fp32
+                values.copy_(torch.empty(values.shape, device=device).normal_(0.0, 64.0, generator=generator))
+            weight.scale.copy_(scale * (spread / 64))
+        else:
+            weight.values.random_(0, 256, generator=generator)
+            weight.scale.copy_(scale)
+            weight.global_scale.fill_(E2M1_SPREAD / spread)
+    return model
+
+
 def _alone(config: ModelConfig, seed: int, device: str, dtype: torch.dtype) -> Backbone:
     with torch.device("meta"):
         model = Backbone(config).to(dtype)
@@ -229,7 +254,7 @@ def randomise(model: torch.nn.Module, seed: int, device: str) -> Any:
     """Matrices N(0, 1 / fan-in), norms and scales around 1, never exactly 1, which could hide an error."""
     generator = torch.Generator(device).manual_seed(seed)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if "rotary" in name or "embed_scale" in name or not tensor.is_floating_point():
+        if "rotary" in name or "embed_scale" in name or not tensor.is_floating_point() or tensor.element_size() == 1:
             continue
         if tensor.dim() > 1:
             tensor.normal_(0.0, tensor.shape[-1] ** -0.5, generator=generator)

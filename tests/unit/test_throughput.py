@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from constrained_dg.errors import InputError
+from constrained_dg.model.quantised.formats import FORMATS
 from experiments.throughput import __main__ as throughput
 from experiments.throughput.sides import Clock
 
@@ -27,6 +28,35 @@ def test_both_sides_are_measured_on_the_same_weights(tmp_path, capsys):
     assert results["header"]["compared_with"]["transformers"] and "transformers / this" in capsys.readouterr().out
     with pytest.raises(InputError, match="never overwritten"):
         throughput.main([*FAST, f"out={tmp_path / 'out'}"])
+
+
+@pytest.mark.parametrize("weights", ["plain", *FORMATS])
+def test_every_format_of_weights_is_measured_against_its_own_floor(tmp_path, weights):
+    results = throughput.main([*FAST, f"weights={weights}", "batches=1", f"out={tmp_path / 'out'}"])
+    floor, config = results["floor"], throughput.TINY
+    matrices = config.num_hidden_layers * 3 * config.hidden_size
+    matrices *= config.intermediate_size + config.num_experts * config.moe_intermediate_size
+    plain = 4 * config.num_parameters + 8 * config.num_hidden_layers
+    assert (floor["weight_bytes"] == plain) == (weights == "plain")
+    assert floor["weight_bytes"] <= plain - matrices * {"plain": 0, "fp8": 2.7, "nvfp4": 3.4}[weights]
+    assert floor["seconds"] == floor["weight_bytes"] / floor["bytes_per_second"]
+    rows = {row["what"]: row for row in results["rows"] if row["side"] == "ours"}
+    for what in ("step", "canvas pass"):
+        assert rows[what]["over_floor"] == rows[what]["seconds"] / floor["seconds"]
+    assert rows["step"]["tokens_per_second"] == 18 / rows["step"]["seconds"]
+    peak = rows["generation"]["peak_bytes"]
+    assert peak is None or rows["generation"]["memory_bytes"] == floor["weight_bytes"] + peak
+    assert ("transformers" in str(results["header"]["compared_with"])) == (weights == "plain")
+    assert 0 < results["agreement"]["8"]["grouped to dense experts"] < 1e-3
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_random_quantised_weights_have_the_spread_of_random_plain_ones(kind):
+    model = throughput.quantised_alone(throughput.TINY, 0, "cpu", torch.float32, kind)
+    experts = model.layers[0].experts
+    for weight in (experts.gate_up_proj, experts.down_proj, model.layers[1].mlp.up_proj.weight):
+        spread = weight.dequantised(torch.float32).std() * weight.shape[-1] ** 0.5
+        assert 0.85 < spread < 1.15
 
 
 def test_weights_that_differ_are_refused():
@@ -57,7 +87,7 @@ def test_the_clock_makes_rows_certain_at_their_pass():
 @pytest.mark.parametrize(
     "argument, words",
     [("shape=huge", "one of tiny"), ("speed=1", "key=value"), ("repeats=x", "give int"), ("repeats=0", "repeats is 0"),
-     ("contexts=1", "2 tokens"), ("passes=1", "2 or more")],
+     ("contexts=1", "2 tokens"), ("passes=1", "2 or more"), ("weights=int4", "one of plain, fp8, nvfp4")],
 )  # fmt: skip
 def test_bad_arguments_are_named(argument, words, tmp_path):
     with pytest.raises(InputError, match=words):
