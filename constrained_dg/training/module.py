@@ -63,7 +63,10 @@ class DiffusionModule(L.LightningModule):
             backbone.compile_training()
 
     def configure_model(self) -> None:
-        """Shard the backbone where the strategy is FSDP2: each layer, then the rest."""
+        """Shard the backbone where the strategy is FSDP2: each layer, then the rest. DDP leaves quantised weights be:
+        they are equal in all processes, and its broadcasts know no float8."""
+        ignored = sorted(self._quantised())
+        torch.nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, ignored)
         if not isinstance(self.trainer.strategy, ModelParallelStrategy) or isinstance(self.backbone, FSDPModule):
             return
         assert self.device_mesh is not None  # the strategy has set it
@@ -226,9 +229,12 @@ class DiffusionModule(L.LightningModule):
         """Weights that checkpoints leave out; none where the model is sharded, since its strategy reads all back."""
         if isinstance(self.backbone, FSDPModule):
             return set()
-        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
-        quantised = {name: module for name, module in self.named_modules() if isinstance(module, QuantisedWeight)}
-        return frozen | {f"{name}.{buffer}" for name, module in quantised.items() for buffer in module.state_dict()}
+        return {name for name, parameter in self.named_parameters() if not parameter.requires_grad} | self._quantised()
+
+    def _quantised(self) -> set[str]:
+        """The buffers of quantised weights."""
+        weights = {name: module for name, module in self.named_modules() if isinstance(module, QuantisedWeight)}
+        return {f"{name}.{buffer}" for name, weight in weights.items() for buffer in weight.state_dict()}
 
     # -- optimiser ----------------------------------------------------------------------------------------------------
 

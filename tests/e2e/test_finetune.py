@@ -75,9 +75,10 @@ def test_only_adapters_stand_in_the_training_checkpoint(sudoku: Path) -> None:
 def test_adapters_learn_on_quantised_weights(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    quantise_checkpoint(checkpoint, tmp_path / "small", "nvfp4")
+    """In two processes, which do not send each other the weights: gloo could not send FP8."""
+    quantise_checkpoint(checkpoint, tmp_path / "small", "fp8")
     line = [*SUDOKU, f"model.pretrained={tmp_path / 'small'}", "optimisation.learning_rate=0.01"]
-    assert train_here(*line, f"out={tmp_path / 'run'}") == 0
+    run(*line, "trainer=ddp", f"out={tmp_path / 'run'}")
     before, after = constrained_dg.load_pretrained(tmp_path / "small"), constrained_dg.load(tmp_path / "run").model
     for name, tensor in before.layers[0].experts.state_dict().items():
         after_training = after.layers[0].experts.state_dict()[name]
