@@ -48,24 +48,30 @@ class ChatTemplate:
             raise InputError(f"{where} is not a template ({_line(error)})", "copy it again") from None
 
     def render(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None, thinking: bool = False
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        thinking: bool | None = None,
     ) -> str:
         """The text of messages with the model's turn opened.
 
+        Args:
+            thinking: what the template sees as `enable_thinking`; None: it sees nothing.
+
         Raises:
-            InputError: the template refuses them.
+            InputError: the template refuses them, or they hold something else than texts, numbers, lists and tables.
         """
         from jinja2 import TemplateError
 
+        values = {
+            "messages": _plain(messages),
+            "tools": _plain(tools),
+            "documents": None,
+            "add_generation_prompt": True,
+        }
+        values |= {} if thinking is None else {"enable_thinking": thinking}
         try:
-            return self._template.render(
-                messages=messages,
-                tools=tools,
-                documents=None,
-                enable_thinking=thinking,
-                add_generation_prompt=True,
-                **self.tokens,
-            )
+            return self._template.render(values | self.tokens)
         # A template may do with values what it likes: add numbers to texts, look for missing items.
         except (
             TemplateError,
@@ -94,6 +100,17 @@ def check_messages(messages: Any) -> None:
             kind, text = part.get("type"), part.get("text")
             known = kind in ("image", "video") or (kind == "text" and isinstance(text, str))
             check(known, f"{where} has a part {kind!r}", 'give {"type": "text", "text": ...}, "image" or "video"')
+
+
+def _plain(value: Any) -> Any:
+    """Data alone: of an object a template could call methods, such as one that writes a file."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    raise InputError(f"messages or tools hold a {type(value).__name__}", "give texts, numbers, lists and tables")
 
 
 def _generation() -> Any:

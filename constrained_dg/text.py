@@ -131,7 +131,10 @@ class Tokenizer:
         return self.messages([{"role": _ROLES.get(role, role), "content": content} for role, content in turns])
 
     def messages(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None, thinking: bool = False
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        thinking: bool | None = None,
     ) -> list[int]:
         """The tokens of a chat with the model's turn opened, as the checkpoint's template writes it.
 
@@ -142,25 +145,28 @@ class Tokenizer:
             messages: each with `role` (system, developer, user, assistant or tool) and `content`: a text, or a list of
                 {"type": "text", "text": ...}, {"type": "image"} and {"type": "video"}. Templates may read further keys.
             tools: functions that the model may call, as JSON Schema.
-            thinking: let the model think before it answers.
+            thinking: whether the model thinks before it answers; None leaves that to the template.
 
         Raises:
             InputError: something else than that, a template that refuses it, or tools, calls or thinking without one.
         """
-        check_messages(messages)
         return self.encode(self.written(messages, tools, thinking))
 
     def written(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None, thinking: bool = False
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        thinking: bool | None = None,
     ) -> str:
         """The text of which `messages` gives the tokens."""
+        check_messages(messages)
         if self.template is not None:
             return self.template.render(messages, tools, thinking)
         more = "tools" if tools else "thinking" if thinking else None
         more = more or next((key for each in messages for key in each if key not in ("role", "content")), None)
         more = more or next(("the role tool" for each in messages if each["role"] == "tool"), None)
         check(more is None, f"{more} without a chat template", f"copy the checkpoint's {TEMPLATE} beside {TOKENIZER}")
-        turns = [(_MODEL.get(each["role"], each["role"]), _text_of(each["content"])) for each in messages]
+        turns = [(_MODEL.get(each["role"], each["role"]), _text_of(each.get("content"))) for each in messages]
         written = "".join(f"{TURN}{role}\n{text}{TURN_END}\n" for role, text in turns)
         return f"{BOS}{written}{TURN}model\n"
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: What callers may give: a path, the bytes of a file, pixels (H, W) or (H, W, 3) uint8, or an image of Pillow.
 Picture = Any
 #: The file formats that are read. Others are decoded by code that fewer people use.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 #: Pixels of the largest picture: more than cameras give, and 200 MB once decoded.
 MOST_PIXELS = 2**26
 #: Bytes of the largest file.
