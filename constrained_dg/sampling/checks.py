@@ -41,11 +41,14 @@ def check_tokens(options: Options, vocab_size: int) -> None:
 
 def check_images(model: Denoiser, batch: Batch) -> None:
     """Raise InputError unless every image token of the prompts has its soft token, and the model reads these."""
-    prompt, images = batch.prompt, batch.images
+    images, pictured = batch.images, torch.zeros(len(batch.prompt), dtype=torch.bool, device=batch.prompt.device)
+    prompt = batch.prompt
+    if images is not None:
+        pictured = images.present.any(-1)
+    marks = torch.tensor(model.image_token_ids, dtype=prompt.dtype, device=prompt.device)
+    present = marks[torch.isin(marks, prompt[~pictured])].tolist()
+    check(not present, f"the prompt holds the image tokens {present}", "give images and vision, or text alone")
     if images is None:
-        marks = torch.tensor(model.image_token_ids, dtype=prompt.dtype, device=prompt.device)
-        present = marks[torch.isin(marks, prompt)].tolist()
-        check(not present, f"the prompt holds the image tokens {present}", "give images and vision, or text alone")
         return
     if model.image_width is None:
         raise InputError(f"a {type(model).__name__} reads no images", "use a model of load_pretrained")
@@ -58,9 +61,8 @@ def check_images(model: Denoiser, batch: Batch) -> None:
         f"images index the soft tokens {lowest} to {highest}",
         f"there are {images.soft.count}; -1 stands for text",
     )
-    bare = (prompt == model.image_token_ids[0]) & ~images.present if model.image_token_ids else images.present & False
-    row = int(bare.any(-1).nonzero()[0]) if bool(bare.any()) else None
-    check(row is None, f"prompt {row} holds an image token without an image", "let Vision write the image tokens")
+    bare = (torch.isin(prompt, marks[:1]) & ~images.present).any(-1).nonzero().flatten().tolist()
+    check(not bare, f"the prompts {bare} hold image tokens without an image", "let Vision write the image tokens")
 
 
 def check_lengths(model: Denoiser | None, batch: Batch, options: Options) -> int:

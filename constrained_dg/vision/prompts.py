@@ -152,17 +152,22 @@ class Vision:
         return Pictured(written, index, found)
 
     def images(self, prompts: Sequence[Pictured], length: int) -> Images | None:
-        """The pictures of prompts that stand side by side, padded on the left to a length; None without pictures."""
+        """The pictures of prompts that stand side by side, padded on the left to a length; None without pictures.
+
+        A prompt that stands there several times (the same object) has its pictures read once.
+        """
         index: IntTensor = torch.full((len(prompts), length), -1)
-        before = 0
+        begins: dict[int, int] = {}
+        pictures: list[Patches] = []
+        count = 0
         for row, prompt in enumerate(prompts):
             of_row = torch.tensor(prompt.index)
-            index[row, length - len(of_row) :] = torch.where(of_row >= 0, of_row + before, -1)
-            before += int(of_row.max()) + 1
-        if before == 0:
-            return None
-        pictures = [picture for prompt in prompts for picture in prompt.pictures]
-        return Images(index, SoftTokens(self.tower, pictures), self.attention)
+            if id(prompt) not in begins:
+                begins[id(prompt)] = count
+                pictures += prompt.pictures
+                count += int(of_row.max()) + 1
+            index[row, length - len(of_row) :] = torch.where(of_row >= 0, of_row + begins[id(prompt)], -1)
+        return Images(index, SoftTokens(self.tower, pictures), self.attention) if pictures else None
 
     def _patches(self, picture: Picture, number: int, most: int) -> Patches:
         name = f"image {number}"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +24,7 @@ from constrained_dg.vision.pictures import MOST_PIXELS, pixels_of
 from constrained_dg.vision.processor import BUDGETS, Processor
 from tests.fakes import Fake
 from tests.naive_backbone import random_backbone
+from tests.pictures import file, huge_png, pixels
 
 IMAGE, BEGIN, END, VIDEO = 60, 61, 62, 63
 CONFIG = VisionConfig(
@@ -61,28 +60,6 @@ def model():
     made = random_backbone(0, canvas_length=4)
     made.image_token_ids = (IMAGE, BEGIN, END)
     return made
-
-
-def pixels(height: int = 8, width: int = 12, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def file(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
-
-
-def huge_png(width: int, height: int) -> bytes:
-    """A file of a few hundred bytes that promises that many pixels."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
-
-    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
-    )
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -375,7 +352,7 @@ def test_images_that_were_made_by_hand_are_checked(model) -> None:
         given_index(-1, 0, 1)
     with pytest.raises(InputError, match=rf"soft tokens -1 to {soft.count}; there are {soft.count}"):
         given_index(-1, 0, soft.count, -1)
-    with pytest.raises(InputError, match="prompt 0 holds an image token without an image"):
+    with pytest.raises(InputError, match=r"the prompts \[0\] hold image tokens without an image"):
         given_index(-1, 0, -1, -1)
     with pytest.raises(InputError, match="attention is 'none'"):
         Images(torch.zeros(1, 1), soft, "none")
