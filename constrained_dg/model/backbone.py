@@ -18,7 +18,7 @@ from constrained_dg.model.footprint import PREFILL_CHUNK, generation_bytes
 from constrained_dg.model.images import Images
 from constrained_dg.model.layer import Layer
 from constrained_dg.model.layers import RMSNorm, ScaledEmbedding
-from constrained_dg.model.masks import causal_mask, uncut, with_images
+from constrained_dg.model.masks import causal_mask, uncut
 from constrained_dg.model.native import keep_memory
 from constrained_dg.model.plan import plan_pass
 from constrained_dg.model.released.layout import Origin
@@ -292,7 +292,7 @@ class Backbone(nn.Module):
         )
         chunk = max(1, new) if torch.is_grad_enabled() else PREFILL_CHUNK
         states = [] if wanted and new else [self.embed_tokens(tokens[:, :0])]
-        for at, end in uncut(0, new, chunk, None if images is None else images.blocks):
+        for at, end in uncut(0, new, chunk, None if images is None else images.inside):
             part = None if mask is None else mask[:, at:end]
             keep = max(0, end - max(at, new - wanted))
             x = self._causal_chunk(tokens[:, at:end], cache, part, relations, keep == 0, images)
@@ -314,17 +314,13 @@ class Backbone(nn.Module):
         cache.reserve(new)
         seen = cache.seen(new, mask)
         block = new if torch.is_grad_enabled() else QUERY_BLOCK
-        blocks = uncut(start, start + new, block, None if images is None else images.blocks)
+        blocks = uncut(start, start + new, block, None if images is None else images.inside)
         x: FloatTensor = self.embed_tokens(tokens)
         x = x if images is None else images.placed(x, start)
 
         def visible(window: int | None, lo: int, hi: int, first: int) -> BoolTensor:
-            see = causal_mask(lo, hi - lo, window, tokens.device, first)
-            if images is None or not bool(images.present[:, lo:hi].any()):
-                see = see[None]
-            else:
-                query, key = images.blocks[:, lo:hi], images.blocks[:, first:hi]
-                see = with_images(see, query, key, window, images.attention, lo, first)
+            see = causal_mask(lo, hi - lo, window, tokens.device, first)[None]
+            see = see if images is None else images.seen(see, window, lo, first)
             if seen is None:
                 return see
             # A padded query sees itself: a softmax over no key would be NaN.

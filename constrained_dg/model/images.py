@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 
 from constrained_dg.errors import check
+from constrained_dg.model.masks import with_images
 from constrained_dg.model.vision import Patches, VisionTower
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -85,10 +86,29 @@ class Images:
         begins = self.present & ~torch.nn.functional.pad(self.present, (1, 0))[:, :-1]
         return torch.where(self.present, begins.cumsum(1) - 1, -1)
 
+    @cached_property
+    def inside(self) -> list[bool]:
+        """(S) whether a picture of any row goes on at this position, so that a piece may not end before it."""
+        blocks = torch.nn.functional.pad(self.blocks, (1, 0), value=-1)
+        return ((blocks[:, 1:] >= 0) & (blocks[:, 1:] == blocks[:, :-1])).any(0).tolist()
+
+    @cached_property
+    def anywhere(self) -> list[bool]:
+        """(S) whether this position belongs to a picture in any row."""
+        return self.present.any(0).tolist()
+
     def placed(self, x: FloatTensor, at: int) -> FloatTensor:
         """The embeddings (B, N, D) of positions `at` .. with the soft tokens in their places."""
-        index = self.index[:, at : at + x.shape[1]]
-        where = index >= 0
-        if not bool(where.any()):
+        span = slice(at, at + x.shape[1])
+        if not any(self.anywhere[span]):
             return x
-        return x.masked_scatter(where[..., None], self.soft.features.to(x)[index[where]])
+        soft = self.soft.features.to(x)[self.index[:, span].clamp(min=0)]
+        return torch.where(self.present[:, span, None], soft, x)
+
+    def seen(self, causal: BoolTensor, window: int | None, lo: int, first: int) -> BoolTensor:
+        """A causal mask (1, N, M), queries from `lo` and keys from `first` on, with these pictures: (B or 1, N, M)."""
+        hi = lo + causal.shape[1]
+        if not any(self.anywhere[lo:hi]):
+            return causal
+        query, key = self.blocks[:, lo:hi], self.blocks[:, first:hi]
+        return with_images(causal[0], query, key, window, self.attention, lo, first)

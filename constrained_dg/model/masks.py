@@ -22,6 +22,7 @@ A causal pass over 4 new tokens, of which the last 3 are one picture, with a win
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -68,21 +69,20 @@ def with_images(
     return causal | together
 
 
-def uncut(start: int, stop: int, size: int, blocks: IntTensor | None) -> list[tuple[int, int]]:
+def uncut(start: int, stop: int, size: int, inside: Sequence[bool] | None) -> list[tuple[int, int]]:
     """Pieces [lo, hi) of the positions [start, stop), none of which ends within a picture of any row.
 
     They have `size` positions, or fewer where a picture would be cut, or more where one picture (or pictures of
     several rows that overlap) is longer than that.
 
     Args:
-        blocks: (B, S) over positions from 0 on, the pictures they belong to, -1 at text; None without pictures.
+        inside: (stop or more) whether a piece that ends before this position cuts a picture; None without pictures.
     """
-    inside = torch.zeros(stop + 1, dtype=torch.bool)
-    if blocks is not None:
-        inside[1:stop] = ((blocks[:, 1:stop] >= 0) & (blocks[:, 1:stop] == blocks[:, : stop - 1])).any(0).cpu()
+    if inside is None:
+        return [(lo, min(lo + size, stop)) for lo in range(start, stop, size)]
     ends = [start]
     while ends[-1] < stop:
         end = min(ends[-1] + size, stop)
-        back = next((at for at in range(end, ends[-1], -1) if not inside[at]), None)
-        ends.append(back or next(at for at in range(end, stop + 1) if not inside[at]))
+        back = next((at for at in range(end, ends[-1], -1) if at == stop or not inside[at]), None)
+        ends.append(back or next(at for at in range(end, stop + 1) if at == stop or not inside[at]))
     return list(pairwise(ends))

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constrained_dg.model.images import ATTENTION
+from constrained_dg.model.images import ATTENTION, Images
 from constrained_dg.model.masks import causal_mask, first_visible, uncut, with_images
 from constrained_dg.model.rope import inverse_frequencies, rotate, rotation
 from tests.naive_backbone import turn
@@ -66,14 +66,13 @@ def test_the_mask_of_pictures_equals_a_loop(blocks, window, attention, lo, first
 @given(pictured(), st.integers(1, 16))
 def test_pieces_cover_everything_and_cut_no_picture(blocks, size):
     length = blocks.shape[1]
-    pieces = uncut(0, length, size, blocks)
+    inside = [False] + [any(bool(row[at - 1] == row[at] >= 0) for row in blocks) for at in range(1, length)]
+    assert Images(blocks, None).inside == inside
+    pieces = uncut(0, length, size, inside)
     assert [at for lo, hi in pieces for at in range(lo, hi)] == list(range(length))
-    for _, hi in pieces[:-1]:
-        assert not any(bool(row[hi - 1] == row[hi] >= 0) for row in blocks)
+    assert not any(inside[hi] for _, hi in pieces[:-1])
     for lo, hi in pieces:  # longer than asked for only where there is no other place to end
-        inner = [at for at in range(lo + 1, min(lo + size, length) + 1) if at < length]
-        cut = [at for at in inner if any(bool(row[at - 1] == row[at] >= 0) for row in blocks)]
-        assert hi - lo <= size or cut == inner
+        assert hi - lo <= size or all(inside[lo + 1 : lo + size + 1])
     assert uncut(0, length, size, None) == [(at, min(at + size, length)) for at in range(0, length, size)]
 
 

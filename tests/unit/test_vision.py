@@ -6,19 +6,22 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
 import constrained_dg
 from constrained_dg.errors import InputError
-from constrained_dg.model.images import Images, SoftTokens
+from constrained_dg.model import backbone
+from constrained_dg.model.images import ATTENTION, Images, SoftTokens
 from constrained_dg.model.vision import VisionConfig, VisionTower
+from constrained_dg.text import pad_left
 from constrained_dg.vision import Video, Vision
 from constrained_dg.vision.pictures import MOST_PIXELS, pixels_of
 from constrained_dg.vision.processor import BUDGETS, Processor
@@ -305,6 +308,30 @@ def test_rows_with_and_without_pictures_share_a_batch(model, vision: Vision, sam
         assert torch.equal(alone.tokens[0], together.tokens[row])
     other = ask(model, prompt=rows, images=[[pixels(seed=5)], *pictures[1:]], seeds=seeds, **options)
     assert torch.equal(other.tokens[1:], together.tokens[1:])
+
+
+WINDOWED = random_backbone(0, canvas_length=4, sliding_window=6)
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 90), st.integers(1, 90), st.sampled_from(ATTENTION), st.booleans(), st.integers(0, 99))
+def test_a_prompt_in_pieces_is_one_at_once(chunk: int, block: int, attention: str, padded: bool, seed: int) -> None:
+    """The twin is the gradient mode: one chunk and one block of queries."""
+    reader = Vision(tower(), (IMAGE, BEGIN, END, None), soft_tokens=70, attention=attention)
+    generator = np.random.default_rng(seed)
+    small = [pixels(*generator.integers(4, 30, 2)) for _ in range(3)]  # about 60 soft tokens each
+    rows = [reader.expand([1, IMAGE, 2, 3, IMAGE], small[:2]), reader.expand([4] * 9 + [IMAGE, 5], small[2:])]
+    length = max(len(row.tokens) for row in rows) + 3 * padded
+    prompt, mask = pad_left([row.tokens for row in rows], 0, length)
+    canvas = torch.tensor([[1, 2, 3, 4]]).expand(2, -1)
+
+    def logits() -> torch.Tensor:
+        cache = WINDOWED.prefill(prompt, mask, images=reader.images(rows, length))
+        return WINDOWED.denoise(canvas, cache).detach()
+
+    with torch.no_grad(), mock.patch.multiple(backbone, PREFILL_CHUNK=chunk, QUERY_BLOCK=block):
+        found = logits()
+    torch.testing.assert_close(found, logits(), atol=1e-4, rtol=1e-4)
 
 
 def test_the_tower_runs_once_for_all_candidates_and_attempts(model) -> None:
