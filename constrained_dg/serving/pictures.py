@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import logging
 import re
 from collections.abc import Sequence
@@ -40,8 +39,9 @@ def picture_of(url: str, field: str, others: Sequence[np.ndarray]) -> np.ndarray
     left = MOST_PIXELS - sum(other.shape[0] * other.shape[1] for other in others)
     try:
         return pixels_of(base64.b64decode(url[head.end() :], validate=True), "the image", max(left, 1))
-    except (InputError, binascii.Error) as error:
-        raise Refused(400, f"{field}.url: {error}", f"{field}.url", "image") from None
+    except ValueError as error:
+        said = str(error) if isinstance(error, InputError) else f"it is not base64 ({error}); encode it again"
+        raise Refused(400, f"{field}.url: {said}", f"{field}.url", "image") from None
 
 
 def vision_of(run: Run, tokenizer: Tokenizer) -> Vision | None:
