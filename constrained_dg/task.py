@@ -19,6 +19,7 @@ import torch
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import InputError, check
 from constrained_dg.files import read_text
+from constrained_dg.model.images import Images
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.text import Tokenizer
 
@@ -43,6 +44,7 @@ class Batch:
         relations: (B or 1, R, S + T, S + T) bool over absolute positions (prompt, then answer), or None.
         noise: (low, high), the half-open range of token ids that noise is drawn from.
         mask: (B, S) bool, False at padding of the prompt; None without padding.
+        images: the pictures of the prompts, or None.
     """
 
     prompt: IntTensor
@@ -51,10 +53,11 @@ class Batch:
     relations: BoolTensor | None
     noise: tuple[int, int]
     mask: BoolTensor | None = None
+    images: Images | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         moved: dict[str, Any] = {
-            f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), torch.Tensor)
+            f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), torch.Tensor | Images)
         }
         return replace(self, **moved)
 
@@ -73,6 +76,7 @@ class Batch:
             pinned=self.pinned[rows],
             relations=relations,
             mask=None if self.mask is None else self.mask[rows],
+            images=None if self.images is None else self.images.select(rows),
         )
 
 

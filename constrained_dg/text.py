@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from constrained_dg.chat import TEMPLATE, ChatTemplate, Message, check_messages
 from constrained_dg.errors import InputError, check, needs
+from constrained_dg.files import read_text
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.texts import Texts
 
 TOKENIZER = "tokenizer.json"
 BOS, EOS, PAD, TURN, TURN_END = "<bos>", "<eos>", "<pad>", "<|turn>", "<turn|>"
+#: Placeholders of a picture and of a video in a text.
+IMAGE, VIDEO = "<|image|>", "<|video|>"
 #: Prompts are padded to a multiple of this, so that shapes are few and no row's padding depends on its neighbours.
 MULTIPLE = 32
 
@@ -28,6 +32,7 @@ class Tokenizer:
         raw: a `tokenizers.Tokenizer`, which knows `<bos>`, `<eos>`, `<pad>`, `<|turn>` and `<turn|>` as single tokens.
         vocab_size: V of the model; it may have room for more tokens than the tokenizer knows.
         source: named in errors.
+        template: of the checkpoint; None: the chat format without tools and thinking.
 
     Attributes:
         eos_id, pad_id: token ids.
@@ -37,8 +42,10 @@ class Tokenizer:
         InputError: a special token is missing, or ids reach beyond the model's vocabulary.
     """
 
-    def __init__(self, raw: Any, vocab_size: int, source: str = "the tokenizer") -> None:
-        self.raw, self.vocab_size = raw, vocab_size
+    def __init__(
+        self, raw: Any, vocab_size: int, source: str = "the tokenizer", template: ChatTemplate | None = None
+    ) -> None:
+        self.raw, self.vocab_size, self.template = raw, vocab_size, template
         # A file may carry settings that cut or pad what is encoded.
         raw.no_truncation()
         raw.no_padding()
@@ -55,10 +62,11 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path | str, vocab_size: int) -> Tokenizer:
-        """FOLDER/tokenizer.json.
+        """FOLDER/tokenizer.json, and FOLDER/chat_template.jinja where there is one.
 
         Raises:
-            InputError: it is missing or unreadable, does not fit the model, or `tokenizers` is not installed.
+            InputError: the tokenizer is missing or does not fit the model, a file is unreadable, or `tokenizers` is not
+                installed.
         """
         path = Path(folder) / TOKENIZER
         check(path.is_file(), f"no {TOKENIZER} in {str(folder)!r}", "copy it from where the checkpoint came from")
@@ -68,7 +76,11 @@ class Tokenizer:
             raw = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the package raises nothing more special
             raise InputError(f"{path} cannot be read ({error})", "it may be cut short") from None
-        return cls(raw, vocab_size, str(path))
+        template, written = Path(folder) / TEMPLATE, None
+        if template.is_file():
+            tokens = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}
+            written = ChatTemplate(read_text(template, "copy it again"), str(template), tokens)
+        return cls(raw, vocab_size, str(path), written)
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text. Special tokens written in it count as such, as in the released chat template."""
@@ -116,12 +128,62 @@ class Tokenizer:
 
     def conversation(self, turns: Sequence[tuple[str, str]]) -> list[int]:
         """The same for any turns, each a role ("system", "user" or "model") and a text."""
-        written = "".join(f"{TURN}{role}\n{content.strip()}{TURN_END}\n" for role, content in turns)
-        return self.encode(f"{BOS}{written}{TURN}model\n")
+        return self.messages([{"role": _ROLES.get(role, role), "content": content} for role, content in turns])
+
+    def messages(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        thinking: bool | None = None,
+    ) -> list[int]:
+        """The tokens of a chat with the model's turn opened, as the checkpoint's template writes it.
+
+        Without a template: BOS, then each message as a turn. A picture is one <|image|>, a video one <|video|>, which
+        `vision.Vision` expands.
+
+        Args:
+            messages: each with `role` (system, developer, user, assistant or tool) and `content`: a text, or a list of
+                {"type": "text", "text": ...}, {"type": "image"} and {"type": "video"}. Templates may read further keys.
+            tools: functions that the model may call, as JSON Schema.
+            thinking: whether the model thinks before it answers; None leaves that to the template.
+
+        Raises:
+            InputError: something else than that, a template that refuses it, or tools, calls or thinking without one.
+        """
+        return self.encode(self.written(messages, tools, thinking))
+
+    def written(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        thinking: bool | None = None,
+    ) -> str:
+        """The text of which `messages` gives the tokens."""
+        check_messages(messages)
+        if self.template is not None:
+            return self.template.render(messages, tools, thinking)
+        more = "tools" if tools else "thinking" if thinking else None
+        more = more or next((key for each in messages for key in each if key not in ("role", "content")), None)
+        more = more or next(("the role tool" for each in messages if each["role"] == "tool"), None)
+        check(more is None, f"{more} without a chat template", f"copy the checkpoint's {TEMPLATE} beside {TOKENIZER}")
+        turns = [(_MODEL.get(each["role"], each["role"]), _text_of(each.get("content"))) for each in messages]
+        written = "".join(f"{TURN}{role}\n{text}{TURN_END}\n" for role, text in turns)
+        return f"{BOS}{written}{TURN}model\n"
 
     def fill(self, answer: Sequence[int], length: int) -> list[int]:
         """An answer with EOS behind it up to `length` tokens, all of which a model learns to write."""
         return [*answer, *[self.eos_id] * (length - len(answer))]
+
+
+#: The names of roles: of ours in messages, and of messages in the chat format.
+_ROLES, _MODEL = {"model": "assistant"}, {"assistant": "model", "developer": "system"}
+
+
+def _text_of(content: Any) -> str:
+    if content is None or isinstance(content, str):
+        return (content or "").strip()
+    marks = {"image": IMAGE, "video": VIDEO}
+    return "".join(marks[part["type"]] if part["type"] in marks else part["text"].strip() for part in content)
 
 
 def _bytes_of(decoder: dict[str, Any] | None) -> Callable[[str], bytes]:

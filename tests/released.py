@@ -18,10 +18,13 @@ with warnings.catch_warnings():
 WINDOW, CANVAS, VOCAB = 24, 16, 128
 
 
-def released(seed: int = 0, layers: int = 6, spread: float = 1.0, **text: object):
+def released(
+    seed: int = 0, layers: int = 6, spread: float = 1.0, vision: dict[str, object] | None = None, **text: object
+):
     """A model of 5 sliding layers and a full one, with a vision tower, all weights random.
 
     Args:
+        vision: sizes of the tower other than the usual.
         spread: standard deviation of the matrices times the square root of their fan-in. Above 1 noise grows from pass
             to pass; far below, logits are flat.
     """
@@ -47,21 +50,21 @@ def released(seed: int = 0, layers: int = 6, spread: float = 1.0, **text: object
     }
     if layers == 1:
         sizes["layer_types"] = ["full_attention"]
-    vision = transformers.Gemma4VisionConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=16,
-        patch_size=4,
-        position_embedding_size=64,
-        pooling_kernel_size=2,
-        standardize=True,
-    )
+    tower = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "patch_size": 4,
+        "position_embedding_size": 64,
+        "pooling_kernel_size": 2,
+        "standardize": True,
+    }
     config = transformers.DiffusionGemmaConfig(
         text_config=transformers.DiffusionGemmaTextConfig(**(sizes | text)),
-        vision_config=vision,
+        vision_config=transformers.Gemma4VisionConfig(**(tower | (vision or {}))),
         canvas_length=CANVAS,
         image_token_id=125,
         boi_token_id=126,
@@ -89,9 +92,11 @@ def save(model: torch.nn.Module, folder: Path, **options: object) -> Path:
 
 
 def nudged(model: torch.nn.Module, by: float = 1e-7) -> torch.nn.Module:
-    """A copy whose embedding differs by some rounding: what it answers otherwise is the noise floor of a comparison."""
+    """A copy whose embeddings of tokens and of patches differ by some rounding: what it answers otherwise is the noise
+    floor of a comparison."""
     twin = copy.deepcopy(model)
-    weight = twin.model.decoder.embed_tokens.weight
+    patches = twin.model.encoder.vision_tower.patch_embedder.input_proj.weight
     with torch.no_grad():
-        weight.mul_(1 + by * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+        for weight in (twin.model.decoder.embed_tokens.weight, patches):
+            weight.mul_(1 + by * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
     return twin

@@ -119,11 +119,11 @@ def until(true: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.005)
 
 
-def text_run(folder: Path, spread: float = SPREAD) -> Run:
+def text_run(folder: Path, spread: float = SPREAD, pictures: bool = False) -> Run:
     """A tiny random model with canvases of 16 tokens, whose answers have at most two of them."""
     from tests.textual import save_checkpoint
 
-    model = load_pretrained(save_checkpoint(folder, canvas=16, spread=spread))
+    model = load_pretrained(save_checkpoint(folder, canvas=16, spread=spread, pictures=pictures))
     task = Text(canvases=2).in_text(Tokenizer.load(folder, model.config.vocab_size), 16)
     return Run(folder, model.eval(), task, named("plain"), {})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from constrained_dg.text import BOS, EOS, PAD, TURN, TURN_END, Tokenizer
+from constrained_dg.text import BOS, EOS, IMAGE, PAD, TURN, TURN_END, VIDEO, Tokenizer
 from tasks.sudoku.text import SYSTEM
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -16,6 +16,8 @@ tokenizers = pytest.importorskip("tokenizers")
 #: Of the model; the tokenizer knows fewer tokens.
 VOCAB = 448
 SPECIAL = [PAD, EOS, BOS, "<unk>", TURN, TURN_END]
+#: Of a tokenizer that also knows pictures: their placeholder, their begin and end, and the placeholder of videos.
+PICTURES = [IMAGE, "<|image>", "<image|>", VIDEO]
 
 
 def raw_tokenizer(special: Sequence[str] = SPECIAL, split_digits: bool = True) -> tokenizers.Tokenizer:
@@ -40,16 +42,21 @@ def tokenizer() -> Tokenizer:
     return Tokenizer(raw_tokenizer(), VOCAB)
 
 
-def save_checkpoint(folder: Path, canvas: int = 40, seed: int = 0, spread: float = 1.0) -> Path:
-    """A random two-layer DiffusionGemma, written by transformers, with the tokenizer."""
+def save_checkpoint(folder: Path, canvas: int = 40, seed: int = 0, spread: float = 1.0, pictures: bool = False) -> Path:
+    """A random two-layer DiffusionGemma, written by transformers, with the tokenizer.
+
+    Args:
+        pictures: the tokenizer knows the tokens of pictures.
+    """
     from tests.released import released
 
     model = released(seed, layers=2, spread=spread, vocab_size=VOCAB)
     model.config.canvas_length = canvas
-    for number, name in enumerate(("image_token_id", "boi_token_id", "eoi_token_id"), 1):
-        setattr(model.config, name, VOCAB - number)
+    raw = raw_tokenizer([*SPECIAL, *PICTURES] if pictures else SPECIAL)
+    for number, name in enumerate(("image_token_id", "boi_token_id", "eoi_token_id")):
+        setattr(model.config, name, raw.token_to_id(PICTURES[number]) if pictures else VOCAB - 1 - number)
     model.save_pretrained(folder)
-    raw_tokenizer().save(str(folder / "tokenizer.json"))
+    raw.save(str(folder / "tokenizer.json"))
     return folder
 
 

@@ -15,9 +15,10 @@ from constrained_dg.model.cache import Cache, Entry
 from constrained_dg.model.canvas_pass import canvas_loop, mark_dynamic, soft_capped
 from constrained_dg.model.config import ModelConfig
 from constrained_dg.model.footprint import PREFILL_CHUNK, generation_bytes
+from constrained_dg.model.images import Images
 from constrained_dg.model.layer import Layer
 from constrained_dg.model.layers import RMSNorm, ScaledEmbedding
-from constrained_dg.model.masks import causal_mask
+from constrained_dg.model.masks import causal_mask, uncut
 from constrained_dg.model.native import keep_memory
 from constrained_dg.model.plan import plan_pass
 from constrained_dg.model.released.layout import Origin
@@ -53,6 +54,7 @@ class Backbone(nn.Module):
         max_context: most tokens of prompt and answer together.
         eos_token_ids, pad_token_id, image_token_ids: tokens that end an answer, follow its end, and mark images;
             `load_pretrained` sets them.
+        image_width: D, of the soft tokens that `prefill` takes.
         origin: the released checkpoint it was loaded from, or None.
         routing: filled by every pass while it is set; training sets it for one step.
 
@@ -74,6 +76,7 @@ class Backbone(nn.Module):
         self.canvas_length, self.max_context = config.canvas_length, config.max_position_embeddings
         self.eos_token_ids: tuple[int, ...] = ()
         self.image_token_ids: tuple[int, ...] = ()
+        self.image_width: int | None = config.hidden_size
         self.pad_token_id = 0
         self.origin: Origin | None = None
         self.routing: RoutingRecord | None = None
@@ -110,8 +113,11 @@ class Backbone(nn.Module):
         mask: BoolTensor | None = None,
         relations: BoolTensor | None = None,
         room: int | None = None,
+        images: Images | None = None,
     ) -> Cache:
         """Causal pass over the prompt, PREFILL_CHUNK tokens at a time (all at once with gradients).
+
+        Pictures are never divided: their tokens see each other, so they need to be in one chunk.
 
         No head, and only keys and values in the last layer: a canvas reads no more.
 
@@ -120,6 +126,7 @@ class Backbone(nn.Module):
             mask: (B, S) bool, False at padding; None without padding.
             relations: (B or 1, R, >= S, >= S) bool over absolute positions, or None.
             room: tokens to reserve behind the prompt; default one canvas.
+            images: what stands at some positions instead of the embedding of their token, or None.
 
         Raises:
             InputError: the prompt is longer than the context, or the mask has another shape.
@@ -127,7 +134,7 @@ class Backbone(nn.Module):
         self._check_context(prompt.shape[1])
         space = self.config.canvas_length if room is None else room
         cache = self.empty_cache(prompt.shape[0], prompt.shape[1] + space)
-        self._causal_pass(prompt, cache, mask, relations)
+        self._causal_pass(prompt, cache, mask, relations, images=images)
         return cache
 
     def empty_cache(self, rows: int, capacity: int) -> Cache:
@@ -267,7 +274,13 @@ class Backbone(nn.Module):
         check(tokens <= limit, f"{tokens} tokens of context", f"this model takes up to {limit}")
 
     def _causal_pass(
-        self, tokens: IntTensor, cache: Cache, mask: BoolTensor | None, relations: BoolTensor | None, wanted: int = 0
+        self,
+        tokens: IntTensor,
+        cache: Cache,
+        mask: BoolTensor | None,
+        relations: BoolTensor | None,
+        wanted: int = 0,
+        images: Images | None = None,
     ) -> FloatTensor:
         """Commit tokens (B, N) to the cache -> hidden states (B, wanted, D) of the last ones, before the final norm."""
         new = tokens.shape[1]
@@ -279,27 +292,35 @@ class Backbone(nn.Module):
         )
         chunk = max(1, new) if torch.is_grad_enabled() else PREFILL_CHUNK
         states = [] if wanted and new else [self.embed_tokens(tokens[:, :0])]
-        for at in range(0, new, chunk):
-            part = None if mask is None else mask[:, at : at + chunk]
-            keep = max(0, min(at + chunk, new) - max(at, new - wanted))
-            x = self._causal_chunk(tokens[:, at : at + chunk], cache, part, relations, keep == 0)
+        for at, end in uncut(0, new, chunk, None if images is None else images.inside):
+            part = None if mask is None else mask[:, at:end]
+            keep = max(0, end - max(at, new - wanted))
+            x = self._causal_chunk(tokens[:, at:end], cache, part, relations, keep == 0, images)
             if x is not None and keep:
                 states.append(x[:, -keep:])
         return torch.cat(states, dim=1) if len(states) > 1 else states[0]
 
     def _causal_chunk(
-        self, tokens: IntTensor, cache: Cache, mask: BoolTensor | None, relations: BoolTensor | None, keys_only: bool
+        self,
+        tokens: IntTensor,
+        cache: Cache,
+        mask: BoolTensor | None,
+        relations: BoolTensor | None,
+        keys_only: bool,
+        images: Images | None = None,
     ) -> FloatTensor | None:
         """One chunk of `_causal_pass` -> hidden states (B, N, D), or None with `keys_only`."""
         new, start = tokens.shape[1], cache.length
         cache.reserve(new)
         seen = cache.seen(new, mask)
         block = new if torch.is_grad_enabled() else QUERY_BLOCK
-        blocks = [(lo, min(lo + block, start + new)) for lo in range(start, start + new, block)]
+        blocks = uncut(start, start + new, block, None if images is None else images.inside)
         x: FloatTensor = self.embed_tokens(tokens)
+        x = x if images is None else images.placed(x, start)
 
         def visible(window: int | None, lo: int, hi: int, first: int) -> BoolTensor:
             see = causal_mask(lo, hi - lo, window, tokens.device, first)[None]
+            see = see if images is None else images.seen(see, window, lo, first)
             if seen is None:
                 return see
             # A padded query sees itself: a softmax over no key would be NaN.

@@ -11,13 +11,23 @@ A canvas of 3 behind 4 committed tokens, full and with a window of 3 (every quer
     full   1 1 1 1 | 1 1 1      window 3   . . 1 1 | 1 1 1
            1 1 1 1 | 1 1 1                 . . 1 1 | 1 1 1
            1 1 1 1 | 1 1 1                 . . 1 1 | 1 1 1
+
+A causal pass over 4 new tokens, of which the last 3 are one picture, with a window of 2 (`with_images`):
+
+    all_layers   1 . . .      sliding_layers   1 . . .
+                 1 1 1 1                       1 1 1 1
+                 . 1 1 1                       . 1 1 1
+                 . 1 1 1                       . . 1 1
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 
-from constrained_dg.shapes import BoolTensor
+from constrained_dg.shapes import BoolTensor, IntTensor
 
 
 def causal_mask(
@@ -37,3 +47,42 @@ def first_visible(committed: int, window: int | None) -> int:
     """The oldest committed position that the tokens behind `committed` others see: 0 on full layers, the last
     `window - 1` tokens on sliding ones; for a canvas, and for the first token of a causal pass."""
     return 0 if window is None else max(0, committed - (window - 1))
+
+
+def with_images(
+    causal: BoolTensor, query: IntTensor, key: IntTensor, window: int | None, attention: str, lo: int, first: int
+) -> BoolTensor:
+    """A causal mask (N, M) in which the tokens of one picture also see each other: (B, N, M).
+
+    Args:
+        query, key: (B, N) and (B, M), the pictures that queries and keys belong to; -1 at text.
+        attention: "all_layers" shows a picture to itself on every layer, even beyond the window. "sliding_layers" does
+            so within the window of sliding layers, and leaves full layers causal.
+        lo, first: the positions of the first query and the first key.
+    """
+    together = (query[:, :, None] == key[:, None, :]) & (query[:, :, None] >= 0)
+    if attention == "sliding_layers":
+        if window is None:
+            return causal[None]
+        queries, keys = (torch.arange(n, device=query.device) for n in causal.shape)
+        together = together & (first + keys[None, :] > lo + queries[:, None] - window)
+    return causal | together
+
+
+def uncut(start: int, stop: int, size: int, inside: Sequence[bool] | None) -> list[tuple[int, int]]:
+    """Pieces [lo, hi) of the positions [start, stop), none of which ends within a picture of any row.
+
+    They have `size` positions, or fewer where a picture would be cut, or more where one picture (or pictures of
+    several rows that overlap) is longer than that.
+
+    Args:
+        inside: (stop or more) whether a piece that ends before this position cuts a picture; None without pictures.
+    """
+    if inside is None:
+        return [(lo, min(lo + size, stop)) for lo in range(start, stop, size)]
+    ends = [start]
+    while ends[-1] < stop:
+        end = min(ends[-1] + size, stop)
+        back = next((at for at in range(end, ends[-1], -1) if at == stop or not inside[at]), None)
+        ends.append(back or next(at for at in range(end, stop + 1) if at == stop or not inside[at]))
+    return list(pairwise(ends))

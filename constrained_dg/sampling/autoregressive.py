@@ -16,7 +16,7 @@ from constrained_dg.sampling.loop import READ_EVERY
 from constrained_dg.sampling.options import Options
 from constrained_dg.sampling.request import Request
 from constrained_dg.sampling.sampler import Sampler
-from constrained_dg.sampling.state import Answers, select_relations, select_rows
+from constrained_dg.sampling.state import Answers, prefilled, select_relations, select_rows
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch
 
@@ -68,8 +68,8 @@ class Autoregressive(Sampler):
     def _fill(self, model: Denoiser, request: Request, answers: Answers) -> None:
         options, batch, length = request.options, request.batch, request.tokens.shape[1]
         going = (~request.refused).nonzero().flatten()
-        relations, mask = select_relations(batch.relations, going), None if batch.mask is None else batch.mask[going]
-        cache = model.prefill(batch.prompt[going, :-1], None if mask is None else mask[:, :-1], relations)
+        relations = select_relations(batch.relations, going)
+        cache = prefilled(model, batch, going, batch.prompt.shape[1] - 1)
         cache.reserve(length)
         last, ended = batch.prompt[going, -1:], torch.zeros_like(going, dtype=torch.bool)
         broken = torch.zeros((), dtype=torch.bool, device=going.device)

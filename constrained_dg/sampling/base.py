@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
+from constrained_dg.model.images import Images
 from constrained_dg.sampling.class_log_probs import ClassLogProbs
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -38,7 +39,9 @@ class Denoiser(Protocol):
         max_context: the most tokens, prompt and answer together; None for no bound.
         eos_token_ids: tokens that end an answer.
         pad_token_id: what follows the end.
-        image_token_ids: tokens that mark images; a prompt that contains one is refused.
+        image_token_ids: tokens that mark images; a prompt that contains one without its image is refused. The first one
+            stands where a soft token goes.
+        image_width: D of the soft tokens that `prefill` takes as a further keyword `images`; None where it takes none.
     """
 
     vocab_size: int
@@ -47,6 +50,7 @@ class Denoiser(Protocol):
     eos_token_ids: tuple[int, ...] = ()
     pad_token_id: int = 0
     image_token_ids: tuple[int, ...] = ()
+    image_width: int | None = None
 
     def memory_needed(self, rows: int, committed: int, canvas: int) -> int | None:
         """Bytes that a call takes in addition to the weights; None where the model cannot say.
@@ -58,8 +62,18 @@ class Denoiser(Protocol):
         """
         return None
 
-    def prefill(self, prompt: IntTensor, mask: BoolTensor | None = None, relations: BoolTensor | None = None) -> Cache:
-        """Causal pass over the prompt (B, S); `mask` (B, S) is False at padding."""
+    def prefill(
+        self,
+        prompt: IntTensor,
+        mask: BoolTensor | None = None,
+        relations: BoolTensor | None = None,
+        *,
+        images: Images | None = None,
+    ) -> Cache:
+        """Causal pass over the prompt (B, S); `mask` (B, S) is False at padding.
+
+        `images` is given only where there are some, so that a model whose `image_width` is None need not know it.
+        """
 
     def denoise(
         self, canvas: IntTensor, cache: Cache, signal: Any = None, relations: BoolTensor | None = None

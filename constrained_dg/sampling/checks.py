@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from constrained_dg.constraints.base import Constraint
-from constrained_dg.errors import check, is_count
+from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.memory import free_memory
 from constrained_dg.sampling.base import Denoiser
 from constrained_dg.sampling.options import Options
-from constrained_dg.shapes import BoolTensor, IntTensor
+from constrained_dg.shapes import BoolTensor
 from constrained_dg.task import Batch
 
 
@@ -39,11 +39,30 @@ def check_tokens(options: Options, vocab_size: int) -> None:
     check(not odd, f"eos is {odd[0] if odd else None!r}", f"{hint}, or a list of such")
 
 
-def check_text_alone(model: Denoiser, prompt: IntTensor) -> None:
-    """Raise InputError where a prompt contains tokens that mark images."""
-    images = torch.tensor(model.image_token_ids, dtype=prompt.dtype, device=prompt.device)
-    present = images[torch.isin(images, prompt)].tolist()
-    check(not present, f"the prompt holds the image tokens {present}", "images are not read: give text alone")
+def check_images(model: Denoiser, batch: Batch) -> None:
+    """Raise InputError unless every image token of the prompts has its soft token, and the model reads these."""
+    images, pictured = batch.images, torch.zeros(len(batch.prompt), dtype=torch.bool, device=batch.prompt.device)
+    prompt = batch.prompt
+    if images is not None:
+        pictured = images.present.any(-1)
+    marks = torch.tensor(model.image_token_ids, dtype=prompt.dtype, device=prompt.device)
+    present = marks[torch.isin(marks, prompt[~pictured])].tolist()
+    check(not present, f"the prompt holds the image tokens {present}", "give images and vision, or text alone")
+    if images is None:
+        return
+    if model.image_width is None:
+        raise InputError(f"a {type(model).__name__} reads no images", "use a model of load_pretrained")
+    size, index = images.soft.size, images.index
+    check(size == model.image_width, f"soft tokens of size {size}", f"this model takes {model.image_width}")
+    check(index.shape == prompt.shape, f"images index {tuple(index.shape)}", f"give {tuple(prompt.shape)}")
+    lowest, highest = int(index.min()), int(index.max())
+    check(
+        lowest >= -1 and highest < images.soft.count,
+        f"images index the soft tokens {lowest} to {highest}",
+        f"there are {images.soft.count}; -1 stands for text",
+    )
+    bare = (torch.isin(prompt, marks[:1]) & ~images.present).any(-1).nonzero().flatten().tolist()
+    check(not bare, f"the prompts {bare} hold image tokens without an image", "let Vision write the image tokens")
 
 
 def check_lengths(model: Denoiser | None, batch: Batch, options: Options) -> int:

@@ -21,7 +21,7 @@ from constrained_dg.sampling.renoise import Renoiser, Uniform
 from constrained_dg.sampling.request import Request
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.sampling.sets import Sets
-from constrained_dg.sampling.state import Answers, Live, select_relations, select_rows
+from constrained_dg.sampling.state import Answers, Live, prefilled, select_relations, select_rows
 from constrained_dg.sampling.stop import Stable
 from constrained_dg.sampling.temperature import LinearTemperature
 from constrained_dg.shapes import BoolTensor, IntTensor
@@ -205,8 +205,7 @@ class Diffusion(Sampler):
 def _prefill(model: Denoiser, prompts: Request, length: int) -> Cache:
     """The cache of every prompt that is not refused, with a copy for each candidate and room for the answer."""
     batch, rows = prompts.batch, (~prompts.refused).nonzero().flatten()
-    mask, relations = None if batch.mask is None else batch.mask[rows], select_relations(batch.relations, rows)
-    cache = model.prefill(batch.prompt[rows], mask, relations)
+    cache = prefilled(model, batch, rows, batch.prompt.shape[1])
     if prompts.options.candidates > 1:
         cache = cache.fork(prompts.options.candidates)
     cache.reserve(length)  # once for all canvases

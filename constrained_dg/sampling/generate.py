@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import torch
 
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.text_rule import TextRule
 from constrained_dg.errors import InputError, check, is_count
+from constrained_dg.model.images import Images
 from constrained_dg.sampling.base import Denoiser, Generation, PassInfo, StepRecord
 from constrained_dg.sampling.named import PLAIN, VALIDITY, named
-from constrained_dg.sampling.prompts import Rows, prompt_tensors
+from constrained_dg.sampling.prompts import Rows, pictured_prompt, prompt_tensors
 from constrained_dg.sampling.sampler import Sampler, check_model
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor, tensor_of
 from constrained_dg.task import Batch
 from constrained_dg.text import Tokenizer
+from constrained_dg.vision import Vision
 
 
 def generate(
@@ -26,6 +29,8 @@ def generate(
     tokenizer: Tokenizer | None = None,
     sampler: Sampler | str | None = None,
     mask: BoolTensor | Rows | None = None,
+    images: Sequence[Any] | Images | None = None,
+    vision: Vision | None = None,
     canvas: IntTensor | Rows | None = None,
     pinned: BoolTensor | Rows | None = None,
     canvas_length: int | None = None,
@@ -61,6 +66,10 @@ def generate(
         sampler: a name, such as "restarts" (see `sampling.sampler_names()`), or a sampler. None: validity with
             a constraint, plain without.
         mask: (B, S) bool, False at padding of the prompt, which is on the left.
+        images: with `vision`: for each prompt a list of its pictures and `vision.Video`s, in the order of its <|image|>
+            and <|video|>; for a single text that list alone. A picture is a path, bytes, pixels (H, W, 3) uint8 or an
+            image of Pillow. Without: `model.images.Images` that fit the prompt.
+        vision: what reads pictures: `vision.Vision.load(FOLDER)`.
         canvas: (B, T) int64, of which the pinned tokens are read.
         pinned: (B, T) bool, tokens of `canvas` to keep.
         canvas_length: C, up to the one trained. None: the model's, or T where a canvas is given and the model has none.
@@ -85,7 +94,14 @@ def generate(
         eos, pad = tokenizer.ends if eos is None else eos, tokenizer.pad_id if pad is None else pad
     sampler = named(sampler) if isinstance(sampler, str) else sampler or (PLAIN if constraint is None else VALIDITY)
     check(isinstance(sampler, Sampler), f"sampler is {sampler!r}", "give a name, or a subclass of sampling.Sampler")
-    prompt, mask = prompt_tensors(prompt, mask, tokenizer, model.pad_token_id if pad is None else pad)
+    padding = model.pad_token_id if pad is None else pad
+    if vision is None:
+        if not isinstance(images, Images | None):
+            raise InputError("images were given without vision", "give vision as well")
+        prompt, mask = prompt_tensors(prompt, mask, tokenizer, padding)
+        placed = images
+    else:
+        prompt, mask, placed = pictured_prompt(prompt, mask, tokenizer, padding, images, vision)
     canvas, pinned = tensor_of("canvas", canvas, torch.int64), tensor_of("pinned", pinned, torch.bool)
     check((canvas is None) == (pinned is None), "canvas and pinned go together", "give both, or neither")
 
@@ -109,7 +125,7 @@ def generate(
         sampler = sampler.with_search()
     return sampler.run(
         model,
-        Batch(prompt, canvas, pinned, relations, (0, model.vocab_size) if noise is None else noise, mask),
+        Batch(prompt, canvas, pinned, relations, (0, model.vocab_size) if noise is None else noise, mask, placed),
         constraint,
         seeds if isinstance(seeds, int) else tensor_of("seeds", seeds, torch.int64),
         max_passes=max_passes,

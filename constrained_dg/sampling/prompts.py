@@ -8,10 +8,53 @@ from typing import Any
 import torch
 
 from constrained_dg.errors import InputError, check
+from constrained_dg.model.images import Images
 from constrained_dg.shapes import BoolTensor, IntTensor, tensor_of
 from constrained_dg.text import Tokenizer, pad_left
+from constrained_dg.vision import Vision
 
 Rows = Sequence[Sequence[int]]
+
+
+def pictured_prompt(
+    prompt: Any, mask: Any, tokenizer: Tokenizer | None, pad: int, pictures: Any, vision: Vision
+) -> tuple[IntTensor, BoolTensor | None, Images | None]:
+    """`prompt_tensors` with the pictures of each prompt in the places of their placeholders.
+
+    Args:
+        pictures: of each prompt, in the order of its placeholders; of a single text these alone.
+
+    Raises:
+        InputError: as there; pictures for another number of prompts; or see `Vision.expand`.
+    """
+    # 1. The tokens of each prompt, with placeholders.
+    single = isinstance(prompt, str)
+    prompts = [prompt] if single else prompt
+    pictures = [pictures] if single else pictures
+    check(isinstance(vision, Vision), f"vision is {vision!r}", "give vision.Vision.load(FOLDER)")
+    lists = isinstance(pictures, Sequence) and all(isinstance(each, list | tuple) for each in pictures)
+    check(lists, "images is not a list for each prompt", "give one list of pictures for each, empty where it has none")
+    check(
+        len(prompts) == len(pictures), f"{len(prompts)} prompts, and images for {len(pictures)}", "give one list each"
+    )
+    if all(isinstance(each, str) for each in prompts):
+        if tokenizer is None:
+            raise InputError(f"the prompt is the text {prompts[0][:40]!r}", "give a tokenizer, or tokens")
+        written = zip(prompts, pictures, strict=True)
+        rows = [tokenizer.chat(vision.stamped(text, of_prompt)) for text, of_prompt in written]
+        device, length = torch.device("cpu"), None
+    else:
+        prompt, mask = prompt_tensors(prompt, mask, tokenizer, pad)
+        device, length = prompt.device, 0
+        rows = prompt.tolist() if mask is None else [row[seen].tolist() for row, seen in zip(prompt, mask, strict=True)]
+    # 2. Placeholders become as many tokens as the pictures need.
+    check(min(map(len, rows), default=0) > 0, "a prompt is empty", "give each at least one token")
+    expanded = [vision.expand(row, of_prompt) for row, of_prompt in zip(rows, pictures, strict=True)]
+    together = [each.tokens for each in expanded]
+    tokens, seen = pad_left(together, pad, length if length is None else max(map(len, together)))
+    images = vision.images(expanded, tokens.shape[1])
+    mask = None if bool(seen.all()) else seen.to(device)
+    return tokens.to(device), mask, images if images is None else images.to(device)
 
 
 def prompt_tensors(

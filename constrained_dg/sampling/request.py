@@ -13,7 +13,7 @@ from constrained_dg.constraints.checking import probe
 from constrained_dg.constraints.running import TimeIsUpError, time_limit
 from constrained_dg.errors import check
 from constrained_dg.sampling.base import Denoiser, Generation, Status, StepRecord
-from constrained_dg.sampling.checks import check_batch, check_constraint, check_lengths, check_text_alone, check_tokens
+from constrained_dg.sampling.checks import check_batch, check_constraint, check_images, check_lengths, check_tokens
 from constrained_dg.sampling.class_log_probs import ClassLogProbs
 from constrained_dg.sampling.completer import Completer, completed
 from constrained_dg.sampling.options import Options
@@ -69,7 +69,7 @@ class Request:
             vocab_size = constraint.vocab_size
         rows, length = check_batch(batch, vocab_size)
         if model is not None:
-            check_text_alone(model, batch.prompt)
+            check_images(model, batch)
         canvas_length = check_lengths(model, batch, options)
         check_tokens(options, vocab_size)
         device = batch.answer.device

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from constrained_dg.constraints.base import Constraint
-from constrained_dg.sampling.base import Cache
+from constrained_dg.sampling.base import Cache, Denoiser
 from constrained_dg.sampling.class_log_probs import ClassLogProbs
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
+from constrained_dg.task import Batch
 
 
 def select_rows(constraint: Constraint | None, rows: IntTensor) -> Constraint | None:
@@ -21,6 +22,15 @@ def select_rows(constraint: Constraint | None, rows: IntTensor) -> Constraint | 
 def select_relations(relations: BoolTensor | None, rows: IntTensor) -> BoolTensor | None:
     """The relations of these rows; one row serves them all."""
     return relations if relations is None or len(relations) == 1 else relations[rows]
+
+
+def prefilled(model: Denoiser, batch: Batch, rows: IntTensor, length: int) -> Cache:
+    """The cache of the first `length` tokens of these prompts (N)."""
+    mask = None if batch.mask is None else batch.mask[rows, :length]
+    relations, prompt = select_relations(batch.relations, rows), batch.prompt[rows, :length]
+    if batch.images is None:
+        return model.prefill(prompt, mask, relations)
+    return model.prefill(prompt, mask, relations, images=batch.images.select(rows).first(length))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 #: Fields of OpenAI's endpoints that a diffusion model cannot honour, and why.
@@ -21,12 +21,14 @@ NOT_HERE = {
     **dict.fromkeys(
         ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"), "no tools are known"
     ),
-    **dict.fromkeys(("modalities", "audio", "prediction", "web_search_options"), "only text is read and written"),
+    **dict.fromkeys(
+        ("modalities", "audio", "prediction", "web_search_options"), "texts and images are read, and texts written"
+    ),
     **dict.fromkeys(("reasoning_effort", "verbosity"), "the model has one way to answer"),
     **dict.fromkeys(("store", "metadata", "service_tier", "prompt_cache_key", "safety_identifier"), "nothing is kept"),
 }
-#: Parts of a message that are not text.
-_PARTS = ("image_url", "input_image", "image", "input_audio", "file", "video_url")
+#: Parts of a message that are not read.
+_PARTS = ("input_image", "image", "input_audio", "file", "video_url")
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Limit = Annotated[int, Field(ge=1)]
@@ -51,22 +53,36 @@ class TextPart(Strictly):
     type: Literal["text"]
     text: str
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_images(cls, values: Any) -> Any:
-        kind = values.get("type") if isinstance(values, dict) else None
-        if isinstance(kind, str) and kind in _PARTS:
-            raise PydanticCustomError("not_text", "{kind} is not read yet: give text alone", {"kind": kind})
-        return values
+
+class ImageUrl(Strictly):
+    """A picture as `data:image/png;base64,...`: nothing is fetched."""
+
+    url: str
+    detail: Literal["auto"] = "auto"
+
+
+class ImagePart(Strictly):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+def _known(values: Any) -> Any:
+    kind = values.get("type") if isinstance(values, dict) else None
+    if isinstance(kind, str) and kind in _PARTS:
+        raise PydanticCustomError("not_read", "{kind} is not read: give text and image_url", {"kind": kind})
+    return values
+
+
+Part = Annotated[Annotated[TextPart | ImagePart, Field(discriminator="type")], BeforeValidator(_known)]
 
 
 class Message(Strictly):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | list[Part]
 
     @property
-    def text(self) -> str:
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+    def parts(self) -> list[TextPart | ImagePart]:
+        return [TextPart(type="text", text=self.content)] if isinstance(self.content, str) else self.content
 
 
 class AnyText(Strictly):

@@ -86,11 +86,11 @@ def _field(path: Sequence[str | int], body: Any) -> str | None:
     """The field that a path of pydantic's leads to: it also names types of a union, which no body holds."""
     found: list[str] = []
     value = body
-    for part in path:
+    for place, part in enumerate(path, 1):
         if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int)):
             value = value[part]  # type: ignore[index]  # mypy takes the two cases above for one
             found.append(str(part))
-        elif part == path[-1] and isinstance(value, dict) and str(part).isidentifier():
+        elif place == len(path) and isinstance(value, dict) and str(part).isidentifier():
             found.append(str(part))  # a field that is missing
     return ".".join(found) or None
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 
 from constrained_dg import rng
@@ -16,17 +17,28 @@ from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.by_row import ByRow
 from constrained_dg.constraints.text_rule import TextRule
 from constrained_dg.errors import InputError, check
+from constrained_dg.model.images import Images
 from constrained_dg.runs import Run
 from constrained_dg.sampling import Autoregressive, Diffusion, generate, named
 from constrained_dg.sampling.base import Generation, Status, StepRecord
 from constrained_dg.sampling.named import AUTOREGRESSIVE, AUTOREGRESSIVE_RULES, PLAIN, VALIDITY
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.serving.jobs import Job, Result
-from constrained_dg.serving.messages import AnyText, ChatRequest, CompletionRequest, JsonSchema, Pattern, TextRequest
+from constrained_dg.serving.messages import (
+    AnyText,
+    ChatRequest,
+    CompletionRequest,
+    JsonSchema,
+    Pattern,
+    TextPart,
+    TextRequest,
+)
+from constrained_dg.serving.pictures import picture_of, vision_of
 from constrained_dg.serving.puzzles import draft_json
 from constrained_dg.serving.refusals import Refused
 from constrained_dg.task import Batch
-from constrained_dg.text import BOS, PAD, TURN, TURN_END, Tokenizer, pad_left
+from constrained_dg.text import BOS, IMAGE, PAD, TURN, TURN_END, VIDEO, Tokenizer, pad_left
+from constrained_dg.vision import Pictured
 from constrained_dg.viz.trace import Follower
 
 #: Rules that are kept, with their automata.
@@ -40,6 +52,7 @@ class Prompt:
 
     Attributes:
         tokens: of the prompt, without padding.
+        pictured: the same with the pictures; None where the model reads none.
         limit: most tokens of the answer.
         length: T, whole canvases; what is behind the limit is pinned to the end.
         rule: over T, or None.
@@ -49,6 +62,7 @@ class Prompt:
     """
 
     tokens: tuple[int, ...]
+    pictured: Pictured | None
     limit: int
     length: int
     rule: TextRule | None
@@ -73,6 +87,7 @@ class Texts:
         self.model: Any = run.model  # a Denoiser whose attributes have narrower types
         self.device = next(run.model.parameters()).device
         self.canvas = run.task.canvas_length or run.task.max_canvas
+        self.vision = vision_of(run, tokenizer)
         self._rule = lru_cache(_RULES)(self._new_rule)
 
     # -- reading a request, in a thread of its own: rules may take seconds ---------------------------------------------
@@ -94,9 +109,10 @@ class Texts:
             raise Refused(400, str(error), "sampler", "sampler") from None
         sampler = _searching(sampler) if rule else sampler
         prompts = self._prompts(request)
+        stops, streams, drafts = tuple(request.stops), request.stream, request.drafts
         return [
-            Prompt(tuple(each), limit, length, rule, sampler, tuple(request.stops), request.stream, request.drafts)
-            for each in prompts
+            Prompt(tuple(tokens), pictured, limit, length, rule, sampler, stops, streams, drafts)
+            for tokens, pictured in prompts
         ]
 
     def _default(self, rule: TextRule | None) -> Sampler:
@@ -105,20 +121,33 @@ class Texts:
             return AUTOREGRESSIVE_RULES if rule else AUTOREGRESSIVE
         return VALIDITY if rule else PLAIN
 
-    def _prompts(self, request: TextRequest) -> list[list[int]]:
+    def _prompts(self, request: TextRequest) -> list[tuple[list[int], Pictured | None]]:
+        prompts: list[tuple[list[int], Pictured | None]]
         if isinstance(request, ChatRequest):
-            field, prompts = "messages", [self.tokenizer.conversation(self._turns(request))]
+            field, prompts = "messages", [self._chat(request)]
         else:
             assert isinstance(request, CompletionRequest)
-            field, prompts = "prompt", self._given(request)
+            field, prompts = "prompt", [(tokens, None) for tokens in self._given(request)]
         context = self.model.max_context or self.run.task.max_prompt
-        for tokens in prompts:
+        for tokens, _ in prompts:
             message = f"the prompt has {len(tokens)} tokens, and the model takes {context} with its answer; shorten it"
             if len(tokens) + self.canvas > context:
                 raise Refused(400, message, field, "context_length_exceeded")
         return prompts
 
-    def _turns(self, request: ChatRequest) -> list[tuple[str, str]]:
+    def _chat(self, request: ChatRequest) -> tuple[list[int], Pictured | None]:
+        pictures: list[np.ndarray] = []
+        tokens = self.tokenizer.conversation(self._turns(request, pictures))
+        if not pictures or self.vision is None:
+            return tokens, None
+        try:
+            pictured = self.vision.expand(tokens, pictures)
+        except InputError as error:
+            raise Refused(400, f"messages: {error}", "messages", "image") from None
+        return pictured.tokens, pictured
+
+    def _turns(self, request: ChatRequest, pictures: list[np.ndarray]) -> list[tuple[str, str]]:
+        """Roles and texts, in which <|image|> stands for a picture; the pictures are added to the list."""
         turns: list[tuple[str, str]] = []
         for number, message in enumerate(request.messages):
             where = f"messages.{number}"
@@ -130,15 +159,32 @@ class Texts:
                 hint = "begin with system or user, then let user and assistant take turns"
                 raise Refused(400, f"{where}.role: {message.role} cannot stand here; {hint}", f"{where}.role", "role")
             # 2. A text with tokens of the chat format would say what another role says.
-            special = next((token for token in (BOS, PAD, TURN, TURN_END) if token in message.text), None)
+            said = "".join(part.text for part in message.parts if isinstance(part, TextPart))
+            special = next((token for token in (BOS, PAD, TURN, TURN_END, *self._placeholders) if token in said), None)
             if special is not None:
                 text = f"{where}.content: {special} belongs to the chat format; leave it out, or use /v1/completions"
                 raise Refused(400, text, f"{where}.content", "special_token")
-            self._encoded(message.text, f"{where}.content")
-            turns.append((role, message.text))
+            self._encoded(said, f"{where}.content")
+            # 3. Pictures are decoded last: that takes longest.
+            text = ""
+            for place, part in enumerate(message.parts):
+                if isinstance(part, TextPart):
+                    text += part.text
+                    continue
+                field = f"{where}.content.{place}.image_url"
+                if self.vision is None or role != "user":
+                    whose = "this model reads no images" if self.vision is None else "only the user shows images"
+                    raise Refused(400, f"{field}: {whose}; give text alone", field, "image")
+                pictures.append(picture_of(part.image_url.url, field, pictures))
+                text += IMAGE
+            turns.append((role, text))
         if turns[-1][0] != "user":
             raise Refused(400, "messages: the last one is not the user's; end with role user", "messages", "role")
         return turns
+
+    @property
+    def _placeholders(self) -> tuple[str, ...]:
+        return () if self.vision is None else (IMAGE, VIDEO)
 
     def _given(self, request: CompletionRequest) -> list[list[int]]:
         given: Any = request.prompt
@@ -191,6 +237,14 @@ class Texts:
         padded = pad_left([work.tokens], self.tokenizer.pad_id)[0].shape[1]
         return ("text", work.sampler.name, padded, work.length, layout)
 
+    def _images(self, works: Sequence[Prompt], length: int) -> Images | None:
+        """The pictures of prompts that stand side by side."""
+        if self.vision is None or all(work.pictured is None for work in works):
+            return None
+        plain = [work.pictured or Pictured(list(work.tokens), [-1] * len(work.tokens), []) for work in works]
+        images = self.vision.images(plain, length)
+        return images if images is None else images.to(self.device)
+
     def answer(self, jobs: Sequence[Job], **options: Any) -> list[Result]:
         """See `Kind`. Each result holds text, finish_reason, completion_tokens and passes."""
         works: list[Prompt] = [job.work for job in jobs]
@@ -214,6 +268,7 @@ class Texts:
             tokenizer=self.tokenizer,
             sampler=works[0].sampler,
             mask=batch.mask,
+            images=self._images(works, batch.prompt.shape[1]),
             canvas=batch.answer,
             pinned=batch.pinned,
             canvas_length=self.canvas,

@@ -25,7 +25,7 @@ answer = constrained_dg.generate(
 print(answer.status[0])
 """
 RARE = ("wandb", "lightning", "Bio", "matplotlib", "rich", "networkx", "hydra", "omegaconf", "tokenizers")
-RARE += ("transformers", "pytorch_lightning")
+RARE += ("transformers", "pytorch_lightning", "PIL")
 
 
 def python(names: tuple[str, ...], code: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -85,6 +85,17 @@ def test_the_example_with_a_released_checkpoint_runs(tmp_path: Path, capsys: pyt
         assert status == "solved" and sorted(digits) == list("123456789")
 
 
+def test_the_example_with_pictures_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    textual = pytest.importorskip("tests.textual")
+    [example] = [example for example in examples(DOCS / "images.md") if RELEASED in example]
+    folder = textual.save_checkpoint(tmp_path / "checkpoint", pictures=True)
+    monkeypatch.chdir(ROOT)
+    exec(compile(example.replace(RELEASED, str(folder)), "images.md", "exec"), {})
+    assert re.match(r"solved (yes|no), because [a-z ]{5,20}\n", capsys.readouterr().out)
+
+
 def test_the_first_minute_shows_what_the_readme_says(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,13 +65,13 @@ def client(served: Served) -> Any:
         ({"messages": [{"role": "user", "content": "a\0" * 600}]}, "messages", "shorten it"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a"}}]}]},
-            "messages.0.content.0",
-            "image_url is not read yet",
+            "messages.0.content.0.image_url",
+            "this model reads no images; give text alone",
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "file"}]}]},
             "messages.0.content.1",
-            "file is not read yet",
+            "file is not read: give text and image_url",
         ),
     ],
 )

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constrained_dg.model.masks import causal_mask, first_visible
+from constrained_dg.model.images import ATTENTION, Images
+from constrained_dg.model.masks import causal_mask, first_visible, uncut, with_images
 from constrained_dg.model.rope import inverse_frequencies, rotate, rotation
 from tests.naive_backbone import turn
 
@@ -30,6 +31,49 @@ def test_causal_pass_loses_nothing_by_starting_at_first_visible(cached, new, win
     first = first_visible(cached, window)
     assert not mask[:, :first].any()
     assert first == cached or mask[0, first]  # and it starts no earlier than it must
+
+
+@st.composite
+def pictured(draw: st.DrawFn) -> torch.Tensor:
+    """(B, S): to which picture of its row a token belongs, -1 at text; pictures are runs."""
+    length = draw(st.integers(1, 14))
+    present = draw(st.lists(st.lists(st.booleans(), min_size=length, max_size=length), min_size=1, max_size=2))
+    rows = torch.tensor(present)
+    begins = rows & ~torch.nn.functional.pad(rows, (1, 0))[:, :-1]
+    return torch.where(rows, begins.cumsum(1) - 1, -1)
+
+
+@given(pictured(), windows, st.sampled_from(ATTENTION), st.integers(0, 13), st.integers(0, 13))
+def test_the_mask_of_pictures_equals_a_loop(blocks, window, attention, lo, first):
+    length = blocks.shape[1]
+    lo = min(lo, length - 1)
+    first = min(first, lo)
+    causal = causal_mask(lo, length - lo, window, first=first)
+    mask = with_images(causal, blocks[:, lo:], blocks[:, first:], window, attention, lo, first)
+    mask = mask.expand(len(blocks), -1, -1)
+    for row in range(len(blocks)):
+        for i in range(lo, length):
+            for j in range(first, length):
+                near = window is None or i - window < j
+                same = bool(blocks[row, i] == blocks[row, j] >= 0)
+                if attention == "all_layers":
+                    want = (j <= i and near) or same
+                else:
+                    want = near and (j <= i or (same and window is not None))
+                assert mask[row, i - lo, j - first] == want
+
+
+@given(pictured(), st.integers(1, 16))
+def test_pieces_cover_everything_and_cut_no_picture(blocks, size):
+    length = blocks.shape[1]
+    inside = [False] + [any(bool(row[at - 1] == row[at] >= 0) for row in blocks) for at in range(1, length)]
+    assert Images(blocks, None).inside == inside
+    pieces = uncut(0, length, size, inside)
+    assert [at for lo, hi in pieces for at in range(lo, hi)] == list(range(length))
+    assert not any(inside[hi] for _, hi in pieces[:-1])
+    for lo, hi in pieces:  # longer than asked for only where there is no other place to end
+        assert hi - lo <= size or all(inside[lo + 1 : lo + size + 1])
+    assert uncut(0, length, size, None) == [(at, min(at + size, length)) for at in range(0, length, size)]
 
 
 @given(counts, windows)
