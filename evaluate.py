@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from constrained_dg import report, rng
+from constrained_dg import ranks, report, rng
 from constrained_dg.cli import ROOT, adjusted, entry, keys_of, load_sampler
 from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.evaluation import Outcome, check_sampler, solve, solve_batch, summarise
@@ -32,7 +32,8 @@ from constrained_dg.viz.page import writing
 
 log = logging.getLogger(__name__)
 
-UNTRAINED = "@untrained"
+#: Endings of a sampler's name: with an untrained model, with that of another run.
+UNTRAINED, TWIN = "@untrained", "@twin"
 #: Generated problems for each tier: the default, and the largest limit.
 GENERATED, MOST_GENERATED = 100, 100_000
 #: With check_overlap=auto, files with fewer problems are not compared with the training problems.
@@ -77,7 +78,8 @@ def evaluate(cfg: dict[str, Any]) -> dict[str, Any]:
     check_finished(cfg["run"])
     torch.set_num_threads(cfg["threads"] or os.cpu_count() or 1)
     run = load(cfg["run"], cfg["device"], cfg["packages"])
-    contenders = [contender(name, run, cfg) for name in cfg["samplers"] or run.samplers]
+    twin = load_twin(cfg, run)
+    contenders = [contender(name, run, twin, cfg) for name in cfg["samplers"] or run.samplers]
     if cfg["puzzle"] is not None:
         return show(cfg, run, contenders, [run.task.parse(str(cfg["puzzle"]))])
     if cfg["show"] is not None:
@@ -86,14 +88,30 @@ def evaluate(cfg: dict[str, Any]) -> dict[str, Any]:
         tried = min(TRIED * cfg["show"], len(problems))
         return show(cfg, run, contenders, random.Random(cfg["seed"]).sample(problems, tried))
     problems = problems_of(cfg, run)
-    with report.new_folder(cfg["out"]) as folder:
-        return write_report(cfg, run, contenders, problems, folder)
+    processes = ranks.started((cfg.get("trainer") or {}).get("devices", 1), solve_share, cfg, problems)
+    with report.new_folder(cfg["out"]) as folder, processes as place:
+        return write_report(cfg, run, contenders, problems, folder, place)
+
+
+def solve_share(place: ranks.Ranks, cfg: dict[str, Any], problems: Sequence[Problem]) -> None:
+    """What the other processes of trainer=ddp do: solve their batches for every sampler."""
+    torch.set_num_threads(cfg["threads"] or os.cpu_count() or 1)
+    run = load(cfg["run"], cfg["device"], cfg["packages"])
+    twin = load_twin(cfg, run)
+    for name in cfg["samplers"] or run.samplers:
+        one = contender(name, run, twin, cfg)
+        solve(one.model, run.task, one.sampler, problems, ranks=place, **solving(cfg))
+
+
+def solving(cfg: dict[str, Any]) -> dict[str, Any]:
+    """What `solve` takes from the configuration."""
+    return {key: cfg[key] for key in ("batch_size", "seed", "max_passes", "device")}
 
 
 def check_values(cfg: dict[str, Any]) -> None:
     """Raise InputError for an unknown key, a value out of range, or an output folder that is not empty."""
     known = keys_of("evaluate")
-    unknown = sorted(set(cfg) - {*known, "overridden"})
+    unknown = sorted(set(cfg) - {*known, "trainer", "overridden"})
     check(not unknown, f"no configuration key {unknown}", f"known: {', '.join(known)}")
     for key, (low, high, optional) in COUNTS.items():
         good = (cfg[key] is None and optional) or (is_count(cfg[key], low) and cfg[key] <= high)
@@ -112,7 +130,7 @@ def check_values(cfg: dict[str, Any]) -> None:
     names = [] if cfg["samplers"] is None else cfg["samplers"]
     fine = isinstance(names, list) and all(isinstance(name, str) for name in names) and cfg["samplers"] != []
     check(fine and len(set(names)) == len(names), f"samplers is {names!r}", "give a list of names, each once")
-    for key in ("run", "data", "out", "page"):
+    for key in ("run", "twin", "data", "out", "page"):
         fine = cfg[key] is None and key != "run"
         check(fine or isinstance(cfg[key], (str, Path)), f"{key} is {cfg[key]!r}", "give a path")
     given = [key for key in ("data", "puzzle", "show") if cfg[key] is not None]
@@ -122,10 +140,24 @@ def check_values(cfg: dict[str, Any]) -> None:
         torch.zeros(1, device=cfg["device"]).tolist()
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {cfg['device']!r} cannot be used ({str(error).splitlines()[0]})", "use cpu") from None
+    check_trainer(cfg.get("trainer"))
     if cfg["out"] is not None:
         report.check_folder(Path(cfg["out"]))
     if cfg["page"] is not None:
         writing.check_path(cfg["page"], cfg["out"])
+
+
+def check_trainer(trainer: dict[str, Any] | None) -> None:
+    """Raise InputError unless the processes of trainer=NAME are copies on a CPU."""
+    if trainer is None:
+        return
+    keys, devices, most = {"accelerator", "devices", "strategy", "precision"}, trainer.get("devices"), os.cpu_count()
+    check(set(trainer) <= keys, f"no key trainer.{min(set(trainer) - keys, default='')}", f"known: {sorted(keys)}")
+    cpu = trainer["accelerator"] == "cpu" and trainer["strategy"] in ("ddp", "auto")
+    hint = "use trainer=ddp: a copy of the model in each process, on a CPU"
+    check(cpu, f"trainer is {trainer['strategy']} on {trainer['accelerator']}", hint)
+    fine = is_count(devices, 1) and devices <= 8 * (most or 1)
+    check(fine, f"trainer.devices is {devices!r}", "give a number of processes, such as one for each core")
 
 
 def check_finished(folder: str) -> None:
@@ -134,14 +166,28 @@ def check_finished(folder: str) -> None:
     check(ended or not begun, f"the run in {folder!r} was not finished", f"go on with: python train.py resume={folder}")
 
 
-def contender(name: str, run: Run, cfg: dict[str, Any]) -> Contender:
-    """The sampler of this name with the model of the run, or with an untrained one of the same shape."""
-    plain, names = name.removesuffix(UNTRAINED), cfg["samplers"] or run.samplers
-    sampler = load_sampler(plain, adjusted(plain, [each.removesuffix(UNTRAINED) for each in names], cfg["sampler"]))
+def load_twin(cfg: dict[str, Any], run: Run) -> Run | None:
+    """The run of `twin`. Raises InputError unless it has the task of the run."""
+    if cfg["twin"] is None:
+        return None
+    twin, task = load(cfg["twin"], cfg["device"], cfg["packages"]), run.task
+    same = twin.task.name == task.name and twin.model.vocab_size == run.model.vocab_size
+    check(same, f"the twin {str(cfg['twin'])!r} has task {twin.task.name}", f"give a run of task {task.name}")
+    return twin
+
+
+def contender(name: str, run: Run, twin: Run | None, cfg: dict[str, Any]) -> Contender:
+    """The sampler of this name with the model of the run or its twin, or with an untrained one of the same shape."""
+    names = [each.removesuffix(UNTRAINED).removesuffix(TWIN) for each in cfg["samplers"] or run.samplers]
+    plain = name.removesuffix(UNTRAINED).removesuffix(TWIN)
+    sampler = load_sampler(plain, adjusted(plain, names, cfg["sampler"]))
     check_sampler(run.task, sampler)
-    if not name.endswith(UNTRAINED):
+    if plain == name:
         return Contender(name, sampler, run.model)
     check(sampler.needs_model, f"sampler {name!r} needs no model", f"use {sampler.name!r}")
+    if name.endswith(TWIN):
+        check(twin is not None, f"sampler {name!r} uses the model of twin", "give twin=RUN")
+        return Contender(name, sampler, twin.model)
     untrained = Backbone(run.model.config).init_weights(torch.Generator().manual_seed(cfg["seed"]))
     return Contender(name, sampler, untrained.eval().to(cfg["device"]))
 
@@ -178,14 +224,19 @@ def fits(run: Run, problem: Problem, source: str) -> None:
 
 
 def write_report(
-    cfg: dict[str, Any], run: Run, contenders: Sequence[Contender], problems: Sequence[Problem], folder: Path
+    cfg: dict[str, Any],
+    run: Run,
+    contenders: Sequence[Contender],
+    problems: Sequence[Problem],
+    folder: Path,
+    place: ranks.Ranks,
 ) -> dict[str, Any]:
     """Solve with every sampler; after an error or an interruption, finished answers are saved and printed."""
     # 1. Solve, and save after each sampler.
-    options = {key: cfg[key] for key in ("batch_size", "threads", "run", "data", "limit", "max_passes")}
-    options["samplers"] = [one.name for one in contenders]
-    options |= {"sampler": cfg["sampler"]} if cfg["sampler"] else {}
-    header = report.new_header(ROOT, cfg["seed"], cfg["device"], **options, overlap_with_training=None, complete=False)
+    said = {key: cfg[key] for key in ("batch_size", "threads", "run", "data", "limit", "max_passes")}
+    said["samplers"] = [one.name for one in contenders]
+    said |= {key: cfg[key] for key in ("sampler", "twin") if cfg[key]} | {"processes": place.size}
+    header = report.new_header(ROOT, cfg["seed"], cfg["device"], **said, overlap_with_training=None, complete=False)
     rows: list[dict[str, Any]] = []
     outcomes: dict[str, list[Outcome]] = {}
     finished: list[Outcome] = []
@@ -198,8 +249,8 @@ def write_report(
                     done.extend(batch)
                     advance(batch)
 
-                settings = {key: cfg[key] for key in ("batch_size", "seed", "max_passes", "device")}
-                solved = solve(one.model, run.task, one.sampler, problems, progress=progress, **settings)
+                options = {"progress": progress, "ranks": place, **solving(cfg)}
+                solved = solve(one.model, run.task, one.sampler, problems, **options)
             rows += summarise(one.name, solved, run.task, one.model)
             outcomes[one.name] = solved
             header["complete"] = len(outcomes) == len(contenders)
@@ -307,7 +358,7 @@ def settle(cfg: dict[str, Any], run: Run, one: Contender, problem: Problem, seed
     return terminal.Settled(problem, outcome, frames, batch, constraint)
 
 
-main = entry("evaluate", text=("run", "data", "out", "puzzle", "page"), opened=("sampler",))(evaluate)
+main = entry("evaluate", text=("run", "twin", "data", "out", "puzzle", "page"), opened=("sampler",))(evaluate)
 
 if __name__ == "__main__":
     main()

@@ -14,11 +14,14 @@ from constrained_dg import rng
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check
 from constrained_dg.intervals import mean, share
+from constrained_dg.ranks import Ranks
 from constrained_dg.sampling.base import Denoiser, Status, StepRecord
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.shapes import IntTensor
 from constrained_dg.task import Batch, Problem, Task
 
+#: One process.
+ALONE = Ranks()
 #: The metrics that every row of a report has; a task may add others (`Task.measure`).
 COMMON_METRICS = ("violations", "passes", "passes_of_solved", "search_nodes", "unsatisfiable")
 
@@ -65,6 +68,7 @@ def solve(
     device: torch.device | str = "cpu",
     progress: Callable[[Sequence[Outcome]], None] | None = None,
     on_step: Callable[[StepRecord], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[Outcome]:
     """Solve problems in batches of equal shape; the outcomes come in the order of the problems.
 
@@ -78,6 +82,8 @@ def solve(
         max_passes: overrides the sampler's.
         progress: called after each batch with its outcomes.
         on_step: called with the record of every pass; its rows count within the batch.
+        ranks: the processes that share the batches; all must call, with equal arguments. The batches are the same for
+            any number of them, so the outcomes are, but for `seconds`.
 
     Raises:
         InputError: a batch size below 1, or what the sampler refuses.
@@ -90,19 +96,23 @@ def solve(
     for index, problem in enumerate(problems):
         groups.setdefault(task.shape_of(problem), []).append(index)
     outcomes: dict[int, Outcome] = {}
-    for group in groups.values():
-        for first in range(0, len(group), batch_size):
-            indices = group[first : first + batch_size]
-            chosen = [problems[index] for index in indices]
-            begun = time.perf_counter()
-            batch, constraint = task.encode(chosen).to(device), task.constraint(chosen).to(device)
-            solved = solve_batch(
-                model, task, sampler, chosen, batch, constraint, seeds[indices], max_passes, on_step, begun
-            )
-            for index, outcome in zip(indices, solved, strict=True):
-                outcomes[index] = outcome
-            if progress is not None:
-                progress(solved)
+    batches = [group[at : at + batch_size] for group in groups.values() for at in range(0, len(group), batch_size)]
+    for number, indices in enumerate(batches):
+        if not ranks.takes(number):
+            continue
+        chosen = [problems[index] for index in indices]
+        begun = time.perf_counter()
+        batch, constraint = task.encode(chosen).to(device), task.constraint(chosen).to(device)
+        solved = solve_batch(
+            model, task, sampler, chosen, batch, constraint, seeds[indices], max_passes, on_step, begun
+        )
+        outcomes |= zip(indices, solved, strict=True)
+        if progress is not None:
+            progress(solved)
+    own = set(outcomes)
+    outcomes = ranks.gathered(outcomes)
+    if progress is not None and len(own) < len(outcomes):
+        progress([outcome for index, outcome in outcomes.items() if index not in own])
     return [outcomes[index] for index in range(len(problems))]
 
 

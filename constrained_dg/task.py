@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from math import isfinite
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -185,6 +186,8 @@ class Task(ABC):
         compares: `constraint` holds reference answers to compare with, not rules that a sampler may read.
         tokenizer: of a task whose prompts and answers are text; None for others.
         samplers: what evaluate.py compares unless the user names samplers; the first also solves single problems.
+        asks: how the page lets a problem be given, as plain values: "kind" is "line", "grid" (then "symbols" of a
+            large grid, in order) or "graph" (then "colors": whether their number is part of it); "example" is one.
     """
 
     name: str
@@ -200,6 +203,7 @@ class Task(ABC):
     compares: bool = False
     tokenizer: Tokenizer | None = None
     samplers: tuple[str, ...] = ("restarts", "plain")
+    asks: Mapping[str, Any] = MappingProxyType({"kind": "line"})
 
     @abstractmethod
     def train_batch(self, step: int, batch_size: int, rank: int = 0) -> Batch:
@@ -311,7 +315,7 @@ class Task(ABC):
 
     def token_text(self, token: int) -> str:
         """One token of an answer for people, on the page."""
-        return str(token)
+        return str(token) if self.tokenizer is None else self.tokenizer.text_of(token)
 
     def picture(self, problem: Problem, answer: IntTensor | None = None) -> dict[str, Any]:
         """How the page draws answers to a problem: plain values, see `viz.page.writing`; by default tokens in a row.

@@ -42,6 +42,7 @@ COMMANDS = {
     "data={data}/graph/hcp14_dev.tsv.gz attempts=128 passes=8",
     "text/records/records": "-m experiments.text.records.measure run=experiments/text/records "
     "twin=experiments/text/records_twin out={out}",
+    "serving/serving": "-m experiments.serving out={out}",
     "throughput/cpu_256_1": "-m experiments.throughput shape=cpu contexts=256 batches=1 repeats=5",
     "throughput/cpu_4096_1": "-m experiments.throughput shape=cpu contexts=4096 batches=1 repeats=4",
     "throughput/cpu_4096_4": "-m experiments.throughput shape=cpu contexts=4096 batches=4 repeats=2",

@@ -31,6 +31,7 @@ from constrained_dg.text import Tokenizer
 from tasks.text import Text
 
 PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
+SMALL = "1...............", "..3.........4...", "12..............", "1....1.........."
 
 #: Of the random weights: with 1 the rounding of another batch shape grows from pass to pass until answers differ.
 SPREAD = 0.5
@@ -95,8 +96,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(run: Run, name: str, **settings: Any) -> Iterator[Served]:
-    app = create_app(run, name, Settings(**settings))
+def serving(run: Run, name: str, twin: Run | None = None, **settings: Any) -> Iterator[Served]:
+    runs = {name: run} | ({} if twin is None else {"twin": twin})
+    app = create_app(runs, Settings(**settings))
     listening = socket.create_server(("127.0.0.1", 0), backlog=512)
     server = uvicorn.Server(uvicorn_config(app))
     thread = threading.Thread(target=server.run, args=([listening],))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import torch
 
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check
-from constrained_dg.sampling.base import Denoiser, Generation
+from constrained_dg.sampling.base import Denoiser, Generation, StepRecord
 from constrained_dg.sampling.ending import after_end
 from constrained_dg.sampling.guide import Guide
 from constrained_dg.sampling.loop import READ_EVERY
@@ -25,8 +26,8 @@ from constrained_dg.task import Batch
 class Autoregressive(Sampler):
     """Emits the likeliest token, one after the other, from the causal logits; pinned cells are forced.
 
-    A pass is one `next_token` call, so an answer of T tokens takes T passes, for any `max_passes`. There is no
-    canvas, so nothing is recorded and options of canvases are ignored.
+    A pass is one `next_token` call, so an answer of T tokens takes T passes, for any `max_passes`. Its record is that
+    of a canvas of one token, which one pass finishes. Options of canvases are ignored.
 
     Args:
         name: as on the command line.
@@ -61,11 +62,14 @@ class Autoregressive(Sampler):
             "the first token is predicted from the last one",
         )
         answers = request.begin(None)
+        records: list[StepRecord] = []
         if not request.refused.all():
-            self._fill(model, request, answers)
-        return request.conclude(answers)
+            self._fill(model, request, answers, options.listener(records))
+        return request.conclude(answers, trace=records)
 
-    def _fill(self, model: Denoiser, request: Request, answers: Answers) -> None:
+    def _fill(
+        self, model: Denoiser, request: Request, answers: Answers, emit: Callable[[StepRecord], None] | None
+    ) -> None:
         options, batch, length = request.options, request.batch, request.tokens.shape[1]
         going = (~request.refused).nonzero().flatten()
         relations = select_relations(batch.relations, going)
@@ -73,17 +77,20 @@ class Autoregressive(Sampler):
         cache.reserve(length)
         last, ended = batch.prompt[going, -1:], torch.zeros_like(going, dtype=torch.bool)
         broken = torch.zeros((), dtype=torch.bool, device=going.device)
-        interval = 1 if going.device.type == "cpu" else READ_EVERY
+        interval = 1 if going.device.type == "cpu" or emit is not None else READ_EVERY
         for at in range(length):
             if options.expired():
                 answers.padding[going, at:] = True
                 break
-            logits = self._masked(model.next_token(last, cache, relations), request, answers, going, at, ended)
+            logits = model.next_token(last, cache, relations)
+            logits, conflict = self._masked(logits, request, answers, going, at, ended)
             log_probs = logits.log_softmax(-1)
             broken = broken | (log_probs.isnan().any(-1) & ~ended).any()
             # An answer that has ended waits, all padding, until it leaves.
             chosen = torch.where(ended, options.pad, log_probs.argmax(-1))
             chosen = torch.where(batch.pinned[going, at], batch.answer[going, at], chosen)
+            if emit is not None:
+                emit(_record(request, going, at, chosen, log_probs, conflict))
             answers.passes[going] += ~ended
             answers.tokens[going, at], answers.padding[going, at] = chosen, ended
             answers.log_best[going, at] = log_probs.gather(-1, chosen[:, None])[:, 0]
@@ -103,16 +110,36 @@ class Autoregressive(Sampler):
 
     def _masked(
         self, logits: FloatTensor, request: Request, answers: Answers, going: IntTensor, at: int, ended: BoolTensor
-    ) -> FloatTensor:
-        """The logits (N, V) of position `at` without what the rules forbid there."""
-        rows = (~ended).nonzero().flatten()
+    ) -> tuple[FloatTensor, BoolTensor]:
+        """The logits (N, V) of position `at` without what the rules forbid there, and (N) where they allow nothing."""
+        rows, conflict = (~ended).nonzero().flatten(), torch.zeros_like(ended)
         if not self.guide.masks or request.constraint is None or len(rows) == 0:
-            return logits
+            return logits, conflict
         rule = select_rows(request.constraint, going[rows])
         assert rule is not None
         known = request.batch.pinned[going[rows]].clone()
         known[:, :at] = True
-        forbidden, _ = self.guide.forbidden(answers.tokens[going[rows]], known, slice(at, at + 1), rule)
+        forbidden, lifted = self.guide.forbidden(answers.tokens[going[rows]], known, slice(at, at + 1), rule)
         logits = logits.clone()
         logits[rows] = self.guide(logits[rows], forbidden[:, 0], rule)
-        return logits
+        conflict[rows] = lifted[:, 0]
+        return logits, conflict
+
+
+def _record(
+    request: Request, rows: IntTensor, at: int, chosen: IntTensor, log_probs: FloatTensor, conflict: BoolTensor
+) -> StepRecord:
+    """The pass that wrote the tokens (N) of position `at`, from log-probabilities (N, V)."""
+    pinned = request.batch.pinned[rows, at]
+    return StepRecord(
+        pass_index=0,
+        rows=rows,
+        canvas=request.tokens[rows, at : at + 1],
+        best=chosen[:, None],
+        entropy=torch.special.entr(log_probs.exp()).sum(-1, keepdim=True),
+        accepted=~pinned[:, None],
+        renoised=torch.zeros_like(pinned)[:, None],
+        conflict=(conflict & ~pinned)[:, None],
+        stopped=torch.ones_like(pinned),
+        start=at,
+    )

@@ -100,7 +100,7 @@ class Diffusion(Sampler):
         answers = request.begin(self.complete)
         if not request.refused.all():
             with time_limit(options.remaining()):
-                self._fill(model, prompts, request, answers, _listeners(options, records))
+                self._fill(model, prompts, request, answers, options.listener(records))
         return prompts.conclude(answers, self.complete, records)
 
     def _fill(
@@ -210,14 +210,3 @@ def _prefill(model: Denoiser, prompts: Request, length: int) -> Cache:
         cache = cache.fork(prompts.options.candidates)
     cache.reserve(length)  # once for all canvases
     return cache
-
-
-def _listeners(options: Options, records: list[StepRecord]) -> Callable[[StepRecord], None] | None:
-    """What hears of each pass: the trace, the caller, or nobody."""
-    listeners = [each for each in (records.append if options.trace else None, options.on_step) if each]
-
-    def emit(record: StepRecord) -> None:
-        for listener in listeners:
-            listener(record)
-
-    return emit if listeners else None

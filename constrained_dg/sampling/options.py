@@ -116,6 +116,16 @@ class Options:
         watchers = (self.time_limit, self.logits_hook, self.on_step, self.leave)
         return self.trace or any(watcher is not None for watcher in watchers)
 
+    def listener(self, records: list[StepRecord]) -> Callable[[StepRecord], None] | None:
+        """What hears of each pass: the trace (`records`), the caller, or nobody."""
+        listeners = [each for each in (records.append if self.trace else None, self.on_step) if each]
+
+        def emit(record: StepRecord) -> None:
+            for listener in listeners:
+                listener(record)
+
+        return emit if listeners else None
+
     def remaining(self) -> float | None:
         """Seconds left, not below 0; None without a limit."""
         return None if self.time_limit is None else max(0.0, self.started + self.time_limit - time.monotonic())

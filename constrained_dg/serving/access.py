@@ -16,8 +16,8 @@ from constrained_dg.serving.settings import Settings
 
 #: Seconds in which a body must have arrived.
 BODY = 10.0
-#: Answered without a key.
-OPEN = ("/health",)
+#: Answered without a key: the page holds nothing of the run, and asks for the key.
+OPEN = ("/", "/health")
 #: Of every answer that has no such header of its own. JSON is never a page.
 SAFE = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -53,11 +53,11 @@ class Access:
                     headers.setdefault(name, value)
             await send(message)
 
-        self.metrics.open.inc()
+        self.metrics.open += 1
         try:
             await self._serve(scope, receive, sending)
         finally:
-            self.metrics.open.dec()
+            self.metrics.open -= 1
             self.metrics.requests.labels(path, str(status)).inc()
             self.metrics.seconds.labels(path).observe(time.perf_counter() - begun)
 

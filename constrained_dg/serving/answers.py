@@ -54,9 +54,9 @@ class Bodies:
         choice = {"index": index, **said, "logprobs": None, "finish_reason": reason}
         return self._body("chat.completion.chunk", [choice])
 
-    def draft(self, index: int, draft: dict[str, Any]) -> dict[str, Any]:
+    def extension(self, name: str, index: int, values: dict[str, Any]) -> dict[str, Any]:
         """A chunk without choices, which readers that do not know drafts pass over."""
-        return self._body("chat.completion.chunk", [], draft={"index": index, **draft})
+        return self._body("chat.completion.chunk", [], **{name: {"index": index, **values}})
 
     def usage(self, results: Sequence[Result]) -> dict[str, Any]:
         return self._body("chat.completion.chunk", [], usage=self._usage(results))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -13,14 +13,16 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 import constrained_dg
 from constrained_dg.errors import InputError
 from constrained_dg.runs import Run
+from constrained_dg.sampling import Autoregressive, named, sampler_names
+from constrained_dg.sampling.named import AUTOREGRESSIVE, AUTOREGRESSIVE_RULES
 from constrained_dg.serving.access import Access
 from constrained_dg.serving.answers import Bodies
-from constrained_dg.serving.jobs import Queue, Result
+from constrained_dg.serving.jobs import Draft, Queue, Result
 from constrained_dg.serving.messages import ChatRequest, CompletionRequest, SolveRequest, TextRequest
 from constrained_dg.serving.metrics import Metrics
 from constrained_dg.serving.puzzles import Puzzle, Puzzles
@@ -29,19 +31,47 @@ from constrained_dg.serving.rows import Rows, while_there
 from constrained_dg.serving.settings import Settings
 from constrained_dg.serving.streams import DONE, Deltas, EventStream, event
 from constrained_dg.serving.texts import Piece, Prompt, Texts, check_kept
+from constrained_dg.task import Task
+from constrained_dg.viz.page.writing import live_page
 
 Read = TypeVar("Read")
 
 
-class Server:
-    """What the endpoints share: the run, the queue, the rules in the making."""
+class Model:
+    """A run under the name that clients call it, with what solves problems and what writes texts, or None."""
 
-    def __init__(self, run: Run, name: str, settings: Settings) -> None:
-        self.run, self.name, self.settings = run, name, settings
-        self.metrics, self.begun = Metrics(), int(time.time())
-        self.queue = Queue(settings, self.metrics)
+    def __init__(self, name: str, run: Run) -> None:
+        self.name, self.run = name, run
         self.puzzles = None if run.task.compares else Puzzles(run)
         self.texts = None if run.task.tokenizer is None else Texts(run, run.task.tokenizer)
+
+    def samplers(self) -> list[str]:
+        """Those that fit the run, the ones of its task first. The endpoints take others too."""
+        if isinstance(self.run.sampler, Autoregressive):
+            rules = [] if self.run.task.compares else [AUTOREGRESSIVE_RULES.name]
+            return [*rules, AUTOREGRESSIVE.name]
+        task, first = self.run.task, [*self.run.samplers]
+        moves = type(task).symmetric is not Task.symmetric
+        others = [named(name) for name in sampler_names() if name not in first]
+        fitting = [
+            each.name
+            for each in others
+            if each.inner and (moves or not each.uses_symmetry) and not (task.compares and each.rule_uses)
+        ]
+        return [*first, *fitting, AUTOREGRESSIVE.name]
+
+
+class Server:
+    """What the endpoints share: the models, the queue, the rules in the making.
+
+    Args:
+        runs: by the names that clients call them; the first is asked where a request names none.
+    """
+
+    def __init__(self, runs: Mapping[str, Run], settings: Settings) -> None:
+        self.models, self.settings = {name: Model(name, run) for name, run in runs.items()}, settings
+        self.metrics, self.begun = Metrics(), int(time.time())
+        self.queue = Queue(settings, self.metrics)
         self._readers, self._reading = ThreadPoolExecutor(1, "rules"), 0
 
     def close(self) -> None:
@@ -68,35 +98,26 @@ class Server:
     # -- puzzles -------------------------------------------------------------------------------------------------------
 
     async def solve(self, request: Request, body: SolveRequest) -> Response:
-        puzzles, deadline = self.puzzles, self.deadline()
+        deadline, model = self.deadline(), self.model(body.model)
+        puzzles = model.puzzles
         if puzzles is None:
             raise Refused(404, "this run has no puzzles; use /v1/chat/completions", code="no_puzzles")
         seed = secrets.randbits(53) if body.seed is None else body.seed
-        work = await self.read(lambda: self._puzzle(body))
+        work = await self.read(lambda: _puzzle(model.run, body))
         rows = Rows(self.queue, puzzles, [work], puzzles.key, [puzzles.seed(seed)], deadline)
-        head = {"object": "solve", "model": self.name, "seed": seed, "sampler": work.sampler.name}
-        if body.stream:
-            return EventStream(_solving(rows, head), rows)
+        head = {"object": "solve", "model": model.name, "seed": seed, "sampler": work.sampler.name}
+        if work.opening is not None:
+            return EventStream(_solving(rows, head, work.opening), rows)
         results = await while_there(request, rows.results())
         return _no_one() if results is None else json_response(head | results[0].values)
-
-    def _puzzle(self, body: SolveRequest) -> Puzzle:
-        try:
-            return Puzzle(self.run, body.problem, body.sampler, body.stream)
-        except InputError as error:
-            of_sampler = body.sampler is not None and repr(body.sampler) in str(error)
-            field = "sampler" if of_sampler else "problem"
-            raise Refused(400, f"{field}: {error}", field, field) from None
 
     # -- texts ---------------------------------------------------------------------------------------------------------
 
     async def text(self, request: Request, body: TextRequest) -> Response:
-        texts, deadline = self.texts, self.deadline()
+        deadline, model = self.deadline(), self.model(body.model)
+        texts = model.texts
         if texts is None:
             raise Refused(404, "this run reads no text; use /v1/solve", code="no_text")
-        if body.model != self.name:
-            message = f"no model {body.model[:100]!r}; there is {self.name!r}"
-            raise Refused(404, message, "model", "model_not_found")
         prompts = await self.read(lambda: texts.read(body))
         works = [prompt for prompt in prompts for _ in range(body.n)]
         if len(works) > self.settings.queue:
@@ -104,9 +125,10 @@ class Server:
         seed = secrets.randbits(53) if body.seed is None else body.seed
         rows = Rows(self.queue, texts, works, texts.key, texts.seeds(seed, len(works)), deadline)
         size = sum(len(prompt.tokens) for prompt in prompts)
-        bodies = Bodies(isinstance(body, ChatRequest), self.name, seed, size)
+        bodies = Bodies(isinstance(body, ChatRequest), model.name, seed, size)
         if body.stream:
-            return EventStream(_writing(rows, bodies, works, body.stream_options.include_usage), rows)
+            openings = [texts.opening(work) for work in works] if body.drafts else []
+            return EventStream(_writing(rows, bodies, works, openings, body.stream_options.include_usage), rows)
         results = await while_there(request, rows.results())
         if results is None:
             return _no_one()
@@ -114,26 +136,53 @@ class Server:
             check_kept(result, works[0].limit)
         return json_response(bodies.whole(results))
 
-    def models(self) -> dict[str, Any]:
-        one = {"id": self.name, "object": "model", "created": self.begun, "owned_by": "constrained_dg"}
-        doors = {"solve": self.puzzles is not None, "text": self.texts is not None}
-        return {"object": "list", "data": [one | {"task": self.run.task.name, **doors}]}
+    def model(self, name: str | None) -> Model:
+        """The model of this name. Raises Refused where there is none."""
+        names = list(self.models)
+        if name is not None and name not in self.models:
+            message = f"no model {name[:100]!r}; there is {' and '.join(map(repr, names))}"
+            raise Refused(404, message, "model", "model_not_found")
+        return self.models[names[0] if name is None else name]
+
+    def listed(self) -> dict[str, Any]:
+        """The body of /v1/models; `samplers` and `asks` are for the page."""
+        data = []
+        for model in self.models.values():
+            one = {"id": model.name, "object": "model", "created": self.begun, "owned_by": "constrained_dg"}
+            doors = {"solve": model.puzzles is not None, "text": model.texts is not None}
+            task = model.run.task
+            data.append(one | {"task": task.name, **doors, "samplers": model.samplers(), "asks": dict(task.asks)})
+        return {"object": "list", "data": data}
 
 
-async def _solving(rows: Rows, head: dict[str, Any]) -> AsyncIterator[str]:
-    """Drafts and the answer of a puzzle as events."""
+def _puzzle(run: Run, body: SolveRequest) -> Puzzle:
+    try:
+        return Puzzle(run, body.problem, body.sampler, body.stream)
+    except InputError as error:
+        of_sampler = body.sampler is not None and repr(body.sampler) in str(error)
+        field = "sampler" if of_sampler else "problem"
+        raise Refused(400, f"{field}: {error}", field, field) from None
+
+
+async def _solving(rows: Rows, head: dict[str, Any], opening: dict[str, Any]) -> AsyncIterator[str]:
+    """The puzzle, its drafts and its answer as events."""
+    yield event(head | opening, "problem")
     try:
         async for _, what in rows.events():
             final = isinstance(what, Result)
-            yield event(head | what.values, "answer") if final else event(what, "draft")
+            yield event(head | what.values, "answer") if final else event(what.values, "draft")
     except Refused as refusal:
         yield event(refusal.body(), "error")
 
 
-async def _writing(rows: Rows, bodies: Bodies, works: list[Prompt], with_usage: bool) -> AsyncIterator[str]:
-    """Drafts, finished canvases and ends of texts as chunks."""
+async def _writing(
+    rows: Rows, bodies: Bodies, works: list[Prompt], openings: list[dict[str, Any]], with_usage: bool
+) -> AsyncIterator[str]:
+    """With drafts what the page shows first; drafts, finished canvases and ends of texts as chunks."""
     deltas = [Deltas(work.stops) for work in works]
     results: dict[int, Result] = {}
+    for index, opening in enumerate(openings):
+        yield event(bodies.extension("problem", index, opening))
     for index in range(len(works)):
         if (begin := bodies.begin(index)) is not None:
             yield event(begin)
@@ -142,14 +191,16 @@ async def _writing(rows: Rows, bodies: Bodies, works: list[Prompt], with_usage: 
             if isinstance(what, Result):
                 check_kept(what, works[index].limit)
                 results[index] = what
+                if "answer" in what.values:
+                    yield event(bodies.extension("answer", index, what.values["answer"]))
                 if rest := deltas[index].next(what.values["text"], last=True):
                     yield event(bodies.piece(index, rest))
                 yield event(bodies.piece(index, "", what.values["finish_reason"]))
             elif isinstance(what, Piece):
                 if new := deltas[index].next(what.text, last=False):
                     yield event(bodies.piece(index, new))
-            elif works[index].drafts:
-                yield event(bodies.draft(index, what))
+            elif isinstance(what, Draft):
+                yield event(bodies.extension("draft", index, what.values))
     except Refused as refusal:
         yield event(refusal.body())
         return
@@ -163,13 +214,9 @@ def _no_one() -> Response:
     return Response(status_code=499)
 
 
-def create_app(run: Run, name: str, settings: Settings) -> FastAPI:
-    """The application that serves a run.
-
-    Args:
-        name: of the model, as clients call it.
-    """
-    server = Server(run, name, settings)
+def create_app(runs: Mapping[str, Run], settings: Settings) -> FastAPI:
+    """The application that serves a run, or several, see `Server`."""
+    server = Server(runs, settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -196,7 +243,13 @@ def create_app(run: Run, name: str, settings: Settings) -> FastAPI:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return server.models()
+        return server.listed()
+
+    document, policy = live_page()
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> Response:
+        return HTMLResponse(document, headers={"content-security-policy": policy})
 
     @app.post("/v1/solve")
     async def solve(request: Request, body: SolveRequest) -> Response:
@@ -226,7 +279,7 @@ def create_app(run: Run, name: str, settings: Settings) -> FastAPI:
     async def failed(_: Request, error: Exception) -> Response:
         return internal().response()
 
-    paths = frozenset(("/health", "/metrics", "/openapi.json", "/v1/models", "/v1/solve"))
+    paths = frozenset(("/", "/health", "/metrics", "/openapi.json", "/v1/models", "/v1/solve"))
     paths |= {"/v1/completions", "/v1/chat/completions"}
     app.add_middleware(Access, settings=settings, metrics=server.metrics, paths=paths)
     return app

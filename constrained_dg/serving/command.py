@@ -28,21 +28,23 @@ def serve(cfg: dict[str, Any]) -> None:
     Raises:
         InputError: a run, value, address or port that cannot be used; before it listens.
     """
-    names = ("host", "batch_size", "queue", "time_limit", "max_body")
+    bounds = ("host", "batch_size", "queue", "time_limit", "max_body")
     hosts = cfg["hosts"] if isinstance(cfg["hosts"], list) else [cfg["hosts"]]
     key = os.environ.get(KEY) or None
-    settings = Settings(hosts=tuple(hosts), key=key, **{name: cfg[name] for name in names})
+    settings = Settings(hosts=tuple(hosts), key=key, **{name: cfg[name] for name in bounds})
     port, threads = cfg["port"], cfg["threads"]
     check(is_count(port) and port < 65536, f"port is {port!r}", "give a number from 1 to 65535, or 0 for a free one")
     check(is_count(threads, 1), f"threads is {threads!r}", "give 1 or more")
     torch.set_num_threads(threads)
-    run = load(cfg["run"], cfg["device"], cfg["packages"])
-    name = str(cfg["run"]) if str(cfg["run"]) in shipped_runs() else Path(cfg["run"]).resolve().name
+    folders = [str(cfg[key]) for key in ("run", "twin") if cfg[key] is not None]
+    names = [name if name in shipped_runs() else Path(name).resolve().name for name in folders]
+    check(len(set(names)) == len(names), f"run and twin are both called {names[0]!r}", "give folders of other names")
+    runs = {name: load(folder, cfg["device"], cfg["packages"]) for name, folder in zip(names, folders, strict=True)}
     listening = _socket(settings.host, port)
     host, port = listening.getsockname()[:2]
-    print(f"serving {name} at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    print(f"serving {' and '.join(names)} at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     try:
-        uvicorn.Server(uvicorn_config(create_app(run, name, settings))).run([listening])
+        uvicorn.Server(uvicorn_config(create_app(runs, settings))).run([listening])
     except KeyboardInterrupt:  # SIGTERM too: uvicorn raises the signal again once it has ended
         print("ended", flush=True)
 
@@ -57,4 +59,4 @@ def _socket(host: str, port: int) -> socket.socket:
         raise InputError(f"cannot listen at {host} port {port} ({error.strerror or error})", hint) from None
 
 
-main = entry("serve", text=("run", "host"))(serve)
+main = entry("serve", text=("run", "twin", "host"))(serve)

@@ -24,6 +24,13 @@ PATIENCE = 0.05
 
 
 @dataclass(frozen=True)
+class Draft:
+    """A pass of a row, as an event: a pass of the page, and "text" and "labels" (`puzzles.as_draft`)."""
+
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Result:
     """How a row ended: its values, and what the queue counts of it."""
 
@@ -144,6 +151,8 @@ class Queue:
         """Wait as long as rows keep coming: requests that arrive together share a batch."""
         begun = time.monotonic()
         rows_before, seconds_before = self._last
+        if rows_before <= 1 and self.metrics.open <= len(self._waiting):
+            return  # nobody else is there to wait for
         while self._waiting and not self._closed and (waited := time.monotonic() - begun) < MOST:
             key = self._waiting[0].key
             rows = sum(job.key == key for job in self._waiting)
@@ -154,16 +163,17 @@ class Queue:
                 return
 
     def _answer(self, jobs: Sequence[Job]) -> None:
-        """Solve a batch; where that fails, each alone, so that only those are refused that are at fault."""
+        """Solve a batch; where that fails, its halves, so that only rows that are at fault are refused."""
         left = max(job.deadline for job in jobs) - time.monotonic()
         try:
             results = jobs[0].kind.answer(jobs, leave=lambda: self._leaving(jobs), time_limit=max(left, 1e-3))
         except Exception as error:  # a fault of one request must not end the server
-            if len(jobs) > 1:
-                for job in jobs:
-                    self._answer([job])
+            if len(jobs) > 1 and not isinstance(error, TimeIsUpError):
+                self._answer(jobs[: len(jobs) // 2])
+                self._answer(jobs[len(jobs) // 2 :])
             else:
-                jobs[0].tell(self._refused(error))
+                for job in jobs:
+                    job.tell(self._refused(error))
             return
         for job, result in zip(jobs, results, strict=True):
             self.metrics.passes.inc(result.passes)

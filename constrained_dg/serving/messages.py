@@ -185,6 +185,7 @@ class SolveRequest(Strictly):
     """A problem in the task's own text form."""
 
     problem: str
+    model: str | None = Field(None, description="one of /v1/models; by default the first that solves problems")
     sampler: str | None = None
     seed: Seed | None = None
     stream: bool = False

@@ -14,7 +14,9 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.requests = Counter(f"{_PREFIX}requests", "requests", ["path", "status"], registry=self.registry)
         self.seconds = Histogram(f"{_PREFIX}seconds", "seconds of a request", ["path"], registry=self.registry)
-        self.open = Gauge(f"{_PREFIX}open_requests", "requests that are being served", registry=self.registry)
+        self.open = 0  # requests that are being served
+        gauge = Gauge(f"{_PREFIX}open_requests", "requests that are being served", registry=self.registry)
+        gauge.set_function(lambda: self.open)
         self.waiting = Gauge(f"{_PREFIX}waiting_rows", "rows that wait for a batch", registry=self.registry)
         sizes = (1, 2, 4, 8, 16, 32, 64, 128)
         self.rows = Histogram(f"{_PREFIX}batch_rows", "rows of a batch", buckets=sizes, registry=self.registry)

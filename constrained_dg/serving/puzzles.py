@@ -8,29 +8,36 @@ from typing import Any
 import torch
 
 from constrained_dg import rng
-from constrained_dg.constraints.base import Constraint
 from constrained_dg.evaluation import check_sampler, solve_batch
 from constrained_dg.runs import Run
 from constrained_dg.sampling import named
-from constrained_dg.sampling.base import Status, StepRecord
+from constrained_dg.sampling.base import StepRecord
 from constrained_dg.sampling.sampler import Sampler
-from constrained_dg.serving.jobs import Job, Result
-from constrained_dg.task import Problem
-from constrained_dg.viz.trace import Follower, Frame, pass_json
+from constrained_dg.serving.jobs import Draft, Job, Result
+from constrained_dg.task import Problem, Task
+from constrained_dg.viz.page.recording import Recorder, candidates_of, kind_of, labels, tokens_of
 
 
 class Puzzle:
     """A problem to solve.
+
+    Attributes:
+        opening: what the page shows before the first pass; None where no drafts are wanted.
 
     Raises:
         InputError: not a problem of the task, an unknown sampler, or one that the task has no rules for.
     """
 
     def __init__(self, run: Run, text: str, sampler: str | None, drafts: bool) -> None:
-        self.problem: Problem = run.task.parse(text)
+        task = run.task
+        self.problem: Problem = task.parse(text)
         self.sampler: Sampler = named(sampler or run.samplers[0])
-        self.drafts = drafts
-        check_sampler(run.task, self.sampler)
+        check_sampler(task, self.sampler)
+        self.opening: dict[str, Any] | None = None
+        if drafts:
+            start = Recorder(task, task.encode([self.problem]), None)
+            drawn = {"kind": kind_of(self.sampler), "picture": task.picture(self.problem)}
+            self.opening = {"tier": self.problem.tier, "text": self.problem.text, **drawn, **as_opening(task, start)}
 
 
 class Puzzles:
@@ -42,7 +49,7 @@ class Puzzles:
         self.device = next(run.model.parameters()).device
 
     def key(self, work: Puzzle) -> tuple[object, ...]:
-        return ("puzzle", work.sampler.name, *self.run.task.shape_of(work.problem))
+        return (id(self), work.sampler.name, *self.run.task.shape_of(work.problem))
 
     @staticmethod
     def seed(seed: int) -> int:
@@ -50,52 +57,47 @@ class Puzzles:
         return int(rng.row_seeds(seed, 1)[0])
 
     def answer(self, jobs: Sequence[Job], **options: Any) -> list[Result]:
-        """See `Kind`. Each result holds status, answer, sentences of violations, passes and search nodes."""
-        task, problems = self.run.task, [job.work.problem for job in jobs]
+        """See `Kind`. Each result holds what `Recorder.verdict` says, with drafts also `Recorder.ending`."""
+        task, problems, sampler = self.run.task, [job.work.problem for job in jobs], jobs[0].work.sampler
         batch, rules = task.encode(problems).to(self.device), task.constraint(problems).to(self.device)
-        of_rows = [rules if rules.rows == 1 else rules.select(torch.tensor([row])) for row in range(len(jobs))]
-        followed = [
-            (job, Follower(batch, row, of_rows[row], task.blank_id)) for row, job in enumerate(jobs) if job.work.drafts
-        ]
+        copies = candidates_of(sampler)
+        recorders = []
+        for row in range(len(jobs)):
+            of_row = rules if rules.rows == 1 else rules.select(torch.tensor([row]))
+            recorders.append(Recorder(task, batch, of_row, row, row * copies))
+        followed = [pair for pair in zip(jobs, recorders, strict=True) if pair[0].work.opening is not None]
 
         def on_step(record: StepRecord) -> None:
-            for job, follower in followed:
-                if not job.gone and (frame := follower.see(record)) is not None:
-                    text = task.decode(job.work.problem, frame.shown)
-                    job.tell(draft_json(frame, text, follower.rules, follower.answer))
+            for job, recorder in followed:
+                if not job.gone and (seen := recorder.see(record)) is not None:
+                    job.tell(as_draft(task, seen, task.decode(job.work.problem, recorder.best)))
 
         seeds = torch.tensor([job.seed for job in jobs])
         listener = on_step if followed else None
-        sampler = jobs[0].work.sampler
         outcomes = solve_batch(self.model, task, sampler, problems, batch, rules, seeds, on_step=listener, **options)
         results = []
-        for outcome, rule in zip(outcomes, of_rows, strict=True):
-            proved = outcome.status is Status.UNSATISFIABLE
-            values = {
-                "status": str(outcome.status),
-                "answer": None if proved else outcome.answer,
-                "violations": [] if proved or outcome.solved else sentences(rule, outcome.tokens),
-                "passes": outcome.passes,
-                "tokens_per_pass": outcome.tokens_per_pass,
-                "search_nodes": outcome.search_nodes,
-            }
+        for job, recorder, outcome in zip(jobs, recorders, outcomes, strict=True):
+            values = recorder.verdict(outcome)
+            if job.work.opening is not None:
+                by = recorder.author(outcome.status, outcome.tokens, "complete" in sampler.rule_uses, copies)
+                values |= as_ending(task, recorder, outcome.tokens, by)
             tokens = round(outcome.tokens_per_pass * outcome.passes)
             results.append(Result(values, outcome.status, outcome.passes, tokens))
         return results
 
 
-def sentences(rule: Constraint | None, answer: torch.Tensor) -> list[str]:
-    """What an answer (T) breaks, in the rule's own sentences."""
-    return [] if rule is None else rule.explain(answer[None])[0]
+def as_opening(task: Task, recorder: Recorder) -> dict[str, Any]:
+    """What is given, with the texts of its tokens as "labels"."""
+    opening = recorder.opening()
+    return opening | {"labels": labels(task, tokens_of(opening))}
 
 
-def draft_json(frame: Frame, text: str, rule: Constraint | None, answer: torch.Tensor) -> dict[str, Any]:
-    """A pass as an event: `pass_json`, the entropy of each position in nats, the text, and what its best answer breaks.
+def as_draft(task: Task, seen: dict[str, Any], text: str) -> Draft:
+    """A pass that a recorder saw as an event: with the "text" of its best answer and "labels"."""
+    return Draft(seen | {"text": text, "labels": labels(task, tokens_of(seen))})
 
-    Args:
-        text: of what is settled.
-        answer: (T) int64, the best answer of the pass.
-    """
-    entropies = [round(value, 3) for value in frame.entropies.tolist()]
-    broken = sentences(rule, answer) if bool(frame.violations.any()) else []
-    return pass_json(frame) | {"entropy_nats": entropies, "text": text, "sentences": broken}
+
+def as_ending(task: Task, recorder: Recorder, tokens: torch.Tensor, by: str) -> dict[str, Any]:
+    """What the page needs of an answer (T) beside its verdict."""
+    ending = recorder.ending(tokens, by)
+    return ending | {"labels": labels(task, tokens_of(ending))}

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from constrained_dg.serving.jobs import Job, Kind, Queue, Result
+from constrained_dg.serving.jobs import Draft, Job, Kind, Queue, Result
 from constrained_dg.serving.refusals import Refused
 
 #: Drafts that wait for a client that reads slowly; later ones are left out until it has read some.
@@ -49,7 +49,7 @@ class Rows:
 
     def _teller(self, index: int) -> Callable[[Any], None]:
         def hear(what: Any) -> None:
-            if self.heard.qsize() < _DRAFTS or not isinstance(what, dict):
+            if self.heard.qsize() < _DRAFTS or not isinstance(what, Draft):
                 self.heard.put_nowait((index, what))
 
         def tell(what: Any) -> None:
@@ -59,7 +59,7 @@ class Rows:
         return tell
 
     async def events(self) -> AsyncIterator[tuple[int, Any]]:
-        """(index of the row, draft or `Result`), until each row has its result.
+        """(index of the row, `Draft`, `texts.Piece` or `Result`), until each row has its result.
 
         Raises:
             Refused: a row cannot be answered.

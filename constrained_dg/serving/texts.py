@@ -34,12 +34,12 @@ from constrained_dg.serving.messages import (
     TextRequest,
 )
 from constrained_dg.serving.pictures import picture_of, vision_of
-from constrained_dg.serving.puzzles import draft_json
+from constrained_dg.serving.puzzles import as_draft, as_ending, as_opening
 from constrained_dg.serving.refusals import Refused
 from constrained_dg.task import Batch
 from constrained_dg.text import BOS, IMAGE, PAD, TURN, TURN_END, VIDEO, Tokenizer, pad_left
 from constrained_dg.vision import Pictured
-from constrained_dg.viz.trace import Follower
+from constrained_dg.viz.page.recording import Recorder, candidates_of, kind_of
 
 #: Rules that are kept, with their automata.
 _RULES = 64
@@ -235,7 +235,7 @@ class Texts:
         rule = work.rule
         layout = None if rule is None else (rule.num_classes, rule.classes)
         padded = pad_left([work.tokens], self.tokenizer.pad_id)[0].shape[1]
-        return ("text", work.sampler.name, padded, work.length, layout)
+        return (id(self), work.sampler.name, padded, work.length, layout)
 
     def _images(self, works: Sequence[Prompt], length: int) -> Images | None:
         """The pictures of prompts that stand side by side."""
@@ -245,21 +245,31 @@ class Texts:
         images = self.vision.images(plain, length)
         return images if images is None else images.to(self.device)
 
-    def answer(self, jobs: Sequence[Job], **options: Any) -> list[Result]:
-        """See `Kind`. Each result holds text, finish_reason, completion_tokens and passes."""
-        works: list[Prompt] = [job.work for job in jobs]
+    def opening(self, work: Prompt) -> dict[str, Any]:
+        """What the page shows of a prompt before the first pass."""
+        drawn = {"kind": kind_of(work.sampler), "picture": {"kind": "row"}}
+        return drawn | as_opening(self.run.task, Recorder(self.run.task, self._batch([work]), None))
+
+    def _batch(self, works: Sequence[Prompt]) -> Batch:
         prompt, mask = pad_left([work.tokens for work in works], self.tokenizer.pad_id)
         behind = torch.arange(works[0].length) >= torch.tensor([[work.limit] for work in works])
         canvas = torch.full(behind.shape, self.tokenizer.eos_id)
-        rules = _joined([work.rule for work in works])
-        batch = Batch(prompt, canvas, behind, None, (0, self.model.vocab_size), mask).to(self.device)
-        followed = [(job, Follower(batch, row, job.work.rule, self.tokenizer.eos_id)) for row, job in enumerate(jobs)]
-        followed = [(job, each) for job, each in followed if job.work.streams or job.work.stops]
+        return Batch(prompt, canvas, behind, None, (0, self.model.vocab_size), mask).to(self.device)
+
+    def answer(self, jobs: Sequence[Job], **options: Any) -> list[Result]:
+        """See `Kind`. Each result holds text, finish_reason, completion_tokens and passes, with drafts also answer: the
+        verdict for the page."""
+        works: list[Prompt] = [job.work for job in jobs]
+        batch, rules = self._batch(works), _joined([work.rule for work in works])
+        task, copies = self.run.task, candidates_of(works[0].sampler)
+        judges = [work.rule if work.drafts else None for work in works]
+        recorders = [Recorder(task, batch, judge, row, row * copies) for row, judge in enumerate(judges)]
+        followed = [pair for pair in zip(jobs, recorders, strict=True) if _is_followed(pair[0].work)]
 
         def on_step(record: StepRecord) -> None:
-            for job, follower in followed:
+            for job, recorder in followed:
                 if not job.gone:
-                    self._tell(job, follower, record)
+                    self._tell(job, recorder, record)
 
         generation = generate(
             self.model,
@@ -276,38 +286,65 @@ class Texts:
             on_step=on_step if followed else None,
             **options,
         )
-        return [self._result(work, generation, row) for row, work in enumerate(works)]
+        return [self._result(work, generation, row, recorders[row]) for row, work in enumerate(works)]
 
-    def _tell(self, job: Job, follower: Follower, record: StepRecord) -> None:
+    def _tell(self, job: Job, recorder: Recorder, record: StepRecord) -> None:
         """Drafts; and where nothing can change a finished canvas any more, its text."""
         work: Prompt = job.work
-        frame = follower.see(record)
-        if frame is None:
+        seen = recorder.see(record)
+        if seen is None:
             return
         if work.drafts:
-            job.tell(draft_json(frame, self.tokenizer.decode(follower.answer), work.rule, follower.answer))
-        if work.rule is not None or not isinstance(work.sampler, Diffusion):
+            job.tell(as_draft(self.run.task, seen, self.tokenizer.decode(recorder.best[: work.limit])))
+        if not _stays(work):
             return
-        stopped = bool(record.stopped[(record.rows == follower.row).nonzero().flatten()[0]])
+        stopped = bool(record.stopped[(record.rows == recorder.followed).nonzero().flatten()[0]])
         finished = record.start + record.best.shape[1] * stopped
         if finished:
-            text = self.tokenizer.decode(follower.answer[: min(finished, work.limit)])
+            text = self.tokenizer.decode(recorder.best[: min(finished, work.limit)])
             job.tell(Piece(text))
             job.gone |= cut(text, work.stops) != text
 
-    def _result(self, work: Prompt, generation: Generation, row: int) -> Result:
+    def _result(self, work: Prompt, generation: Generation, row: int, recorder: Recorder) -> Result:
         tokens = generation.tokens[row].cpu().tolist()[: work.limit]
         text = self.tokenizer.decode(tokens)
         shown = cut(text, work.stops)
         kept = work.rule is not None and generation.status[row] is Status.SOLVED
         ended = kept or shown != text or any(token in self.tokenizer.ends for token in tokens)
-        values = {
+        values: dict[str, Any] = {
             "text": shown,
             "finish_reason": "stop" if ended else "length",
             "completion_tokens": int(generation.free_tokens[row]),
             "passes": int(generation.passes[row]),
         }
+        if work.drafts:
+            values["answer"] = self._verdict(generation, row, recorder, work, shown)
         return Result.of(generation, row, values)
+
+    def _verdict(self, generation: Generation, row: int, recorder: Recorder, work: Prompt, text: str) -> dict[str, Any]:
+        """An answer for the page, see `Recorder.verdict`; without a rule its status is "finished"."""
+        tokens, status = generation.tokens[row].cpu(), generation.status[row]
+        said = recorder.judged(tokens, len(tokens))
+        by = recorder.author(status, tokens, "complete" in work.sampler.rule_uses, candidates_of(work.sampler))
+        return {
+            "status": "finished" if status is None else str(status),
+            "answer": text,
+            "violations": said["violations"],
+            "sentences": said["sentences"],
+            "passes": int(generation.passes[row]),
+            "tokens_per_pass": float(generation.tokens_per_pass[row]),
+            "search_nodes": int(generation.search_nodes[row]),
+            **as_ending(self.run.task, recorder, tokens, by),
+        }
+
+
+def _stays(work: Prompt) -> bool:
+    """Whether nothing changes a finished canvas any more: no search follows, and no other attempt."""
+    return isinstance(work.sampler, Autoregressive) or (isinstance(work.sampler, Diffusion) and work.rule is None)
+
+
+def _is_followed(work: Prompt) -> bool:
+    return work.drafts or (_stays(work) and (work.streams or bool(work.stops)))
 
 
 def check_kept(result: Result, limit: int) -> None:

@@ -31,6 +31,7 @@ class Infill(Sequences):
     name = "amino_acid/infill"
     num_relations = 1
     restores = True
+    asks: ClassVar = {"kind": "line", "example": "sequence=MKTAYIAKQRQISFVKSH??????LEERLGLIEVQAPILSRVGDGTQDNL"}
     #: The masked part of a sequence.
     TIERS: ClassVar[tuple[str, ...]] = ("stretches of 5 to 20", "half")
 

@@ -69,6 +69,7 @@ class Sequences(Task):
     padding_id = EOS
     num_relations = 0
     samplers = ("exact",)
+    asks: ClassVar = {"kind": "line", "example": "length=30..40 contains=N-{P}-[ST]-{P} charge=2..5@7.4"}
     longest: ClassVar[int] = LONGEST
     #: Whether stretches of sequences are restored: the rest is given on the canvas and in the prompt.
     restores: ClassVar[bool] = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import networkx as nx
 import numpy as np
@@ -105,6 +105,7 @@ class Coloring(Task):
 
     name = "graph/coloring"
     samplers = ("guaranteed", "cold")
+    asks: ClassVar = {"kind": "graph", "colors": True, "example": "3:IheA@GUAo"}
     vocab_size = VOCAB_SIZE
     blank_id = PAD
     padding_id = EOS

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import networkx as nx
 import numpy as np
@@ -172,6 +172,7 @@ class GenerateGraphs(Task):
 
     name = "graph/generate"
     samplers = ("exact_sharper", "guaranteed")
+    asks: ClassVar = {"kind": "line", "example": "nodes=10 degree=3 girth>=5"}
     vocab_size = FIRST_PATTERN + 256
     blank_id = PAD
     padding_id = EOS

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -107,6 +107,7 @@ class Hamiltonian(Task):
     """
 
     name = "graph/hamiltonian"
+    asks: ClassVar = {"kind": "graph", "colors": False, "example": "MhEGGD@GG_`@?P___"}
     samplers = ("guaranteed", "symmetry")
     vocab_size = VOCAB_SIZE
     blank_id = PAD

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -47,6 +47,8 @@ TIERS = {
     16: {"16x16": (110, 200)},
 }
 
+#: A puzzle with one solution (Wikipedia, Sudoku).
+EXAMPLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 #: Most base puzzles: 16 GB of memory.
 _MOST = 100_000_000
 
@@ -87,6 +89,7 @@ class Sudoku(Task):
     """
 
     name = "sudoku"
+    asks: ClassVar = {"kind": "grid", "symbols": SYMBOLS, "example": EXAMPLE}
     vocab_size = VOCAB_SIZE
     blank_id = PAD
     padding_id = EOS

@@ -109,7 +109,7 @@ class TextSudoku(Task):
     num_relations = 0
 
     def __init__(self, puzzles: Any, tokenizer: Tokenizer, canvas_length: int) -> None:
-        self.puzzles, self.tokenizer = puzzles, tokenizer
+        self.puzzles, self.tokenizer, self.asks = puzzles, tokenizer, puzzles.asks
         self.vocab_size, self.max_canvas = tokenizer.vocab_size, canvas_length
         self.blank_id, self.padding_id, self.ends = tokenizer.pad_id, tokenizer.eos_id, tokenizer.ends
         self._layouts: dict[int, Layout] = {}
@@ -179,9 +179,6 @@ class TextSudoku(Task):
         drawn = drawing.draw(problem, *self._grid(problem, answer, violations))
         readable = answer is None or all(self.layout(problem.size).cells(answer))
         return drawn if readable else f"{drawn}\n{self.decode(problem, answer)}"
-
-    def token_text(self, token: int) -> str:
-        return self.tokenizer.text_of(token)
 
     def plot(self, axes: Any, problem: Puzzle, answer: IntTensor | None, violations: BoolTensor | None = None) -> None:
         drawing.plot(axes, problem, *self._grid(problem, answer, violations))

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,6 +31,11 @@ from .records_tokens import ENDS, PAD_ID, VOCABULARY, tokenizer
 PROMPT, CANVAS = 80, 32
 #: Longest prompt of a user.
 MOST_PROMPT = 256
+#: A prompt for the page.
+EXAMPLE = (
+    '{"type": "object", "properties": {"day": {"type": "string"}, "price": {"type": "number"}}, "minProperties": 2, '
+    '"additionalProperties": false} New order. It leaves on Friday. The price is 9.58 euros. The town is Paipeton.'
+)
 #: Tier -> whether its schemas never train. Words and numbers never train in either.
 TIERS = {"known": False, "held_out_schema": True}
 
@@ -67,6 +72,7 @@ class Records(Task):
     num_relations = 0
     max_prompt, max_canvas, canvas_length = MOST_PROMPT, CANVAS, CANVAS
     samplers = ("completed", "plain")
+    asks: ClassVar = {"kind": "line", "example": EXAMPLE}
 
     def __init__(self, seed: int = 0) -> None:
         check(is_count(seed) and seed < 2**63, f"task.seed is {seed!r}", "use an integer from 0 to 2^63 - 1")

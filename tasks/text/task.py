@@ -213,9 +213,6 @@ class Text(Task):
     def draw(self, problem: Pair, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
         return problem.prompt if answer is None else self.tokenizer.decode(answer)
 
-    def token_text(self, token: int) -> str:
-        return self.tokenizer.text_of(token)
-
     def plot(self, axes: Any, problem: Pair, answer: IntTensor | None, violations: BoolTensor | None = None) -> None:
         """The first lines of the text, wrapped."""
         shown = textwrap.wrap(self.draw(problem, answer), 32)[:12]

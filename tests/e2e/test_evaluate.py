@@ -58,6 +58,59 @@ def load_config_file():
     return OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "evaluate.yaml"))
 
 
+@pytest.mark.slow
+def test_processes_share_the_problems_and_change_nothing(cfg, tmp_path):
+    """Two processes, joined by gloo, beside one."""
+    names = ["plain", "restarts", "search", "plain@untrained"]
+    trainer = {"accelerator": "cpu", "strategy": "ddp", "precision": "auto"}
+    made = {}
+    for size in (1, 2):
+        out = tmp_path / f"out{size}"
+        values = {**cfg, "out": str(out), "samplers": names, "batch_size": 2, "trainer": {**trainer, "devices": size}}
+        report = evaluate.evaluate(values)
+        made[size] = answers_of(out)
+        assert report["header"]["processes"] == size
+        for row in report["rows"]:
+            del row["seconds"], row["most_seconds"]
+        made[size] = [{**row, "seconds": None} for row in made[size]], report["rows"]
+    assert made[1] == made[2] and len(made[1][0]) == len(names) * len(PUZZLES)
+
+
+@pytest.mark.parametrize(
+    "trainer, match",
+    [
+        ({"accelerator": "gpu"}, "trainer is ddp on gpu; use trainer=ddp"),
+        ({"strategy": "fsdp"}, "trainer is fsdp on cpu"),
+        ({"devices": 0}, "trainer.devices is 0"),
+        ({"devices": 10**6}, "trainer.devices is 1000000"),
+        ({"nodes": 2}, "no key trainer.nodes"),
+    ],
+)
+def test_other_processes_are_refused(cfg, trainer, match):
+    values = {"accelerator": "cpu", "devices": 2, "strategy": "ddp", "precision": "auto"} | trainer
+    with pytest.raises(InputError, match=match):
+        evaluate.evaluate({**cfg, "trainer": values})
+
+
+def test_a_twin_is_another_run_of_the_task(cfg, trained, tmp_path, capsys):
+    model = Backbone(preset("tiny", vocab_size=19, num_relations=5, canvas_length=16))
+    model.init_weights(torch.Generator().manual_seed(2))
+    description = json.loads((trained / "run.json").read_text())
+    other = {key: description[key] for key in ("task", "sampler")}
+    save_run(tmp_path / "twin", model, other)
+    values = {**cfg, "samplers": ["plain", "plain@twin"], "twin": str(tmp_path / "twin"), "seed": 3}
+    evaluate.evaluate(values)
+    both = answers_of(cfg["out"])
+    alone = {**cfg, "run": values["twin"], "out": str(tmp_path / "alone"), "samplers": ["plain"], "seed": 3}
+    evaluate.evaluate(alone)
+    mine, theirs = ([row["answer"] for row in both if row["sampler"] == name] for name in values["samplers"])
+    assert theirs == [row["answer"] for row in answers_of(alone["out"])] != mine
+    with pytest.raises(InputError, match="sampler 'plain@twin' uses the model of twin; give twin=RUN"):
+        evaluate.evaluate({**cfg, "out": None, "samplers": ["plain@twin"]})
+    with pytest.raises(InputError, match="the twin 'text/records' has task text/records; give a run of task sudoku"):
+        evaluate.evaluate({**cfg, "out": None, "twin": "text/records"})
+
+
 def is_solution(puzzle, answer):
     """The rules of 4x4 Sudoku, written without the library."""
     rows = [answer[4 * k : 4 * k + 4] for k in range(4)]

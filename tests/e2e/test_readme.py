@@ -129,12 +129,13 @@ def test_train_commands_name_options_that_exist(line: str) -> None:
 @pytest.mark.parametrize("line", EVALUATIONS)
 def test_evaluate_commands_name_options_samplers_and_runs_that_exist(line: str) -> None:
     given = dict(word.partition("=")[::2] for word in shlex.split(line))
-    known = set(yaml.safe_load((CONF / "evaluate.yaml").read_text())) | {"--config-dir"}
+    known = set(yaml.safe_load((CONF / "evaluate.yaml").read_text())) | {"--config-dir", "trainer"}
     assert {key.split(".")[0] for key in given} <= known
     assert given["run"] in places.shipped_runs() or given["run"] == "RUN" or given["run"].startswith("outputs/")
     if "--config-dir" not in given:
         for name in re.findall(r"[\w@]+", given.get("samplers", "")):
-            assert named(name.removesuffix("@untrained")).name == name.removesuffix("@untrained")
+            plain = name.removesuffix("@untrained").removesuffix("@twin")
+            assert named(plain).name == plain
 
 
 def test_the_sampler_of_the_readme_is_a_yaml_of_three_lines(

@@ -47,7 +47,7 @@ def description(served: Served) -> dict[str, Any]:
         if name.endswith("Request"):
             fields = body["properties"]
             if "model" in fields:
-                fields["model"] = {"const": served.server.name}
+                fields["model"] = {"const": next(iter(served.server.models))}
             if "problem" in fields:
                 fields["problem"]["pattern"] = "^[.1-4]{16}$"
     return described

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -20,22 +19,9 @@ import pytest
 import constrained_dg
 from constrained_dg.model import Backbone
 from constrained_dg.places import ROOT
-from tests.serving import PUZZLE, Served, serving, until
+from tests.serving import PUZZLE, SMALL, Served, serving, until
 
 import httpx  # isort: skip  (tests.serving skips first where it is missing)
-
-SMALL = "1...............", "..3.........4...", "12..............", "1....1.........."
-
-
-@pytest.fixture(scope="module")
-def sudoku() -> constrained_dg.Run:
-    return constrained_dg.load("sudoku")
-
-
-@pytest.fixture(scope="module")
-def served(sudoku: constrained_dg.Run) -> Iterator[Served]:
-    with serving(sudoku, "sudoku", queue=64, batch_size=8) as made:
-        yield made
 
 
 # -- limits ------------------------------------------------------------------------------------------------------------

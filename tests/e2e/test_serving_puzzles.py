@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import constrained_dg
+from constrained_dg import rng
 from constrained_dg.evaluation import solve
 from constrained_dg.places import ROOT
 from constrained_dg.sampling import named
+from constrained_dg.viz.page.writing import Shown, record_problem
 from tests.pages import examples
-from tests.serving import PUZZLE, Served, serving, until
+from tests.serving import PUZZLE, SMALL, Served, serving, until
 
 import httpx  # isort: skip  (tests.serving skips first where it is missing)
-
-SMALL = "1...............", "..3.........4...", "12..............", "1....1.........."
-
-
-@pytest.fixture(scope="module")
-def sudoku() -> constrained_dg.Run:
-    return constrained_dg.load("sudoku")
-
-
-@pytest.fixture(scope="module")
-def served(sudoku: constrained_dg.Run) -> Iterator[Served]:
-    with serving(sudoku, "sudoku", queue=64, batch_size=8) as made:
-        yield made
 
 
 def python(run: constrained_dg.Run, problem: str, sampler: str, seed: int) -> dict[str, object]:
@@ -86,14 +74,17 @@ def test_what_an_unsolved_answer_breaks_is_said_in_sentences(served: Served, sud
     problem = sudoku.task.parse("." * 81)
     [outcome] = solve(sudoku.model, sudoku.task, named("autoregressive"), [problem], batch_size=1, seed=0)
     broken = sudoku.task.constraint([problem]).explain(outcome.tokens[None])[0]
-    assert answer["answer"] == outcome.answer and answer["violations"] == broken != []
+    assert answer["answer"] == outcome.answer and answer["sentences"] == broken != []
+    positions = sudoku.task.constraint([problem]).violations(outcome.tokens[None])[0].nonzero().flatten().tolist()
+    assert answer["violations"] == positions != []
 
 
 def test_a_stream_shows_each_pass_and_ends_with_the_answer(served: Served, sudoku: constrained_dg.Run) -> None:
     response = served.post("/v1/solve", {"problem": PUZZLE, "sampler": "plain", "seed": 5, "stream": True})
     assert response.headers["content-type"].startswith("text/event-stream")
-    *drafts, (name, answer) = events_of(response.text)
+    (first, opening), *drafts, (name, answer) = events_of(response.text)
     expected = python(sudoku, PUZZLE, "plain", 5)
+    assert first == "problem" and opening["text"] == PUZZLE and opening["picture"]["kind"] == "grid"
     assert name == "answer" and {key: answer[key] for key in expected} == expected
     assert [draft["pass"] for _, draft in drafts] == list(range(1, answer["passes"] + 1))
     assert {name for name, _ in drafts} == {"draft"}
@@ -102,6 +93,43 @@ def test_a_stream_shows_each_pass_and_ends_with_the_answer(served: Served, sudok
         assert len(free) == PUZZLE.count(".") and len(draft["entropy_nats"]) == 81
         assert bool(draft["sentences"]) == bool(draft["violations"])
     assert drafts[-1][1]["text"] == answer["answer"]
+
+
+@pytest.mark.parametrize("sampler", ["restarts", "symmetry", "autoregressive", "sets", "guaranteed", "search"])
+def test_events_are_the_json_that_the_page_stores(served: Served, sudoku: constrained_dg.Run, sampler: str) -> None:
+    for seed, problem in enumerate((SMALL[1], "1234............", "11..............")):
+        body = {"problem": problem, "sampler": sampler, "seed": seed, "stream": True}
+        (_, opening), *drafts, (_, answer) = events_of(served.post("/v1/solve", body).text)
+        shown = Shown(sudoku.task.parse(problem), int(rng.row_seeds(seed, 1)[0]), {})
+        stored = json.loads(json.dumps(record_problem(sudoku.task, [(sampler, named(sampler), sudoku.model)], shown)))
+        [run] = stored["runs"]
+        for key in ("tier", "text", "given", "best"):
+            assert opening[key] == stored[key]
+        assert (opening["kind"], opening["picture"]) == (run["kind"], run["picture"])
+        assert len(drafts) == len(run["passes"])
+        labels = opening["labels"]
+        for (_, draft), passed in zip(drafts, run["passes"], strict=True):
+            assert set(draft) == {*passed, "text", "labels"} and {key: draft[key] for key in passed} == passed
+            labels |= draft["labels"]
+        assert {key: answer[key] for key in run["answer"]} == run["answer"]
+        assert labels | answer["labels"] == stored["labels"]
+
+
+def test_of_candidates_the_drafts_are_those_of_the_row_that_asked(served: Served) -> None:
+    """A record counts candidates; the second row of a batch is not the second candidate of the first."""
+    bodies = [{"problem": problem, "sampler": "candidates", "seed": 1, "stream": True} for problem in SMALL[:2]]
+    with ThreadPoolExecutor(2) as pool:
+        with served.held():
+            waiting = [pool.submit(served.post, "/v1/solve", body) for body in bodies]
+            until(lambda: served.waiting() == 2)
+        streams = [events_of(each.result().text) for each in waiting]
+    for (_, opening), (_, draft), *_ in streams:
+        assert [draft["best"][at] for at in opening["given"]] == [opening["best"][at] for at in opening["given"]] != []
+
+
+def test_clues_that_clash_are_named(served: Served) -> None:
+    answer = served.post("/v1/solve", {"problem": "11..............", "sampler": "plain", "seed": 0}).json()
+    assert (answer["status"], answer["answer"], answer["violations"]) == ("unsatisfiable", None, [0, 1])
 
 
 def test_the_example_of_the_documentation(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,7 +173,7 @@ def test_what_is_not_json_is_refused(served: Served, content: bytes) -> None:
     assert response.status_code == 400 and response.json()["error"]["message"]
 
 
-def test_paths_methods_and_texts_that_are_not_there(served: Served) -> None:
+def test_paths_methods_and_texts_that_are_not_there(served: Served, sudoku: constrained_dg.Run) -> None:
     assert httpx.get(f"{served.url}/v2", trust_env=False).json()["error"]["type"] == "not_found_error"
     assert httpx.get(f"{served.url}/v1/solve", trust_env=False).status_code == 405
     chat = {"model": "sudoku", "messages": [{"role": "user", "content": "a"}]}
@@ -153,6 +181,8 @@ def test_paths_methods_and_texts_that_are_not_there(served: Served) -> None:
     assert refused.status_code == 404 and "use /v1/solve" in refused.json()["error"]["message"]
     [model] = httpx.get(f"{served.url}/v1/models", trust_env=False).json()["data"]
     assert (model["id"], model["solve"], model["text"]) == ("sudoku", True, False)
+    assert model["samplers"][:2] == ["restarts", "plain"] and "search" not in model["samplers"]
+    assert model["asks"]["kind"] == "grid" and sudoku.task.parse(model["asks"]["example"]).text == PUZZLE
 
 
 def test_a_host_or_an_origin_that_is_not_this_server_is_refused(served: Served) -> None:
@@ -176,6 +206,8 @@ def test_a_key_is_asked_for_everywhere_but_at_health(sudoku: constrained_dg.Run)
     key = "a key of 16 letters"
     with serving(sudoku, "sudoku", key=key) as served:
         assert httpx.get(f"{served.url}/health", trust_env=False).status_code == 200
+        page = httpx.get(served.url, trust_env=False)
+        assert page.status_code == 200 and "sudoku" not in page.text, "the page holds nothing of the run"
         for path in ("/v1/models", "/metrics", "/openapi.json", "/nothing"):
             for headers in ({}, {"Authorization": f"Bearer {key}x"}, {"Authorization": key}):
                 response = httpx.get(served.url + path, headers=headers, trust_env=False)

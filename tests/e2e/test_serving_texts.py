@@ -148,6 +148,28 @@ def test_prompts_as_tokens_and_several(client: Any, run: Run) -> None:
     assert answer.usage.prompt_tokens == 7
 
 
+@pytest.mark.parametrize("kind", [None, "regex"])
+def test_left_to_right_finished_tokens_stream_also_under_a_rule(client: Any, kind: str | None) -> None:
+    sampler = "autoregressive_rules" if kind else "autoregressive"
+    options = {"model": "tiny", "messages": USER, "seed": 2, "extra_body": {"sampler": sampler}}
+    options |= {"response_format": FORMATS[kind]} if kind else {}
+    whole = client.chat.completions.create(**options)
+    chunks = list(client.chat.completions.create(**options, stream=True))
+    pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices[0].delta.content]
+    assert "".join(pieces) == whole.choices[0].message.content and len(pieces) > 5
+
+
+def test_drafts_under_a_rule_say_what_breaks_it(client: Any) -> None:
+    options = {"model": "tiny", "messages": USER, "seed": 0, "response_format": FORMATS["schema"], "max_tokens": 24}
+    chunks = list(client.chat.completions.create(**options, stream=True, extra_body={"drafts": True}))
+    extensions = [chunk for chunk in chunks if not chunk.choices]
+    assert extensions[0].problem["given"] == list(range(24, 32))
+    assert {draft.draft["judged"] for draft in extensions[1:-1]} == {True, False}, "judged from the last canvas on"
+    answer = extensions[-1].answer
+    assert answer["status"] == "solved" and set(json.loads(answer["answer"])) == {"a", "b"}
+    assert answer["by"] in ("passes", "completer")
+
+
 def test_other_samplers(client: Any, run: Run) -> None:
     tokens = tokenizer().encode(f"{BOS}Hello")
     for sampler in ("restarts", "autoregressive"):
@@ -275,7 +297,11 @@ def test_drafts_are_chunks_without_choices(client: Any, run: Run) -> None:
     options = {"model": "tiny", "prompt": "Hello", "seed": 3, "max_tokens": 32}
     stream = client.completions.create(**options, stream=True, extra_body={"drafts": True})
     chunks = list(stream)
-    drafts = [chunk.draft for chunk in chunks if not chunk.choices]
+    opening, *drafts, answer = [chunk for chunk in chunks if not chunk.choices]
+    opening, drafts, answer = opening.problem, [chunk.draft for chunk in drafts], answer.answer
+    assert opening["given"] == [] and opening["kind"] == "canvas" and set(opening["labels"].values()) == {"<pad>"}
+    assert answer["best"] == drafts[-1]["best"] and answer["by"] == "passes" and answer["status"] == "finished"
+    assert all(draft["judged"] is None for draft in drafts), "there is no rule"
     text = "".join(choice.text for chunk in chunks for choice in chunk.choices)
     made = python(run, tokenizer().encode(f"{BOS}Hello"), 3, limit=32)
     assert [text] == texts_of(run, made, 32) and len(drafts) == made.passes[0]

@@ -48,6 +48,34 @@ def test_the_end_of_an_answer():
     assert result.free_tokens.tolist() == [4, 3] and result.passes.tolist() == [4, 3]
 
 
+def test_each_pass_is_recorded_as_a_canvas_of_one_token():
+    batch, rules = sudoku_batch([0, 1, 2], NO_CLUES | (torch.arange(16) < 2))
+    heard = []
+    result = Autoregressive(guide=Guide(masks=True)).run(Fake(), batch, rules, trace=True, on_step=heard.append)
+    assert len(result.trace) == 16 and all(a is b for a, b in zip(result.trace, heard, strict=True))
+    for at, record in enumerate(result.trace):
+        assert (record.start, record.pass_index, record.rows.tolist()) == (at, 0, [0, 1, 2])
+        assert torch.equal(record.best[:, 0], result.tokens[:, at]) and record.stopped.all()
+        assert record.accepted.tolist() == [[at >= 2]] * 3 and not record.renoised.any()
+        before = torch.where(torch.arange(16) < at, result.tokens, 0)
+        known = batch.pinned | (torch.arange(16) < at)
+        allowed = rules.allowed(
+            torch.where(known, torch.where(batch.pinned, batch.answer, before), 1), known, slice(at, at + 1)
+        )
+        may = allowed[:, 0].sum(-1)
+        assert torch.equal(record.conflict[:, 0], (may == 0) & (at >= 2))
+        wide = torch.where(may == 0, VOCAB, may).float()
+        assert torch.allclose(record.entropy[:, 0], wide.log(), atol=1e-5), "uniform logits under the masks"
+
+
+def test_rows_that_have_ended_are_in_no_record():
+    prompt, heard = torch.tensor([[0, 5], [1, 5]]), []
+    options = {"canvas_length": 8, "eos": 4, "pad": 0, "on_step": heard.append}
+    result = generate(Reader(), prompt, sampler=Autoregressive(), **options)
+    assert [record.rows.tolist() for record in heard] == [[0, 1]] * 3 + [[0]]
+    assert result.passes.tolist() == [4, 3]
+
+
 def test_a_prompt_of_one_token_is_refused():
     with pytest.raises(InputError, match="fewer than 2 tokens"):
         generate(Fake(), torch.zeros(1, 1, dtype=torch.int64), sampler=Autoregressive(), canvas_length=4)

@@ -122,7 +122,10 @@ def test_left_to_right_each_pass_writes_what_the_next_one_reads():
     run, outcome = recording.record_run(model, PageTask(), "it", Autoregressive(), PROBLEMS[1], 3)
     assert run["kind"] == "left to right" and len(run["passes"]) == outcome.passes == len(model.read) == 16
     for at, each in enumerate(run["passes"]):
-        assert each["canvas"] == [at, at + 1] and each["entropy_nats"] is None
+        assert each["canvas"] == [at, at + 1] and each["attempt"] == 1
+        uniform = torch.tensor([5.0, *[0] * (VOCAB - 1)]).softmax(0)
+        entropy = float(-(uniform * uniform.log()).sum()) if PROBLEMS[1].text[at] == "0" else 0.0
+        assert each["entropy_nats"] == pytest.approx([0.0] * at + [entropy] + [0.0] * (15 - at), abs=6e-4)
         assert each["accepted"] == ([at] if PROBLEMS[1].text[at] == "0" else [])
         assert at == 15 or each["best"][at] == model.read[at + 1]
         assert each["judged"] == (at == 15)

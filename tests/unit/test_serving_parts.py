@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from constrained_dg.constraints.running import TimeIsUpError
 from constrained_dg.errors import InputError
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
@@ -100,6 +101,8 @@ class Kind:
         self.left.append(leave())
         if any(job.work == "bad" for job in jobs):
             raise InputError("it is bad")
+        if any(job.work == "slow" for job in jobs):
+            raise TimeIsUpError
         return [Result({"work": job.work}, Status.SOLVED if job.work == "solved" else None, 2, 3) for job in jobs]
 
 
@@ -129,10 +132,34 @@ def test_jobs_of_one_key_share_batches_in_their_order_and_failures_stay_alone(qu
     queue.put([job(kind, work, told, key) for work, key in [(1, "a"), (2, "b"), ("bad", "a"), (4, "a"), (5, "a")]])
     kind.going.set()
     wait_for(told, 6)
-    assert kind.batches == [[0], [1, "bad", 4], [1], ["bad"], [4], [2], [5]]
+    assert kind.batches == [[0], [1, "bad", 4], [1], ["bad", 4], ["bad"], [4], [2], [5]]
     said = {work: what for work, what in told}
     assert isinstance(said.pop("bad"), Refused) and [what.values["work"] for what in said.values()] == list(said)
     assert queue.metrics.registry.get_sample_value("constrained_dg_passes_total") == 2 * 5
+
+
+def test_time_that_is_up_is_up_for_a_whole_batch(queue: Queue) -> None:
+    kind, told = Kind(), []
+    queue.put([job(kind, 0, told)])
+    while not kind.batches:
+        time.sleep(0.002)
+    queue.put([job(kind, work, told) for work in (1, "slow", 3)])
+    kind.going.set()
+    wait_for(told, 4)
+    assert kind.batches == [[0], [1, "slow", 3]] and [what.status for _, what in told[1:]] == [408] * 3
+
+
+def test_a_request_that_is_alone_waits_for_nobody(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("constrained_dg.serving.jobs.QUIET", 0.5)
+    monkeypatch.setattr("constrained_dg.serving.jobs.MOST", 0.5)
+    kind, told, seconds = Kind(), [], []
+    kind.going.set()
+    for count, others in enumerate((0, 1), 1):
+        queue.metrics.open, begun = 1 + others, time.monotonic()
+        queue.put([job(kind, count, told)])
+        wait_for(told, count)
+        seconds.append(time.monotonic() - begun)
+    assert seconds[0] < 0.5 <= seconds[1]
 
 
 def test_a_full_queue_takes_all_rows_of_a_request_or_none(queue: Queue) -> None:

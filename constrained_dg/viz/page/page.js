@@ -59,27 +59,6 @@ function changed(why) {
   if (why !== "play" && why !== "more") by("status").textContent = [SAID[why], ...(why === "run" ? [] : lines)].filter(Boolean).join(". ");
 }
 
-// Begins a problem, and returns its lanes: feed them with player.draft(lane, pass) and player.finish(lane, answer).
-function open(problem, live = false) {
-  const lanes = problem.runs.map((run) => new Lane(problem, run));
-  player.load(lanes, live);
-  by("text").replaceChildren(make("span", "", `${problem.tier}: `), make("code", "", problem.text));
-  return lanes;
-}
-
-// A recorded problem is fed like a live one, all at once.
-function replay(problem) {
-  open(problem).forEach((lane, at) => {
-    problem.runs[at].passes.forEach((pass) => lane.draft(pass));
-    lane.finish(problem.runs[at].answer);
-  });
-  player.seek(0);
-}
-
-function short(text) {
-  return text.length > 60 ? `${text.slice(0, 59)}…` : text;
-}
-
 function legend() {
   const signs = [["given", "5", "", "given"], ["accepted", "5", "", "accepted in this pass"], ["renoised", "5", "~", "re-noised: a guess"],
     ["finished", "5", "", "answer, or an earlier canvas"], ["answer broken", "5", "!", "takes part in a broken rule"],
@@ -102,24 +81,21 @@ function legend() {
   by("legend").append(shades);
 }
 
-function start() {
-  const data = JSON.parse(by("data").textContent);
-  by("notes").replaceChildren(...data.notes.map((note) => make("li", "", note)));
-  by("problem").replaceChildren(...data.problems.map((problem, at) =>
-    make("option", "", `${at + 1}. ${problem.tier}: ${short(problem.text)}`, { value: String(at) })));
-  by("problem").addEventListener("change", () => replay(data.problems[by("problem").value]));
+// What the buttons do; a page that asks a server has its own ways to run and to reset.
+function controls(run, reset) {
   const speed = () => { player.perSecond = Number(by("speed").value); };
   by("speed").addEventListener("change", speed);
-  by("run").addEventListener("click", () => { player.go(); by("pause").focus(); });
+  by("run").addEventListener("click", run);
   by("pause").addEventListener("click", () => { player.pause(); by("run").focus(); });
   by("back").addEventListener("click", () => player.step(-1));
   by("step").addEventListener("click", () => player.step(1));
-  by("reset").addEventListener("click", () => player.reset());
+  by("reset").addEventListener("click", reset);
   by("scrub").addEventListener("input", () => { player.stop(); player.seek(Number(by("scrub").value)); });
   legend();
   speed();
-  if (data.problems.length) replay(data.problems[0]);
-  window.page = { player, open };
 }
 
-start();
+function play() {
+  player.go();
+  by("pause").focus();
+}

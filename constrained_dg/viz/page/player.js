@@ -9,12 +9,10 @@ class Lane {
     this.answer = null;
   }
 
-  draft(pass) {
-    this.passes.push(pass);
-  }
-
-  finish(answer) {
-    this.answer = answer;
+  // Of a request that failed: what is there stays.
+  fail(message) {
+    const best = this.passes.at(-1)?.best ?? this.problem.best;
+    this.answer = { error: message, best, violations: [], sentences: [], by: "", changed: [], passes: this.passes.length };
   }
 
   // Moments: 0 is the problem, 1 to n the passes, then the answer.
@@ -27,7 +25,7 @@ class Lane {
     if (now === 0) return { name: "problem", line: "nothing denoised yet", best: this.problem.best, sentences: [] };
     if (now > this.passes.length) {
       const by = AUTHORS[this.answer.by] ?? "";
-      return { ...this.answer, name: "answer", line: answerLine(this.answer), by, answer: this.answer };
+      return { ...this.answer, name: "answer", line: this.answer.error ?? answerLine(this.answer), by, answer: this.answer };
     }
     const pass = this.passes[now - 1];
     const attempt = pass.attempt > 1 ? `, attempt ${pass.attempt}` : "";
@@ -48,6 +46,7 @@ class Lane {
       const cell = { token, text: this.text(token), kind: "", broken: broken.has(at), conflict: conflicts.has(at),
         entropy: null, alive: null };
       if (this.given.has(at)) cell.kind = "given";
+      else if (answer?.by === "proof") cell.kind = "";
       else if (answer) cell.kind = answer.by === "completer" && changed.has(at) ? "searched" : "answer";
       else if (pass && at < pass.canvas[0]) cell.kind = "finished";
       else if (pass && at < pass.canvas[1]) {
@@ -70,6 +69,7 @@ class Player {
     this.timer = null;
     this.perSecond = 2;
     this.live = false;
+    this.drawing = null;
     this.changed = changed;
   }
 
@@ -81,7 +81,7 @@ class Player {
     return this.timer !== null;
   }
 
-  // Begins a problem. A live problem waits at its last pass for further ones instead of pausing.
+  // A live problem waits at its last pass for further ones instead of pausing.
   load(lanes, live = false) {
     this.stop();
     this.lanes = lanes;
@@ -130,15 +130,12 @@ class Player {
     this.seek(0, "reset");
   }
 
-  // What comes in while a model runs.
-  draft(lane, pass) {
-    lane.draft(pass);
-    this.changed("more");
-  }
-
-  finish(lane, answer) {
-    lane.finish(answer);
+  // Something came in while a model runs. Passes may come faster than the page can draw.
+  more() {
     if (this.lanes.every((each) => each.answer)) this.live = false;
-    this.changed("more");
+    this.drawing ??= setTimeout(() => {
+      this.drawing = null;
+      this.changed("more");
+    }, 30);
   }
 }

@@ -21,6 +21,7 @@ const AUTHORS = {
   passes: "The answer is that of the last pass.",
   "earlier attempt": "The answer is that of an earlier attempt.",
   completer: "A search completed the answer: cells with the sign ◆ are its part, not the model's.",
+  candidate: "The answer is that of another candidate.",
   proof: "Proved: no answer agrees with what is given.",
   noise: "Nothing was found; the cells hold noise.",
 };
@@ -32,13 +33,11 @@ const KINDS = {
 
 // What a pass did, in a line.
 function passLine(pass, kind) {
-  if (kind === "left to right") {
-    const at = pass.canvas[0] + 1;
-    return pass.accepted.length ? `wrote token ${at}` : `token ${at} is given`;
-  }
-  const parts = [`${pass.accepted.length} accepted`, `${pass.renoised.length} re-noised`];
+  const at = pass.canvas[0] + 1;
+  const written = pass.accepted.length ? `wrote token ${at}` : `token ${at} is given`;
+  const parts = kind === "left to right" ? [written] : [`${pass.accepted.length} accepted`, `${pass.renoised.length} re-noised`];
   if (pass.conflicts.length) parts.push(`${count(pass.conflicts.length, "position")} without a token that is possible`);
-  parts.push(pass.judged ? `${count(pass.violations.length, "breaks a rule", "break a rule")}` : "not judged yet");
+  if (pass.judged !== null) parts.push(pass.judged ? `${count(pass.violations.length, "breaks a rule", "break a rule")}` : "not judged yet");
   if (pass.mean_entropy_nats !== null) parts.push(`mean entropy ${pass.mean_entropy_nats.toFixed(2)} nats`);
   return parts.join(", ");
 }

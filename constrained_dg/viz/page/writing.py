@@ -22,12 +22,10 @@ import html
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from constrained_dg.errors import InputError, check
 from constrained_dg.evaluation import Outcome
@@ -36,7 +34,7 @@ from constrained_dg.report import progress
 from constrained_dg.sampling.base import Denoiser
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.task import Problem, Task
-from constrained_dg.viz.page.recording import MOST_PASSES, record_run
+from constrained_dg.viz.page.recording import MOST_PASSES, Recorder, labels, record_run, tokens_of
 
 #: Most problems of a report that are recorded, and most bytes of all recorded passes.
 MOST_PROBLEMS, MOST_BYTES = 12, 20_000_000
@@ -149,22 +147,11 @@ def record_problem(
     for name, sampler, model in samplers:
         run, outcome = record_run(model, task, name, sampler, problem, shown.seed, **options)
         runs.append(run | {"as_in_report": shown.answers.get(name, outcome.answer) == outcome.answer})
-    tokens = torch.where(batch.pinned[0], batch.answer[0], task.blank_id).tolist()
-    return {
-        "tier": problem.tier,
-        "text": problem.text,
-        "given": batch.pinned[0].nonzero().flatten().tolist(),
-        "best": tokens,
-        "labels": {token: task.token_text(token) for token in sorted({*tokens, *_tokens(runs)})},
-        "runs": runs,
-    }
-
-
-def _tokens(runs: Sequence[dict[str, Any]]) -> Iterable[int]:
-    for run in runs:
-        for each in (*run["passes"], run["answer"]):
-            yield from each["best"]
-            yield from (token for alive in each.get("sets") or [] if isinstance(alive, list) for token in alive)
+    opening = Recorder(task, batch, None).opening()
+    passed = [each for run in runs for each in (opening, *run["passes"], run["answer"])]
+    tokens = set().union(*map(tokens_of, passed))
+    texts = labels(task, tokens)
+    return {"tier": problem.tier, "text": problem.text, **opening, "labels": texts, "runs": runs}
 
 
 def as_json(data: Any) -> str:
@@ -173,28 +160,46 @@ def as_json(data: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def html_of(data: dict[str, Any], connect: str = "'none'") -> str:
-    """The page.
+def html_of(data: dict[str, Any]) -> str:
+    """The page that replays: one file.
 
     Args:
         data: see the head of this file.
-        connect: what the content security policy lets the page connect to: "'self'" for a page that a server feeds.
     """
+    form = '<p class="field"><label for="problem">Problem</label> <select id="problem"></select></p>'
+    return _filled(data, form, "stored.js", "'none'")[0]
+
+
+def live_page() -> tuple[str, str]:
+    """The page that asks the server it comes from, and its content security policy. It holds nothing of a run."""
+    form = (_HERE / "live.html").read_text(encoding="utf-8")
+    return _filled({"title": "constrained_dg"}, form, "inputs.js", "live.js", "'self'")
+
+
+def _filled(data: dict[str, Any], form: str, *last: str) -> tuple[str, str]:
+    """The template with style, scripts and data.
+
+    Args:
+        last: scripts beside the common ones, then what the policy lets the page connect to.
+    """
+    *scripts, connect = last
     style = (_HERE / "page.css").read_text(encoding="utf-8")
-    scripts = [(_HERE / name).read_text(encoding="utf-8") for name in _SCRIPTS]
-    script = "\n".join(['"use strict";', "(() => {", *scripts, "})();", ""])
+    codes = [(_HERE / name).read_text(encoding="utf-8") for name in (*_SCRIPTS, *scripts)]
+    script = "\n".join(['"use strict";', "(() => {", *codes, "})();", ""])
     policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; connect-src {connect}"
+    policy = f"{policy}; base-uri 'none'; form-action 'none'"
     parts = {
-        "policy": f"{policy}; base-uri 'none'; form-action 'none'",
+        "policy": policy,
         # A lone surrogate, as a file name may hold it, has no UTF-8.
         "title": html.escape(data["title"]).encode(errors="backslashreplace").decode(),
         "style": style,
         "script": script,
+        "form": form,
         "data": as_json(data),
     }
     template = (_HERE / "page.html").read_text(encoding="utf-8")
     # In one go, so that nothing in a part is taken for a place of another.
-    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], template)
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], template), policy
 
 
 def _hash(text: str) -> str:
