@@ -12,7 +12,7 @@ import torch
 from constrained_dg.errors import InputError, check, is_count, is_number
 from constrained_dg.model.config import MOST_OTHER, shown
 from constrained_dg.model.released.layout import CONFIG, DEAD, VISION, read_json
-from constrained_dg.model.released.read import _dtype, _stored, _torch_type
+from constrained_dg.model.released.read import _dtype, _torch_type, stored_tensors
 from constrained_dg.model.vision import VisionConfig, VisionTower
 from constrained_dg.model.weights import Stored, check_tensors, opened
 
@@ -66,7 +66,9 @@ class VisionFile:
         """Raises InputError for a checkpoint without a vision tower, or with one that this code cannot express."""
         raw = read_json(folder / CONFIG, "a checkpoint in the released format holds config.json and safetensors")
         stored = {
-            name: tensor for name, tensor in _stored(folder).items() if name.startswith(VISION) and DEAD not in name
+            name: tensor
+            for name, tensor in stored_tensors(folder).items()
+            if name.startswith(VISION) and DEAD not in name
         }
         described = raw.get("vision_config")
         if not stored or not isinstance(described, dict):
