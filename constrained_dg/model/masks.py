@@ -33,6 +33,25 @@ def causal_mask(
     return visible if window is None else visible & (key > query - window)
 
 
+def visible(
+    causal: bool, lo: int, hi: int, first: int, window: int | None, seen: BoolTensor | None, device: torch.device
+) -> BoolTensor | None:
+    """Which keys [first, hi) the queries [lo, hi) of a pass see: (B or 1, N or 1, hi - first); None where they see all.
+
+    Args:
+        seen: (B, >= hi) bool, False at padding; None without padding.
+    """
+    real = None if seen is None else seen[:, None, first:hi]
+    if not causal:
+        return real
+    see = causal_mask(lo, hi - lo, window, device, first)[None]
+    if real is None:
+        return see
+    # A padded query sees itself: a softmax over no key would be NaN.
+    itself = torch.eye(hi - lo, dtype=torch.bool, device=device)
+    return (see & real) | torch.nn.functional.pad(itself, (lo - first, 0))
+
+
 def first_visible(committed: int, window: int | None) -> int:
     """The oldest committed position that the tokens behind `committed` others see: 0 on full layers, the last
     `window - 1` tokens on sliding ones; for a canvas, and for the first token of a causal pass."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from inspect import signature
 
 import torch
 
@@ -206,7 +207,9 @@ def _prefill(model: Denoiser, prompts: Request, length: int) -> Cache:
     """The cache of every prompt that is not refused, with a copy for each candidate and room for the answer."""
     batch, rows = prompts.batch, (~prompts.refused).nonzero().flatten()
     mask, relations = None if batch.mask is None else batch.mask[rows], select_relations(batch.relations, rows)
-    cache = model.prefill(batch.prompt[rows], mask, relations)
+    # A cache that grows is for a moment there twice: where the model can, it makes room for the answer at once.
+    room = {"room": length} if "room" in signature(model.prefill).parameters else {}
+    cache = model.prefill(batch.prompt[rows], mask, relations, **room)
     if prompts.options.candidates > 1:
         cache = cache.fork(prompts.options.candidates)
     cache.reserve(length)  # once for all canvases

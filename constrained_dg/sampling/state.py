@@ -68,11 +68,15 @@ class Live:
     conflict: BoolTensor | None = None
     sets: BoolTensor | None = None
 
-    def select(self, keep: IntTensor) -> Live:
-        """The state of these rows (N)."""
+    def select(self, keep: IntTensor, cached: IntTensor | None = None) -> Live:
+        """The state of these rows (N).
+
+        Args:
+            cached: (N) their rows in the cache; None where they are the same.
+        """
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         chosen: dict[str, Any] = {
-            "cache": self.cache.select(keep),
+            "cache": self.cache.select(keep if cached is None else cached),
             "constraint": select_rows(self.constraint, keep),
             "relations": select_relations(self.relations, keep),
         }
