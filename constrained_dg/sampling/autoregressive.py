@@ -105,8 +105,12 @@ class Autoregressive(Sampler):
         self, logits: FloatTensor, request: Request, answers: Answers, going: IntTensor, at: int, ended: BoolTensor
     ) -> FloatTensor:
         """The logits (N, V) of position `at` without what the rules forbid there."""
-        rows = (~ended).nonzero().flatten()
-        if not self.guide.masks or request.constraint is None or len(rows) == 0:
+        if not self.guide.masks or request.constraint is None:
+            return logits
+        # Without end tokens no answer ends, and to ask for those that did would wait for the device.
+        every = torch.arange(len(ended), device=ended.device)
+        rows = (~ended).nonzero().flatten() if request.options.eos else every
+        if len(rows) == 0:
             return logits
         rule = select_rows(request.constraint, going[rows])
         assert rule is not None
