@@ -20,13 +20,12 @@ from tests.second_device import DEVICE, SecondDevice, moved
 PASSES = 8
 #: Waits between the first and the last call of the model: one look at the flags of the rows after each fourth pass, but
 #: after each pass where a search will need the distribution of a row's last one. Left to right: one look after each
-#: fourth token. Samplers of sets begin anew after a conflict, which waits some twenty times; with rules, each round in
-#: which they rule out tokens is waited for.
+#: fourth token. Samplers of sets begin anew after a conflict, which waits some twenty times, and with rules they wait
+#: for each round that rules out tokens: there these are bounds, since attempts end where the numbers say.
 READS, EACH = (PASSES - 1) // 4, PASSES - 1
 WAITS = dict.fromkeys(sampler_names(), READS) | {
     "completed": EACH, "exact": EACH + 1, "exact_sharper": EACH, "guaranteed": EACH,
-    "autoregressive": 3, "autoregressive_rules": 3, "search": 0, "sets": 28, "sets_guaranteed": 33,
-    "sets_rules": 336,
+    "autoregressive": 3, "autoregressive_rules": 3, "search": 0, "sets": 40, "sets_guaranteed": 50, "sets_rules": 400,
 }  # fmt: skip
 
 
@@ -66,7 +65,8 @@ def test_every_sampler_answers_as_on_the_cpu_and_rarely_waits(name):
     tokens, before = answers(name, True)
     assert torch.equal(tokens, answers(name, False)[0])
     waits = sum((each for each in before[1:]), Counter())
-    assert waits.total() == WAITS[name], f"{name}: {waits} in {len(before)} calls"
+    assert waits.total() <= WAITS[name], f"{name}: {waits} in {len(before)} calls"
+    assert waits.total() == WAITS[name] or name.startswith("sets"), f"{name} waits less: lower the number"
 
 
 def test_the_device_notices_what_waits_and_what_lies_elsewhere():
