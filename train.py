@@ -117,6 +117,7 @@ def _train(cfg: dict[str, Any], interrupts: Interrupts) -> float:
 
     # 4. Train.
     start.choose_trained(backbone)
+    backbone.recompute = cfg["recompute"]
     device = trainer.strategy.root_device.type
     compiled = can_compile(device) if cfg["compile"] == "auto" else cfg["compile"]
     module = DiffusionModule(backbone, objective, optimisation, cfg["seed"], task, compiled)

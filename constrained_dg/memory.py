@@ -1,10 +1,15 @@
-"""How much memory can still be had."""
+"""How much memory can still be had, and how much to use at a time."""
 
 from __future__ import annotations
 
 import os
 
 import torch
+
+
+def swept_at_once(device: torch.device) -> int:
+    """Numbers of a large tensor to work on at a time: about the second-level cache of a CPU core, 64 MB elsewhere."""
+    return 2**18 if device.type == "cpu" else 2**24
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,15 +11,15 @@ import torch
 from torch import nn
 
 from constrained_dg.errors import check
-from constrained_dg.memory import free_memory
+from constrained_dg.memory import free_memory, swept_at_once
 from constrained_dg.model.cache import Cache, Entry
-from constrained_dg.model.canvas_pass import canvas_loop, mark_dynamic, soft_capped
+from constrained_dg.model.canvas_pass import canvas_loop, mark_dynamic, run_layer, soft_capped
 from constrained_dg.model.config import ModelConfig
-from constrained_dg.model.footprint import PREFILL_CHUNK, generation_bytes
+from constrained_dg.model.footprint import PREFILL_CHUNK, QUERY_BLOCK, generation_bytes
 from constrained_dg.model.images import Images
 from constrained_dg.model.layer import Layer
 from constrained_dg.model.layers import RMSNorm, ScaledEmbedding
-from constrained_dg.model.masks import causal_mask, uncut
+from constrained_dg.model.masks import uncut
 from constrained_dg.model.native import keep_memory
 from constrained_dg.model.plan import plan_pass
 from constrained_dg.model.released.layout import Origin
@@ -28,10 +29,8 @@ from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 #: A head that starts tied to a relation gives related keys exp(TIED_BIAS) times the weight of the others.
 TIED_BIAS = 4.0
 
-#: Queries that attend at a time in a causal pass without gradients (a sliding layer's queries read up to a block more
-#: keys than they see). Prefill of 4096 tokens, hidden 512, one CPU thread: blocks of 128, 256 and 512 take 2.7, 2.8 and
-#: 2.9 s.
-QUERY_BLOCK = 256
+#: With gradients, tokens up to which a causal pass attends to all of itself at once.
+AT_ONCE = 512
 
 
 @dataclass
@@ -57,6 +56,9 @@ class Backbone(nn.Module):
         image_width: D, of the soft tokens that `prefill` takes.
         origin: the released checkpoint it was loaded from, or None.
         routing: filled by every pass while it is set; training sets it for one step.
+        narrow_cache: keep keys and values of full layers in 8 bits (see `cache.FP8`) where no gradient is needed: a
+            long context then takes half the memory of bf16.
+        recompute: with gradients, keep only what enters each layer, and compute the layer again in the backward pass.
 
     Raises:
         InputError: there is not enough free memory for the weights.
@@ -80,6 +82,7 @@ class Backbone(nn.Module):
         self.pad_token_id = 0
         self.origin: Origin | None = None
         self.routing: RoutingRecord | None = None
+        self.narrow_cache = self.recompute = False
         self.embed_tokens = ScaledEmbedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -142,7 +145,7 @@ class Backbone(nn.Module):
         like = self.embed_tokens.weight[0]
         if torch.is_autocast_enabled(like.device.type):
             like = like.to(torch.get_autocast_dtype(like.device.type))
-        return Cache(self._entries(), rows, capacity, self.config.canvas_length, like)
+        return Cache(self._entries(), rows, capacity, self.config.canvas_length, like, self.narrow_cache)
 
     def commit(self, canvas: IntTensor, cache: Cache, relations: BoolTensor | None = None) -> Cache:
         """Causal pass over a finished canvas (B, C); the cache grows by C tokens, in place."""
@@ -196,15 +199,7 @@ class Backbone(nn.Module):
         cache.reserve(new)
         x = self.self_conditioning(self.embed_tokens(canvas), signal)
         seen = None if cache.mask is None else cache.seen(new, None)
-        plan = plan_pass(
-            self.config,
-            self.layers,
-            x,
-            start,
-            [(start, start + new)],
-            lambda window, lo, hi, first: None if seen is None else seen[:, None, first:hi],
-            relations,
-        )
+        plan = plan_pass(self.config, self.layers, x, start, new, False, seen, relations)
         compiled = self._compiled if self.routing is None and not torch.is_grad_enabled() else None
         run, head = compiled or (canvas_loop, self._training_head if torch.is_grad_enabled() else soft_capped)
         logits = []
@@ -212,7 +207,7 @@ class Backbone(nn.Module):
             base = min(loop, self.config.causal_loops - 1) * len(self.layers)
             # With gradients nothing is written into the buffers: autograd may still need what they hold.
             views = [cache.view(base + index, layer.first, new) for index, layer in enumerate(plan)]
-            steps = [(layer.rotation, past, layer.biases) for (past, _), layer in zip(views, plan, strict=True)]
+            steps = [(layer.rotation, past, layer.blocks) for (past, _), layer in zip(views, plan, strict=True)]
             if compiled:
                 mark_dynamic(x, steps)
             x = run(self, x, steps, views[0][1])
@@ -255,10 +250,13 @@ class Backbone(nn.Module):
 
     def memory_needed(self, rows: int, committed: int, canvas: int) -> int:
         """Bytes beyond the weights that generating takes at its peak, see `footprint.generation_bytes`."""
-        length = committed + 2 * canvas
-        shape = Cache(self._entries(), 0, length, self.config.canvas_length, self.embed_tokens.weight[0])
-        slots = sum(2 * shape.slots(entry, length) * entry.groups * entry.head_dim for entry in shape.entries)
-        return generation_bytes(self.config, slots, self.embed_tokens.weight.element_size(), rows, committed, canvas)
+        weight = self.embed_tokens.weight
+        with torch.no_grad():  # of no rows: it holds nothing, and knows the sizes
+            length, scratch = committed + canvas, self.config.canvas_length
+            cache = Cache(self._entries(), 0, length, scratch, weight[0], self.narrow_cache)
+        stored = sum(math.prod(store.shape[1:]) * store.element_size() for store in (*cache.keys, *cache.values))
+        swept, size = swept_at_once(weight.device), weight.element_size()
+        return generation_bytes(self.config, stored, size, rows, committed, canvas, swept, self.narrow_cache)
 
     # -- parts of the passes ------------------------------------------------------------------------------------------
 
@@ -313,29 +311,22 @@ class Backbone(nn.Module):
         new, start = tokens.shape[1], cache.length
         cache.reserve(new)
         seen = cache.seen(new, mask)
-        block = new if torch.is_grad_enabled() else QUERY_BLOCK
-        blocks = uncut(start, start + new, block, None if images is None else images.inside)
+        # With gradients a short prompt attends at once: fewer products, and `fused` layers can take it.
+        block = new if torch.is_grad_enabled() and new <= AT_ONCE else QUERY_BLOCK
         x: FloatTensor = self.embed_tokens(tokens)
         x = x if images is None else images.placed(x, start)
-
-        def visible(window: int | None, lo: int, hi: int, first: int) -> BoolTensor:
-            see = causal_mask(lo, hi - lo, window, tokens.device, first)[None]
-            see = see if images is None else images.seen(see, window, lo, first)
-            if seen is None:
-                return see
-            # A padded query sees itself: a softmax over no key would be NaN.
-            itself = torch.eye(hi - lo, dtype=torch.bool, device=tokens.device)
-            return (see & seen[:, None, first:hi]) | torch.nn.functional.pad(itself, (lo - first, 0))
-
-        plan = plan_pass(self.config, self.layers, x, start, blocks, visible, relations)
+        plan = plan_pass(self.config, self.layers, x, start, block, True, seen, relations, images)
         entries = self.config.causal_loops * len(self.layers)
         for entry in range(entries):
-            first, rotation, biases = plan[entry % len(self.layers)]
+            first, rotation, blocks = plan[entry % len(self.layers)]
             past, in_place = cache.view(entry, first, new)
             last = keys_only and entry == entries - 1
             layer = self.layers[entry % len(self.layers)]
-            x, keys, values, probabilities, chosen = layer(x, rotation, past, biases, in_place and not last, True, last)
-            cache.append(entry, keys, values, in_place and not last)
+            in_place = in_place and not last
+            x, keys, values, probabilities, chosen = run_layer(
+                self, layer, x, rotation, past, blocks, in_place, True, last
+            )
+            cache.append(entry, keys, values, in_place)
             if not last:
                 self.record(probabilities, chosen, mask)
         cache.advance(new, mask)

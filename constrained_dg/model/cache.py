@@ -13,6 +13,18 @@ from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 #: Keys and values, (B, N, G, K) each.
 KeysValues = tuple[FloatTensor, FloatTensor]
 
+#: The type that stores a key or value in 8 bits: 4 of exponent, 3 of mantissa (OCP 8-bit floating point, 2023).
+#: Rounding changes a number by 1/16 of itself at most. Keys and values have passed an RMS norm, so no scale is needed.
+FP8 = torch.float8_e4m3fn
+
+
+def as_stored(x: FloatTensor, dtype: torch.dtype) -> FloatTensor:
+    """Numbers in the type of a cache; those beyond the largest one become that one (torch would make NaN of them)."""
+    if dtype != FP8:
+        return x
+    most = torch.finfo(FP8).max
+    return x.clamp(-most, most).to(FP8)
+
 
 class Entry(NamedTuple):
     """What one causal loop of one layer stores for a token: G heads of K numbers, as keys and as values.
@@ -45,6 +57,7 @@ class Cache:
         capacity: tokens that fit, canvas scratch included; grows (by copying once) when more are needed.
         scratch: longest canvas, in tokens.
         like: a tensor that gives dtype and device.
+        narrow: keep the entries without a window in 8 bits (`FP8`); with gradients it has no effect.
 
     Attributes:
         length: S, committed tokens.
@@ -53,8 +66,10 @@ class Cache:
         slid: the absolute position that the first slot of sliding entries holds.
     """
 
-    def __init__(self, entries: list[Entry], rows: int, capacity: int, scratch: int, like: FloatTensor) -> None:
-        self.entries, self.scratch = entries, scratch
+    def __init__(
+        self, entries: list[Entry], rows: int, capacity: int, scratch: int, like: FloatTensor, narrow: bool = False
+    ) -> None:
+        self.entries, self.scratch, self.dtype = entries, scratch, like.dtype
         self.length = self.slid = 0
         self.mask: BoolTensor | None = None
         self.buffered = not torch.is_grad_enabled()
@@ -62,7 +77,11 @@ class Cache:
         self.reach = next((entry.window - 1 for entry in entries if entry.window is not None), 0)
         self.first_sliding = next((i for i, entry in enumerate(entries) if entry.window is not None), None)
         slots = [self.slots(entry, capacity) if self.buffered else 0 for entry in entries]
-        self.keys = [like.new_empty(rows, n, *entry[:2]) for n, entry in zip(slots, entries, strict=True)]
+        kinds = [FP8 if narrow and self.buffered and entry.window is None else like.dtype for entry in entries]
+        self.keys = [
+            like.new_empty(rows, n, *entry[:2], dtype=kind)
+            for n, entry, kind in zip(slots, entries, kinds, strict=True)
+        ]
         self.values = [torch.empty_like(keys) for keys in self.keys]
 
     def slots(self, entry: Entry, capacity: int) -> int:
@@ -96,13 +115,16 @@ class Cache:
         end = self.length - start
         in_place = self.buffered and not torch.is_grad_enabled() and 0 < new <= keys.shape[1] - end
         end += new if in_place else 0
-        return (keys[:, first - start : end], values[:, first - start : end]), in_place
+        keys, values = keys[:, first - start : end], values[:, first - start : end]
+        if keys.dtype == FP8 and torch.is_grad_enabled():  # autograd knows no products of 8 bits
+            keys, values = keys.to(self.dtype), values.to(self.dtype)
+        return (keys, values), in_place
 
     def reserve(self, new: int) -> None:
         """Make room for `new` tokens behind the committed ones.
 
         Sliding entries drop tokens outside every window if needed; more new tokens than fit into the scratch are not
-        stored there (see `view`).
+        stored there (see `view`). A cache that grows for one canvas gets room for the next one with it.
         """
         if not self.buffered:
             return
@@ -113,7 +135,8 @@ class Cache:
             kept = min(stored, self.reach)
         for index, entry in enumerate(self.entries):
             if entry.window is None:
-                start, used, want, most = 0, self.length, needed, needed + self.scratch
+                start, used, want = 0, self.length, needed
+                most = needed + (self.scratch if new <= self.scratch else 0)
             else:
                 start, used, most = stored - kept, kept, self.reach + self.scratch
                 want = min(kept + new, most)
@@ -136,7 +159,7 @@ class Cache:
     def _appended(self, store: FloatTensor, fresh: FloatTensor, sliding: bool) -> FloatTensor:
         if not self.buffered:
             return torch.cat([store, fresh], dim=1)
-        fresh, end = fresh.detach(), self.length - (self.slid if sliding else 0)
+        fresh, end = as_stored(fresh.detach(), store.dtype), self.length - (self.slid if sliding else 0)
         if end + fresh.shape[1] > store.shape[1]:  # a sliding entry with fewer slots: the window is all that matters
             fresh = fresh[:, max(0, fresh.shape[1] - self.reach) :]
             old = min(end, self.reach - fresh.shape[1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from constrained_dg.model.attention import Attention
+from constrained_dg.model.attention import Attention, Block
 from constrained_dg.model.cache import KeysValues
 from constrained_dg.model.config import ModelConfig
 from constrained_dg.model.fused import fits, fused_layer
@@ -54,7 +54,7 @@ class Layer(nn.Module):
         x: FloatTensor,
         rotation: KeysValues,
         past: KeysValues,
-        biases: list[FloatTensor] | None,
+        blocks: list[Block] | None,
         in_place: bool,
         causal: bool,
         keys_only: bool = False,
@@ -63,12 +63,12 @@ class Layer(nn.Module):
 
         With `keys_only` only the keys and values are computed; the rest is None.
         """
-        if self.fused and x.requires_grad and not keys_only:
-            return fused_layer(self, x, rotation, past, None if biases is None else biases[0], causal)
+        if self.fused and x.requires_grad and not keys_only and (blocks is None or len(blocks) == 1):
+            return fused_layer(self, x, rotation, past, None if blocks is None else blocks[0].bias, causal)
         normed = self.input_layernorm(x)
         if keys_only:
             return None, *self.self_attn.keys_values(normed, rotation), None, None
-        out, keys, values = self.self_attn(normed, rotation, past, biases, in_place)
+        out, keys, values = self.self_attn(normed, rotation, past, blocks, in_place)
         x = x + self.post_attention_layernorm(out)
         flat = x.flatten(0, 1)
         weights, chosen, probabilities = self.router(flat)

@@ -24,10 +24,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 
 from constrained_dg.shapes import BoolTensor, IntTensor
+
+if TYPE_CHECKING:
+    from constrained_dg.model.images import Images
 
 
 def causal_mask(
@@ -41,6 +45,34 @@ def causal_mask(
     key = torch.arange(first, cached + new, device=device)[None, :]
     visible = key <= query
     return visible if window is None else visible & (key > query - window)
+
+
+def visible(
+    causal: bool,
+    lo: int,
+    hi: int,
+    first: int,
+    window: int | None,
+    seen: BoolTensor | None,
+    device: torch.device,
+    images: Images | None = None,
+) -> BoolTensor | None:
+    """Which keys [first, hi) the queries [lo, hi) of a pass see: (B or 1, N or 1, hi - first); None where they see all.
+
+    Args:
+        seen: (B, >= hi) bool, False at padding; None without padding.
+        images: pictures among these positions, whose tokens see each other.
+    """
+    real = None if seen is None else seen[:, None, first:hi]
+    if not causal:
+        return real
+    see = causal_mask(lo, hi - lo, window, device, first)[None]
+    see = see if images is None else images.seen(see, window, lo, first)
+    if real is None:
+        return see
+    # A padded query sees itself: a softmax over no key would be NaN.
+    itself = torch.eye(hi - lo, dtype=torch.bool, device=device)
+    return (see & real) | torch.nn.functional.pad(itself, (lo - first, 0))
 
 
 def first_visible(committed: int, window: int | None) -> int:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
 
+from constrained_dg.model.attention import Block
 from constrained_dg.model.cache import KeysValues
 from constrained_dg.model.config import ModelConfig
-from constrained_dg.model.masks import first_visible
+from constrained_dg.model.images import Images
+from constrained_dg.model.masks import first_visible, uncut, visible
 from constrained_dg.model.rope import inverse_frequencies, rotation
 from constrained_dg.shapes import BoolTensor, FloatTensor
-
-#: (window, lo, hi, first) -> which keys [first, hi) the queries [lo, hi) of a layer see; None where they see all.
-Visible = Callable[[int | None, int, int, int], BoolTensor | None]
 
 
 class LayerPlan(NamedTuple):
@@ -23,12 +22,12 @@ class LayerPlan(NamedTuple):
     Attributes:
         first: the oldest position that the layer reads.
         rotation: cosine and sine of the new positions (N, K).
-        biases: added to the scores of each block of queries, see `attend_blocks`; None where nothing is added.
+        blocks: of queries, see `attend_blocks`; None where every query sees every key and nothing is added.
     """
 
     first: int
     rotation: KeysValues
-    biases: list[FloatTensor] | None
+    blocks: list[Block] | None
 
 
 def plan_pass(
@@ -36,23 +35,36 @@ def plan_pass(
     layers: Iterable[Any],
     x: FloatTensor,
     start: int,
-    blocks: list[tuple[int, int]],
-    visible: Visible,
+    block: int,
+    causal: bool,
+    seen: BoolTensor | None,
     relations: BoolTensor | None,
+    images: Images | None = None,
 ) -> list[LayerPlan]:
     """The plan of each layer for a pass over positions `start` .. of x (B, N, D).
 
     Args:
-        blocks: of queries, as absolute positions [lo, hi).
-        relations: (B or 1, R, >= hi, >= hi) bool, or None.
+        block: queries that attend at a time.
+        causal: whether a query sees no later key.
+        seen: (B, start + N) bool, False at padding; None without padding.
+        relations: (B or 1, R, >= start + N, >= start + N) bool, or None.
+        images: pictures among these positions; no block ends within one.
     """
-    device = x.device
+    device, end = x.device, start + x.shape[1]
     dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else x.dtype
-    positions = torch.arange(start, start + x.shape[1], device=device)
+    positions = torch.arange(start, end, device=device)
+    relations = relations if config.num_relations else None
+    # Without gradients and relations a full layer needs no mask for what lies before a block, which may be long.
+    split = causal and relations is None and not torch.is_grad_enabled()
     plans: list[LayerPlan] = []
-    #: By window: rotation, first key and visible keys of each block, and biases without relations.
-    shared: dict[int | None, tuple[KeysValues, list[int], list[BoolTensor | None]]] = {}
-    plain: dict[int | None, list[FloatTensor | None]] = {}
+    #: By window: rotation, and the bounds (first masked key, first and last query) and masks of each block.
+    shared: dict[int | None, tuple[KeysValues, list[tuple[int, int, int]], list[BoolTensor | None]]] = {}
+    plain: dict[int | None, list[Block] | None] = {}
+
+    def key_of(first: int, lo: int, hi: int) -> Any:
+        # Without padding and pictures, blocks of one size see the same.
+        return (lo - first, hi - lo) if seen is None and images is None else lo
+
     for index, layer in enumerate(layers):
         window = config.window(index)
         # 1. Values shared by all layers of one window.
@@ -64,21 +76,47 @@ def plan_pass(
                 config.partial_rotary_factor if full else 1.0,
                 device,
             )
-            firsts = [first_visible(lo, window) for lo, _ in blocks]
-            seen = [visible(window, *block, first) for block, first in zip(blocks, firsts, strict=True)]
-            shared[window] = rotation(positions, frequencies, dtype), firsts, seen
-        turn, firsts, seen = shared[window]
+            queries = uncut(start, end, block, None if images is None else images.inside)
+            bounds = [(lo if full and split else first_visible(lo, window), lo, hi) for lo, hi in queries]
+            masks: dict[Any, BoolTensor | None] = {}
+            for first, lo, hi in bounds:
+                if (key := key_of(first, lo, hi)) not in masks:
+                    masks[key] = visible(causal, lo, hi, first, window, seen, device, images)
+            by_block = [masks[key_of(*each)] for each in bounds]
+            shared[window] = rotation(positions, frequencies, dtype), bounds, by_block
+        turn, bounds, by_block = shared[window]
         # 2. Biases: of each layer where it has relations, else shared too.
-        biases: list[FloatTensor | None]
-        if relations is not None and config.num_relations:
-            biases = [
-                layer.score_bias(relations[:, :, lo:hi, first:hi], mask, dtype)
-                for (lo, hi), first, mask in zip(blocks, firsts, seen, strict=True)
-            ]
+        if relations is not None:
+            blocks = _blocks(layer, dtype, bounds, by_block, relations, None, False)
         else:
             if window not in plain:
-                plain[window] = [layer.score_bias(None, mask, dtype) for mask in seen]
-            biases = plain[window]
-        given = [bias for bias in biases if bias is not None]  # all of them, or none
-        plans.append(LayerPlan(firsts[0], turn, given or None))
+                plain[window] = _blocks(layer, dtype, bounds, by_block, None, seen, split and window is None)
+            blocks = plain[window]
+        plans.append(LayerPlan(first_visible(start, window), turn, blocks))
     return plans
+
+
+def _blocks(
+    layer: Any,
+    dtype: torch.dtype,
+    bounds: list[tuple[int, int, int]],
+    masks: list[BoolTensor | None],
+    relations: BoolTensor | None,
+    seen: BoolTensor | None,
+    split: bool,
+) -> list[Block] | None:
+    """The blocks of one layer; with `split` they see what lies before the first masked key, but for padding."""
+    made: dict[int, FloatTensor | None] = {}  # by mask: equal masks are one object
+    blocks = []
+    for (first, lo, hi), mask in zip(bounds, masks, strict=True):
+        if relations is not None:
+            bias = layer.score_bias(relations[:, :, lo:hi, first:hi], mask, dtype)
+        else:
+            if id(mask) not in made:
+                made[id(mask)] = layer.score_bias(None, mask, dtype)
+            bias = made[id(mask)]
+        if bias is None:
+            return None
+        before = layer.score_bias(None, seen[:, None, :first], dtype) if split and first and seen is not None else None
+        blocks.append(Block(bias, split and first > 0, before))
+    return blocks

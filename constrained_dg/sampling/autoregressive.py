@@ -112,8 +112,13 @@ class Autoregressive(Sampler):
         self, logits: FloatTensor, request: Request, answers: Answers, going: IntTensor, at: int, ended: BoolTensor
     ) -> tuple[FloatTensor, BoolTensor]:
         """The logits (N, V) of position `at` without what the rules forbid there, and (N) where they allow nothing."""
-        rows, conflict = (~ended).nonzero().flatten(), torch.zeros_like(ended)
-        if not self.guide.masks or request.constraint is None or len(rows) == 0:
+        conflict = torch.zeros_like(ended)
+        if not self.guide.masks or request.constraint is None:
+            return logits, conflict
+        # Without end tokens no answer ends, and to ask for those that did would wait for the device.
+        every = torch.arange(len(ended), device=ended.device)
+        rows = (~ended).nonzero().flatten() if request.options.eos else every
+        if len(rows) == 0:
             return logits, conflict
         rule = select_rows(request.constraint, going[rows])
         assert rule is not None

@@ -205,7 +205,7 @@ class Diffusion(Sampler):
 def _prefill(model: Denoiser, prompts: Request, length: int) -> Cache:
     """The cache of every prompt that is not refused, with a copy for each candidate and room for the answer."""
     batch, rows = prompts.batch, (~prompts.refused).nonzero().flatten()
-    cache = prefilled(model, batch, rows, batch.prompt.shape[1])
+    cache = prefilled(model, batch, rows, batch.prompt.shape[1], length)
     if prompts.options.candidates > 1:
         cache = cache.fork(prompts.options.candidates)
     cache.reserve(length)  # once for all canvases

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 import torch
 
+from constrained_dg.memory import swept_at_once
 from constrained_dg.shapes import FloatTensor, IntTensor
 
 #: Tokens in a block: a draw first finds a block by its sum, then a token inside it.
 BLOCK = 256
-#: Logits processed at once: about the second-level cache of a CPU core, and 64 MB on an accelerator.
-CHUNK_CPU, CHUNK_ACCELERATOR = 2**18, 2**24
 #: Replaces -inf after the maximum is subtracted: exp gives exactly 0, and 0 * inf would be NaN.
 _NEVER = -1e30
 
@@ -57,7 +56,7 @@ def settle(logits: FloatTensor, temperature: FloatTensor | float, uniform: Float
         temperature = temperature.expand(rows, length, 1).reshape(-1, 1)
     best = torch.empty(len(flat), dtype=torch.int64, device=flat.device)
     sample, entropy, log_best = torch.empty_like(best), flat.new_empty(len(flat)), flat.new_empty(len(flat))
-    chunk = max(1, (CHUNK_CPU if flat.device.type == "cpu" else CHUNK_ACCELERATOR) // vocab)
+    chunk = max(1, swept_at_once(flat.device) // vocab)
     for first in range(0, len(flat), chunk):
         part = slice(first, first + chunk)
         z = flat[part]

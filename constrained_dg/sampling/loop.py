@@ -109,6 +109,8 @@ def denoise_canvas(
     interval = reading_interval(live.canvas.device, parts, options, live.constraint)
     broken = torch.zeros((), dtype=torch.bool, device=live.canvas.device)
     signal = None
+    #: The cache of the rows that entered, and where in it the rows are that are still denoised.
+    cache, in_cache = live.cache, torch.arange(len(live.rows), device=live.canvas.device)
     if parts.sets is not None:
         live = replace(live, sets=parts.sets.start(live, span, noise, parts.guide.masks, options.lessons))
         narrowed = parts.guide.masks or options.lessons is not None
@@ -201,11 +203,15 @@ def denoise_canvas(
             if any(finished) and draws.rows_leave:
                 keep = [row for row, done in enumerate(finished) if not done]
                 answers.write(live, live.stopped.nonzero().flatten(), conditioning, span)
-                live = live.select(torch.tensor(keep, device=canvas.device))
+                staying = torch.tensor(keep, device=canvas.device)
+                in_cache = in_cache[staying]
+                live = replace(live, cache=cache)  # gives back that of the rows so far before the next one is made
+                live = live.select(staying, in_cache)
                 conditioning = _to_front(conditioning, keep)
 
         # 7. The next pass sees what this one predicted, or what it left alive.
         signal = _signal(model, live, parts, conditioning, noise)
+        del logits, settled, conditioning  # of the size of the vocabulary: given back before the next pass
 
 
 def _signal(

@@ -73,7 +73,9 @@ class Options:
         check(self.rng in DRAWS, f"rng is {self.rng!r}", f"give one of {', '.join(DRAWS)}")
         limit = self.time_limit
         check(limit is None or is_number(limit, above=0), f"time_limit is {limit!r}", "give seconds, or None")
-        check(isinstance(self.lessons, Lessons | None), f"lessons are {self.lessons!r}", "leave them out")
+        # Its type, not its text, which would read tensors of the device in every attempt.
+        lessons = f"lessons are a {type(self.lessons).__name__}"
+        check(isinstance(self.lessons, Lessons | None), lessons, "leave them out")
         for name in ("logits_hook", "on_step", "leave", "symmetric"):
             value = getattr(self, name)
             check(value is None or callable(value), f"{name} is {value!r}", "give a function, or None")

@@ -76,7 +76,8 @@ class Request:
         if constraint is not None:
             constraint = constraint.to(device)
             check_constraint(constraint, rows, length, vocab_size)
-        check(isinstance(seeds, int | torch.Tensor), f"seeds are {seeds!r}", "give a number, or one for each row")
+        kind = type(seeds).__name__  # its text would be read from the device
+        check(isinstance(seeds, int | torch.Tensor), f"seeds are a {kind}", "give a number, or one for each row")
         seeds = (rng.row_seeds(seeds, rows) if isinstance(seeds, int) else seeds).to(device)
         check(
             seeds.shape == (rows,) and seeds.dtype == torch.int64,

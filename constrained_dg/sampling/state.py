@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from inspect import signature
 from typing import Any
 
 import torch
@@ -24,13 +25,21 @@ def select_relations(relations: BoolTensor | None, rows: IntTensor) -> BoolTenso
     return relations if relations is None or len(relations) == 1 else relations[rows]
 
 
-def prefilled(model: Denoiser, batch: Batch, rows: IntTensor, length: int) -> Cache:
-    """The cache of the first `length` tokens of these prompts (N)."""
+def prefilled(model: Denoiser, batch: Batch, rows: IntTensor, length: int, room: int | None = None) -> Cache:
+    """The cache of the first `length` tokens of these prompts (N).
+
+    Args:
+        room: tokens that will follow. A cache that grows is for a moment there twice: where the model can, it makes
+            room at once.
+    """
     mask = None if batch.mask is None else batch.mask[rows, :length]
     relations, prompt = select_relations(batch.relations, rows), batch.prompt[rows, :length]
-    if batch.images is None:
-        return model.prefill(prompt, mask, relations)
-    return model.prefill(prompt, mask, relations, images=batch.images.select(rows).first(length))
+    more: dict[str, Any] = {}
+    if room is not None and "room" in signature(model.prefill).parameters:
+        more["room"] = room
+    if batch.images is not None:
+        more["images"] = batch.images.select(rows).first(length)
+    return model.prefill(prompt, mask, relations, **more)
 
 
 @dataclass(frozen=True)
@@ -78,11 +87,15 @@ class Live:
     conflict: BoolTensor | None = None
     sets: BoolTensor | None = None
 
-    def select(self, keep: IntTensor) -> Live:
-        """The state of these rows (N)."""
+    def select(self, keep: IntTensor, cached: IntTensor | None = None) -> Live:
+        """The state of these rows (N).
+
+        Args:
+            cached: (N) their rows in the cache; None where they are the same.
+        """
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         chosen: dict[str, Any] = {
-            "cache": self.cache.select(keep),
+            "cache": self.cache.select(keep if cached is None else cached),
             "constraint": select_rows(self.constraint, keep),
             "relations": select_relations(self.relations, keep),
         }

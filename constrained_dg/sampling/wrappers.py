@@ -78,6 +78,7 @@ class Restarts(Sampler):
             InputError: as there; the sampler needs symmetries, and the task has none.
         """
         seeds = rng.row_seeds(seeds, len(batch)).to(batch.answer.device) if isinstance(seeds, int) else seeds
+        constraint = None if constraint is None else constraint.to(batch.answer.device)  # rows of it are selected below
         left = torch.full_like(seeds, options.max_passes or self.max_passes or self.attempts * self.sampler.max_passes)
         attempt = torch.zeros_like(seeds)
         best: Generation | None = None

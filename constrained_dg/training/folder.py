@@ -29,7 +29,7 @@ CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
 FOLDER_VARIABLE, PARENT_VARIABLE = "CONSTRAINED_DG_RUN", "CONSTRAINED_DG_PARENT"
 #: What may change when a run is resumed: where and how it runs, not what it computes.
 RESUMABLE: tuple[str, ...] = ("resume", "out", "trainer", "logger", "threads", "compile", "workers", "validate")
-RESUMABLE += ("checkpoint_every", "report_per_tier", "packages")
+RESUMABLE += ("recompute", "checkpoint_every", "report_per_tier", "packages")
 #: The same inside `trainer`, as long as the number of processes stays.
 RESUMABLE_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "precision")
 #: Files that a killed process leaves while writing.

@@ -52,6 +52,7 @@ def check_values(cfg: Mapping[str, Any]) -> None:
     check(takes_data or cfg["data"] is None, f"data is {cfg['data']!r}, but this task takes none", "leave data out")
     check(not takes_data or cfg["task"]["data"] is not None, "the task needs a file of examples", "give data=FILE")
     check(cfg["compile"] in ("auto", True, False), f"compile is {cfg['compile']!r}", "use auto, true or false")
+    check(isinstance(cfg["recompute"], bool), f"recompute is {cfg['recompute']!r}", "use true or false")
     check(cfg["logger"] in ("csv", "wandb"), f"unknown logger {cfg['logger']!r}", "known: csv, wandb")
     if cfg["logger"] == "wandb":
         with needs("wandb", "logger=wandb (logger=csv does not)"):

@@ -115,7 +115,7 @@ def test_a_killed_run_continues_and_ends_with_the_same_weights(
     whole = cut / "checkpoints" / "last.ckpt"
     whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     assert "last.ckpt" in refusal([f"resume={cut}"], capsys)
-    assert train_here(f"resume={out}", "logger=csv", "threads=1") == 0
+    assert train_here(f"resume={out}", "logger=csv", "threads=1", "recompute=true") == 0  # the same gradients
     assert same_weights(unbroken, out) and not partial.exists()
     # Killed while the final table was made: only the table is made again.
     (out / "final.json").unlink()
@@ -126,7 +126,7 @@ def test_a_killed_run_continues_and_ends_with_the_same_weights(
 @pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
 def test_two_processes_stop_together_and_continue(trainer: str, unbroken: Path, tmp_path: Path) -> None:
-    """With another logger and a process that prepares batches, neither of which changes what is learned."""
+    """With another logger, a process that prepares batches, and layers computed again: what is learned is the same."""
     whole, out = tmp_path / "whole", tmp_path / "stopped"
     options = [*TINY, "objective=rollouts", f"trainer={trainer}", "sampler.max_passes=8", "report_per_tier=1"]
     run(*options, "validate.every=100", f"out={whole}")
@@ -136,7 +136,7 @@ def test_two_processes_stop_together_and_continue(trainer: str, unbroken: Path, 
     assert f"resume={out}" in output and "Traceback" not in output
     assert steps_of(out)[0] == steps_of(out)[1] < 10
     assert list(out.glob("wandb/offline-run-*/files/media/table/canvases*.json"))
-    run(f"resume={out}", "validate.every=100")
+    run(f"resume={out}", "validate.every=100", "recompute=true")
     assert same_weights(whole, out)
 
 
@@ -189,6 +189,7 @@ def test_each_run_of_a_sweep_has_its_record(tmp_path: Path, monkeypatch: pytest.
         ([*TINY, "threads=100000"], "threads"),
         ([*TINY, "workers=-1"], "workers"),
         ([*TINY, "compile=maybe"], "compile"),
+        ([*TINY, "recompute=5"], "recompute"),
         ([*TINY, "logger=tensorbord"], "tensorbord"),
         ([*TINY, "objective.most_passes=1.5"], "most_passes"),
         ([*TINY, "trainer.precision=bf17"], "bf17"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from constrained_dg.model import backbone as module
-from constrained_dg.model.attention import attend, attend_blocks
+from constrained_dg.model.attention import Block, attend, attend_blocks
 from constrained_dg.model.masks import causal_mask, first_visible
 from tests.naive_backbone import random_backbone
 
@@ -183,8 +183,8 @@ def test_attention_equals_the_one_that_repeats(rows, groups, shared, queries, ke
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
-@given(st.integers(0, 9), st.integers(1, 9), st.none() | st.integers(1, 6), st.integers(1, 5))
-def test_blocks_of_queries_equal_one_mask_over_everything(cached, new, window, block):
+@given(st.integers(0, 9), st.integers(1, 9), st.none() | st.integers(1, 6), st.integers(1, 5), st.integers(0, 9))
+def test_blocks_of_queries_equal_one_mask_over_everything(cached, new, window, block, padding):
     generator = torch.Generator().manual_seed(1)
     total = cached + new
     q, k, v = (torch.randn(1, n, h, 4, generator=generator) for n, h in ((new, 4), (total, 2), (total, 2)))
@@ -195,6 +195,14 @@ def test_blocks_of_queries_equal_one_mask_over_everything(cached, new, window, b
 
     ends = [(lo, min(lo + block, total)) for lo in range(cached, total, block)]
     start = first_visible(cached, window)
-    biases = [hidden(lo, hi, first_visible(lo, window)) for lo, hi in ends]
-    got = attend_blocks(q, k[:, start:], v[:, start:], biases)
+    blocks = [Block(hidden(lo, hi, first_visible(lo, window))) for lo, hi in ends]
+    got = attend_blocks(q, k[:, start:], v[:, start:], blocks)
     torch.testing.assert_close(got, repeating_attention(q, k, v, hidden(cached, total, 0)), rtol=1e-4, atol=1e-5)
+    if window is None:  # what lies before a block without a mask, but for padding
+        padded = torch.zeros(1, 1, 1, total)
+        padded[..., : min(padding, cached)] = float("-inf")
+        blocks = [Block(hidden(lo, hi, lo), lo > 0, padded[..., :lo] if padding else None) for lo, hi in ends]
+        with torch.no_grad():
+            got = attend_blocks(q, k, v, blocks)
+        want = repeating_attention(q, k, v, hidden(cached, total, 0) + padded)
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)

@@ -47,12 +47,12 @@ def test_the_sweep_agrees_with_its_slow_twin(vocab, seed, scale, chunk):
     logits[..., seed % vocab] = 0.0  # something is always possible
     uniform, temperature = torch.rand(2, 3, generator=generator), torch.tensor(0.7)
     log_probs = (logits / temperature).log_softmax(-1)
-    old, distribution.CHUNK_CPU = distribution.CHUNK_CPU, chunk
+    old, distribution.swept_at_once = distribution.swept_at_once, lambda device: chunk
     try:
         fast = settle(logits.clone(), temperature, uniform)
         alone = settle(logits[1:].clone(), temperature, uniform[1:])
     finally:
-        distribution.CHUNK_CPU = old
+        distribution.swept_at_once = old
     assert torch.equal(fast.best, logits.argmax(-1))
     torch.testing.assert_close(fast.log_best, log_probs.amax(-1), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(fast.probabilities, log_probs.exp(), rtol=1e-4, atol=1e-6)

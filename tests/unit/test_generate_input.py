@@ -83,7 +83,7 @@ def test_lists_are_taken_and_prompts_of_several_lengths_are_padded_on_the_left()
         ({"pad": "x"}, "pad is 'x'"),
         ({"time_limit": "soon"}, "time_limit is 'soon'"),
         ({"time_limit": float("nan")}, "time_limit is nan"),
-        ({"seeds": None}, "seeds are None"),
+        ({"seeds": None}, "seeds are a NoneType"),
         ({"noise": (0.5, 2)}, "noise cannot be drawn from"),
         ({"noise": 5}, "noise cannot be drawn from 5"),
         ({"noise": ("a", "b")}, "noise cannot be drawn from"),

@@ -1,0 +1,120 @@
+"""The memory that a call is said to need, against what torch's allocator hands out while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from constrained_dg.errors import InputError
+from constrained_dg.memory import free_memory
+from constrained_dg.model import Backbone, ModelConfig, preset
+from constrained_dg.sampling import generate
+
+SIZES = {
+    "num_hidden_layers": 3, "sliding_layers_per_full": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "head_dim": 16, "num_global_key_value_heads": 1, "global_head_dim": 32, "sliding_window": 128, "canvas_length": 64,
+}  # fmt: skip
+#: Shapes in which the experts, the logits, the queries, the dense MLP or the cache is the largest part.
+SHAPES = {
+    "experts": {"hidden_size": 256, "intermediate_size": 128, "moe_intermediate_size": 64, "num_experts": 8},
+    "logits": {"hidden_size": 64, "intermediate_size": 64, "moe_intermediate_size": 32, "vocab_size": 32_768},
+    "queries": {"hidden_size": 64, "intermediate_size": 64, "moe_intermediate_size": 16, "head_dim": 128},
+    "dense": {"hidden_size": 64, "intermediate_size": 1024, "moe_intermediate_size": 16},
+    "cache": {"hidden_size": 64, "intermediate_size": 64, "moe_intermediate_size": 16, "global_head_dim": 512},
+}
+
+
+def model_of(shape: str, dtype: torch.dtype = torch.float32) -> Backbone:
+    more = {"vocab_size": 512, "num_experts": 4, "top_k_experts": 2} | SIZES | SHAPES[shape]
+    return Backbone(ModelConfig(**more)).init_weights(torch.Generator().manual_seed(0)).to(dtype).eval()
+
+
+def peak(call: Callable[[], object]) -> int:
+    """The most bytes that torch's allocator has handed out at one moment of a call, beyond those before it."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        call()
+    events = [each for each in profile.profiler.kineto_results.events() if each.name() == "[memory]"]
+    held = most = 0
+    for event in sorted(events, key=lambda each: each.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most
+
+
+def tokens(rows: int, length: int) -> torch.Tensor:
+    return torch.randint(3, 500, (rows, length), generator=torch.Generator().manual_seed(1))
+
+
+def test_the_peak_counts_what_lives_together():
+    def call() -> torch.Tensor:
+        first = torch.zeros(1000)
+        second = first + 1
+        del first
+        return second.double()
+
+    assert peak(call) == 4000 + 8000
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("rows, length", [(1, 300), (1, 2500), (3, 600)])
+def test_the_estimate_is_within_a_tenth(shape, dtype, rows, length):
+    model = model_of(shape, dtype)
+    taken = peak(lambda: generate(model, tokens(rows, length), max_passes=3, eos=()))
+    assert model.memory_needed(rows, length, 64) == pytest.approx(taken, rel=0.1)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_the_estimate_of_a_long_context_is_within_a_tenth(narrow):
+    model = model_of("cache")
+    model.narrow_cache = narrow
+    taken = peak(lambda: generate(model, tokens(1, 20_000), max_passes=2, max_new_tokens=128, eos=()))
+    assert model.memory_needed(1, 20_064, 64) == pytest.approx(taken, rel=0.1)
+
+
+def test_the_estimate_counts_the_rows_that_leave():
+    model, prompt = model_of("cache"), tokens(3, 12_000)
+
+    def certain(logits: torch.Tensor, info) -> torch.Tensor:
+        """Row r stops after pass r + 2."""
+        for at, row in enumerate(info.rows.tolist()):
+            if info.pass_index >= row:
+                logits[at, :, 5] += 1000.0
+        return logits
+
+    taken = peak(lambda: generate(model, prompt, max_passes=8, eos=(), logits_hook=certain))
+    assert model.memory_needed(3, 12_000, 64) == pytest.approx(taken, rel=0.1)
+
+
+def test_the_released_shape_at_its_longest_context():
+    with torch.device("meta"):
+        model = Backbone(preset("diffusiongemma_26b_a4b")).to(torch.bfloat16)
+    cache = {}
+    for narrow, of_token in ((False, 20_480), (True, 10_240)):
+        model.narrow_cache = narrow
+        most = model.memory_needed(1, 262_144 - 256, 256)
+        one_less = model.memory_needed(1, 262_144 - 257, 256)
+        assert most - one_less == of_token  # only full layers grow
+        cache[narrow] = most - 262_144 * of_token
+    # Sliding layers, the logits of a canvas and a chunk of prompt: 262 MB, 403 MB and 287 MB, of which two at a time.
+    assert 0.5e9 < cache[False] < 0.8e9 and cache[False] <= cache[True] < cache[False] + 0.02e9
+
+
+def test_a_context_one_token_too_long_is_refused_before_any_pass(monkeypatch):
+    model = model_of("cache")
+    monkeypatch.setattr(model, "prefill", lambda *_, **__: pytest.fail("a pass"))
+    prompt = tokens(1, 1).expand(1, 262_144 - 63)
+    problem = "a prompt of 262081 and an answer of 64 tokens do not fit a context of 262144; shorten the prompt"
+    with pytest.raises(InputError, match=problem):
+        generate(model, prompt, eos=())
+
+
+def test_a_context_that_does_not_fit_the_memory_is_refused_before_any_pass(monkeypatch):
+    model = model_of("cache")
+    monkeypatch.setattr(model, "prefill", lambda *_, **__: pytest.fail("a pass"))
+    monkeypatch.setattr("constrained_dg.sampling.checks.free_memory", lambda device: 500_000_000)
+    assert free_memory(torch.device("cpu")) > 0
+    with pytest.raises(InputError, match=r"needs about 1\.\d\d GB in addition to the weights, and 0\.50 GB are free"):
+        generate(model, tokens(1, 1).expand(1, 262_144 - 64), eos=())
