@@ -15,7 +15,7 @@ PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419.
 BLOCK = "import sys\nfor name in {names!r}: sys.modules[name] = None\n"
 SOLVE = """
 import torch, constrained_dg
-run = constrained_dg.load("sudoku")
+run = constrained_dg.load("sudoku/plain")
 puzzle = run.task.parse({puzzle!r})
 batch, rule = run.task.encode([puzzle]), run.task.constraint([puzzle])
 answer = constrained_dg.generate(

@@ -60,7 +60,7 @@ def test_a_wheel_holds_one_package_and_what_it_needs(wheel: Path) -> None:
     expected = {name for name in expected if (ROOT / name).exists()}
     assert expected and expected <= inside
     runs = {path.relative_to(ROOT).as_posix() for path in places.shipped_runs().values()}
-    assert len(runs) == 9 and {f"{run}/{name}" for run in runs for name in ("run.json", "model.safetensors")} <= inside
+    assert len(runs) == 11 and {f"{run}/{name}" for run in runs for name in ("run.json", "model.safetensors")} <= inside
     page = {f"constrained_dg/viz/page/{name}" for name in ("page.html", "page.css", "page.js", "player.js")}
     assert page <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".ckpt"))]
@@ -72,7 +72,7 @@ def test_a_wheel_holds_one_package_and_what_it_needs(wheel: Path) -> None:
 def test_a_shipped_run_is_used_from_anywhere(site: Path, away: Path) -> None:
     code = f"""
 import sys, constrained_dg
-run = constrained_dg.load("sudoku")
+run = constrained_dg.load("sudoku/plain")
 puzzle = run.task.parse({PUZZLE!r})
 answer = run.sampler.run(run.model, run.task.encode([puzzle]), run.task.constraint([puzzle]), seeds=0)
 print(answer.status[0], answer.tokens[0].tolist())
@@ -82,7 +82,7 @@ print(constrained_dg.tasks(), constrained_dg.samplers(), constrained_dg.checkpoi
 for name in constrained_dg.checkpoints(): constrained_dg.load(name)
 """
     answer, origin, twice, lists = python(site, away, "-c", code).splitlines()
-    run = load("sudoku")
+    run = load("sudoku/plain")
     puzzle = run.task.parse(PUZZLE)
     here = run.sampler.run(run.model, run.task.encode([puzzle]), run.task.constraint([puzzle]), seeds=0)
     assert answer == f"solved {here.tokens[0].tolist()}"

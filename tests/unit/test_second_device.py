@@ -5,9 +5,13 @@ The number of waits per pass is pinned: what waits costs an accelerator the time
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
 import pytest
+
+if not os.environ.get("SECOND_DEVICE"):
+    pytest.skip("it registers a device for the whole process: set SECOND_DEVICE=1", allow_module_level=True)
 import torch
 
 from constrained_dg.constraints import Pinned

@@ -18,7 +18,7 @@ PUZZLES = (
 
 
 def test_more_passes_solve_again_only_what_fewer_left_open(tmp_path: Path) -> None:
-    run = load("sudoku")
+    run = load("sudoku/plain")
     problems = [run.task.parse(text) for text in PUZZLES]
     at_once = _solved_after(tmp_path / "at_once", "symmetry", "t", problems, run, run.model, 24)
     few = _solved_after(tmp_path / "twice", "symmetry", "t", problems, run, run.model, 2)
