@@ -15,6 +15,9 @@ from constrained_dg.model.masks import first_visible, uncut, visible
 from constrained_dg.model.rope import inverse_frequencies, rotation
 from constrained_dg.shapes import BoolTensor, FloatTensor
 
+#: A full layer attends to this many keys before a block, and more, apart and without a mask. Fewer are cheaper at once.
+SPLIT = 256
+
 
 class LayerPlan(NamedTuple):
     """One layer's plan of a pass.
@@ -77,7 +80,8 @@ def plan_pass(
                 device,
             )
             queries = uncut(start, end, block, None if images is None else images.inside)
-            bounds = [(lo if full and split else first_visible(lo, window), lo, hi) for lo, hi in queries]
+            begins = [lo if full and split and lo >= SPLIT else first_visible(lo, window) for lo, _ in queries]
+            bounds = [(first, *query) for first, query in zip(begins, queries, strict=True)]
             masks: dict[Any, BoolTensor | None] = {}
             for first, lo, hi in bounds:
                 if (key := key_of(first, lo, hi)) not in masks:

@@ -16,7 +16,7 @@ from constrained_dg.sampling.named import PLAIN, VALIDITY, named
 from constrained_dg.sampling.prompts import Rows, pictured_prompt, prompt_tensors
 from constrained_dg.sampling.sampler import Sampler, check_model
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor, tensor_of
-from constrained_dg.task import Batch
+from constrained_dg.task import Batch, Symmetric
 from constrained_dg.text import Tokenizer
 from constrained_dg.vision import Vision
 
@@ -48,6 +48,7 @@ def generate(
     logits_hook: Callable[[FloatTensor, PassInfo], FloatTensor] | None = None,
     on_step: Callable[[StepRecord], None] | None = None,
     leave: Callable[[], Collection[int]] | None = None,
+    symmetric: Callable[[Batch, IntTensor], Symmetric | None] | None = None,
     trace: bool = False,
 ) -> Generation:
     """Answer every prompt of a batch.
@@ -79,7 +80,8 @@ def generate(
         seeds: (B) int64, or one number from which the seeds of the rows are drawn.
         guarantee: search for what the passes leave unsolved, with any sampler. Every status is then solved, proved
             unsatisfiable, or unsolved because the search reached a bound.
-        eos, pad, candidates, max_passes, time_limit, rng, logits_hook, on_step, leave, trace: see `Options`.
+        eos, pad, candidates, max_passes, time_limit, rng, logits_hook, on_step, leave, symmetric, trace: see
+            `Options`.
 
     Returns:
         one answer for each prompt. With several candidates `passes` sums over them.
@@ -138,6 +140,7 @@ def generate(
         logits_hook=logits_hook,
         on_step=on_step,
         leave=leave,
+        symmetric=symmetric,
         trace=trace,
     )
 

@@ -132,7 +132,8 @@ class Restarts(Sampler):
     def _moved(self, batch: Batch, seeds: IntTensor, options: Options) -> Symmetric:
         moved = None if options.symmetric is None else options.symmetric(batch, seeds)
         if moved is None:
-            raise InputError(f"sampler {self.name!r} was given no symmetries", "use a task that has some, or restarts")
+            hint = "give symmetric=run.task.symmetric of a task that has some, or use restarts"
+            raise InputError(f"sampler {self.name!r} was given no symmetries", hint)
         return moved
 
 

@@ -15,12 +15,12 @@ PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419.
 BLOCK = "import sys\nfor name in {names!r}: sys.modules[name] = None\n"
 SOLVE = """
 import torch, constrained_dg
-run = constrained_dg.load("sudoku/plain")
+run = constrained_dg.load("sudoku")
 puzzle = run.task.parse({puzzle!r})
 batch, rule = run.task.encode([puzzle]), run.task.constraint([puzzle])
 answer = constrained_dg.generate(
     run.model, batch.prompt, rule, sampler=run.sampler, canvas=batch.answer, pinned=batch.pinned,
-    relations=batch.relations, noise=batch.noise, seeds=0,
+    relations=batch.relations, noise=batch.noise, symmetric=run.task.symmetric, seeds=0,
 )
 print(answer.status[0])
 """
@@ -49,7 +49,7 @@ def test_other_shipped_runs_open_without_what_pictures_and_training_need() -> No
     names = ("wandb", "lightning", "Bio", "matplotlib", "hydra", "rich")
     code = "import constrained_dg\nfor name in constrained_dg.checkpoints(): print(constrained_dg.load(name).task.name)"
     done = python(names, code)
-    assert done.returncode == 0 and len(done.stdout.split()) == 9, done.stderr
+    assert done.returncode == 0 and len(done.stdout.split()) == 11, done.stderr
 
 
 @pytest.mark.parametrize(

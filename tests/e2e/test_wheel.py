@@ -72,9 +72,10 @@ def test_a_wheel_holds_one_package_and_what_it_needs(wheel: Path) -> None:
 def test_a_shipped_run_is_used_from_anywhere(site: Path, away: Path) -> None:
     code = f"""
 import sys, constrained_dg
-run = constrained_dg.load("sudoku/plain")
+run = constrained_dg.load("sudoku")
 puzzle = run.task.parse({PUZZLE!r})
-answer = run.sampler.run(run.model, run.task.encode([puzzle]), run.task.constraint([puzzle]), seeds=0)
+batch, rule = run.task.encode([puzzle]), run.task.constraint([puzzle])
+answer = run.sampler.run(run.model, batch, rule, 0, symmetric=run.task.symmetric)
 print(answer.status[0], answer.tokens[0].tolist())
 print(constrained_dg.__file__, type(run.task).__module__)
 print([name for name in sys.modules if name.partition(".")[0] == "tasks"])
@@ -82,9 +83,10 @@ print(constrained_dg.tasks(), constrained_dg.samplers(), constrained_dg.checkpoi
 for name in constrained_dg.checkpoints(): constrained_dg.load(name)
 """
     answer, origin, twice, lists = python(site, away, "-c", code).splitlines()
-    run = load("sudoku/plain")
+    run = load("sudoku")
     puzzle = run.task.parse(PUZZLE)
-    here = run.sampler.run(run.model, run.task.encode([puzzle]), run.task.constraint([puzzle]), seeds=0)
+    batch, rule = run.task.encode([puzzle]), run.task.constraint([puzzle])
+    here = run.sampler.run(run.model, batch, rule, 0, symmetric=run.task.symmetric)
     assert answer == f"solved {here.tokens[0].tolist()}"
     assert origin == f"{site / 'constrained_dg' / '__init__.py'} constrained_dg.bundled.tasks.sudoku.task"
     assert twice == "[]", "no task is imported under two names"

@@ -361,6 +361,7 @@ def test_prefill_and_canvas(theirs, twin, ours, folder, monkeypatch, attention, 
     mask = torch.tensor([[0] * (length - len(each.tokens)) + [1] * len(each.tokens) for each in expanded]).bool()
     monkeypatch.setattr("constrained_dg.model.backbone.PREFILL_CHUNK", chunk)
     monkeypatch.setattr("constrained_dg.model.backbone.QUERY_BLOCK", chunk // 2)
+    monkeypatch.setattr("constrained_dg.model.plan.SPLIT", 0)
     inputs = their_arguments(vision, pictures, tokens)
     pasts = [encoded(m, tokens, mask if padded else None, inputs, attention) for m in (theirs, twin)]
     cache = ours.prefill(tokens, mask if padded else None, images=vision.images(expanded, length))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from constrained_dg.model import backbone as module
+from constrained_dg.model import plan
 from constrained_dg.model.attention import Block, attend, attend_blocks
 from constrained_dg.model.masks import causal_mask, first_visible
 from tests.naive_backbone import random_backbone
@@ -76,9 +77,12 @@ def test_the_bounded_cache_equals_one_that_keeps_everything(model, prompt, paddi
             return [tensor.detach() for tensor in out]
 
     with mock.patch.multiple(module, PREFILL_CHUNK=chunk, QUERY_BLOCK=block):
-        for one, two in zip(run(True), run(False), strict=True):
+        with mock.patch.object(plan, "SPLIT", 0):  # what lies before a block apart, and the twin all at once
+            apart = run(True)
+        for one, two, three in zip(run(True), run(False), apart, strict=True):
             assert one.isfinite().all()
             torch.testing.assert_close(one, two, **CLOSE)
+            torch.testing.assert_close(one, three, **CLOSE)
 
 
 # -- what a pass may not do -------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constrained_dg.errors import InputError
-from constrained_dg.model import attention, backbone
+from constrained_dg.model import attention, backbone, plan
 from constrained_dg.model.attention import attend, attend_parts, partial, partial_by_products
 from constrained_dg.model.cache import FP8, as_stored
 from constrained_dg.model.canvas_pass import canvas_loop, soft_capped
@@ -105,7 +105,8 @@ def test_full_layers_take_one_byte_a_number_and_logits_barely_change(padded):
 def test_with_8_bits_it_makes_no_difference_how_a_prompt_is_cut(chunk, block):
     model, prompt, canvas = narrowed(random_backbone(1)), tokens(2, 40), tokens(2, 8, seed=2)
     whole = model.prefill(prompt)
-    with mock.patch.multiple(backbone, PREFILL_CHUNK=chunk, QUERY_BLOCK=block):
+    cut = mock.patch.multiple(backbone, PREFILL_CHUNK=chunk, QUERY_BLOCK=block)
+    with cut, mock.patch.object(plan, "SPLIT", 0):
         cut = model.prefill(prompt)
     for entry in range(3):
         for one, two in zip(whole.committed(entry), cut.committed(entry), strict=True):

@@ -114,3 +114,25 @@ def test_the_compiled_canvas_pass_equals_the_eager_one_and_stays_compiled(backen
     assert counter.frame_count <= 3, f"{counter.frame_count} graphs"
     with torch.enable_grad():  # training is none of its business
         assert model.denoise(tokens(1, 4), model.prefill(tokens(1, 3))).requires_grad
+
+
+@pytest.mark.parametrize(
+    "rows, committed, dtype", [(1, 12, torch.float32), (3, 40, torch.float32), (2, 40, torch.bfloat16)]
+)
+@torch.no_grad()
+def test_memory_needed_covers_what_a_generation_holds_and_not_much_more(rows, committed, dtype):
+    model = random_backbone(6, canvas_length=4, vocab_size=2048).to(dtype)
+    cache = model.prefill(tokens(rows, committed - 4))
+    model.commit(tokens(rows, 4), cache)
+    logits = model.denoise(tokens(rows, 4), cache)
+    probabilities = logits.softmax(-1).to(dtype)
+    held = cache.nbytes + logits.nbytes + probabilities.nbytes
+    if rows > 1:
+        held += cache.select(torch.arange(rows - 1)).nbytes
+    estimate = model.memory_needed(rows, committed, 4)
+    activations = 4 * rows * committed * 2000 * logits.element_size()
+    assert held <= estimate <= held + activations + logits.nbytes
+    # More context costs the full layers alone: one of three, with 1 head of 16 numbers for keys and for values. It has
+    # no mask before a block of queries.
+    more = model.memory_needed(1, 100_001, 4) - model.memory_needed(1, 100_000, 4)
+    assert more == 2 * 16 * model.embed_tokens.weight.element_size()
