@@ -9,7 +9,7 @@ import re
 import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from types import MappingProxyType
@@ -58,7 +58,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         moved: dict[str, Any] = {
-            f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), torch.Tensor | Images)
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor | Images)
         }
         return replace(self, **moved)
 

@@ -1,4 +1,4 @@
-"""Small pictures, and files of them."""
+"""Small pictures, files of them, and the shape of a small tower."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ import zlib
 
 import numpy as np
 from PIL import Image
+
+from constrained_dg.model.vision import VisionConfig
+
+TINY = VisionConfig(
+    text_size=32,
+    hidden_size=16,
+    intermediate_size=8,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    num_key_value_heads=2,
+    head_dim=8,
+    patch_size=2,
+    pooling_kernel_size=2,
+    position_embedding_size=40,
+)
 
 
 def pixels(height: int = 8, width: int = 12, seed: int = 0) -> np.ndarray:

@@ -71,7 +71,8 @@ def _decoded(image: Image, name: str, most: int) -> np.ndarray:
 
     _check_size(*image.size, name, most)
     try:
-        # Cameras put a small second picture into a JPEG, which is then of the format MPO.
+        # Cameras put a small second picture into a JPEG, which is then of the format MPO. Pillow's images of formats
+        # without frames have no `n_frames`.
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         hint = "give one frame, or a Video of them"
         check(frames == 1, f"{name} is animated: it has {frames} frames", hint)

@@ -30,7 +30,7 @@ class Pictured:
 
     Attributes:
         tokens: with every placeholder expanded.
-        index: of each token, the soft token (of this prompt) that stands there; -1 at text.
+        index: for each token, the soft token of this prompt in its place; -1 at text.
         pictures: as the tower takes them, in the order of their tokens.
     """
 
@@ -87,8 +87,8 @@ class Vision:
             soft_tokens: None means what the checkpoint's processor_config.json says, or else 280.
 
         Raises:
-            InputError: a folder that is not a checkpoint, one without a vision tower or with one of another kind, or
-                tensors that are missing, misshapen or cut short.
+            InputError: a folder that is not a checkpoint; no vision tower, or one of another architecture; tensors that are
+                missing, misshapen or cut short.
         """
         file = VisionFile.of(Path(folder))
         budget = file.soft_tokens or USUAL if soft_tokens is None else soft_tokens
@@ -154,7 +154,7 @@ class Vision:
     def images(self, prompts: Sequence[Pictured], length: int) -> Images | None:
         """The pictures of prompts that stand side by side, padded on the left to a length; None without pictures.
 
-        A prompt that stands there several times (the same object) has its pictures read once.
+        The pictures of a prompt that is given several times (the same object) are read once.
         """
         index: IntTensor = torch.full((len(prompts), length), -1)
         begins: dict[int, int] = {}

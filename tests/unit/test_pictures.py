@@ -15,20 +15,8 @@ from constrained_dg.errors import InputError
 from constrained_dg.model.vision import VisionConfig
 from constrained_dg.vision.pictures import MOST_PIXELS, pixels_of
 from constrained_dg.vision.processor import BUDGETS, Processor
-from tests.pictures import file, huge_png, pixels
+from tests.pictures import TINY, file, huge_png, pixels
 
-CONFIG = VisionConfig(
-    text_size=32,
-    hidden_size=16,
-    intermediate_size=8,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    num_key_value_heads=2,
-    head_dim=8,
-    patch_size=2,
-    pooling_kernel_size=2,
-    position_embedding_size=40,
-)
 RELEASED = Processor(VisionConfig(2816))
 
 
@@ -154,11 +142,11 @@ def test_a_size_keeps_the_budget_and_the_shape(height: int, width: int, budget: 
 
 def test_a_picture_of_the_right_size_is_not_resized() -> None:
     array = pixels(28, 40)  # 7 x 10 soft tokens of 4 x 4 pixels
-    patches = Processor(CONFIG).patches(array, 70)
+    patches = Processor(TINY).patches(array, 70)
     assert patches.columns == 20 and patches.pixels.shape == (14 * 20, 12)
     torch.testing.assert_close(patches.pixels[21].view(2, 2, 3) * 255, torch.tensor(array[2:4, 2:4]).float())
 
 
 def test_a_picture_longer_than_the_positions_is_refused() -> None:
     with pytest.raises(InputError, match="the image is resized to 280 x 4 pixels; give 40 patches"):
-        Processor(CONFIG).patches(pixels(1, 900), 70)
+        Processor(TINY).patches(pixels(1, 900), 70)

@@ -106,8 +106,8 @@ class Kind:
         return [Result({"work": job.work}, Status.SOLVED if job.work == "solved" else None, 2, 3) for job in jobs]
 
 
-def job(kind: Kind, work: object, told: list, key: str = "a", seconds: float = 10.0) -> Job:
-    return Job(kind, (key,), work, 0, lambda what: told.append((work, what)), time.monotonic() + seconds)
+def job(kind: Kind, work: object, heard: list, key: str = "a", seconds: float = 10.0) -> Job:
+    return Job(kind, (key,), work, 0, lambda what: heard.append((work, what)), time.monotonic() + seconds)
 
 
 @pytest.fixture
@@ -117,96 +117,96 @@ def queue():
     made.close()
 
 
-def wait_for(told: list, count: int) -> None:
+def wait_for(heard: list, count: int) -> None:
     end = time.monotonic() + 10
-    while len(told) < count and time.monotonic() < end:
+    while len(heard) < count and time.monotonic() < end:
         time.sleep(0.002)
-    assert len(told) == count
+    assert len(heard) == count
 
 
 def test_jobs_of_one_key_share_batches_in_their_order_and_failures_stay_alone(queue: Queue) -> None:
-    kind, told = Kind(), []
-    queue.put([job(kind, 0, told)])
+    kind, heard = Kind(), []
+    queue.put([job(kind, 0, heard)])
     while not kind.batches:
         time.sleep(0.002)
-    queue.put([job(kind, work, told, key) for work, key in [(1, "a"), (2, "b"), ("bad", "a"), (4, "a"), (5, "a")]])
+    queue.put([job(kind, work, heard, key) for work, key in [(1, "a"), (2, "b"), ("bad", "a"), (4, "a"), (5, "a")]])
     kind.going.set()
-    wait_for(told, 6)
+    wait_for(heard, 6)
     assert kind.batches == [[0], [1, "bad", 4], [1], ["bad", 4], ["bad"], [4], [2], [5]]
-    said = {work: what for work, what in told}
+    said = {work: what for work, what in heard}
     assert isinstance(said.pop("bad"), Refused) and [what.values["work"] for what in said.values()] == list(said)
     assert queue.metrics.registry.get_sample_value("constrained_dg_passes_total") == 2 * 5
 
 
 def test_time_that_is_up_is_up_for_a_whole_batch(queue: Queue) -> None:
-    kind, told = Kind(), []
-    queue.put([job(kind, 0, told)])
+    kind, heard = Kind(), []
+    queue.put([job(kind, 0, heard)])
     while not kind.batches:
         time.sleep(0.002)
-    queue.put([job(kind, work, told) for work in (1, "slow", 3)])
+    queue.put([job(kind, work, heard) for work in (1, "slow", 3)])
     kind.going.set()
-    wait_for(told, 4)
-    assert kind.batches == [[0], [1, "slow", 3]] and [what.status for _, what in told[1:]] == [408] * 3
+    wait_for(heard, 4)
+    assert kind.batches == [[0], [1, "slow", 3]] and [what.status for _, what in heard[1:]] == [408] * 3
 
 
 def test_a_request_that_is_alone_waits_for_nobody(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("constrained_dg.serving.jobs.QUIET", 0.5)
     monkeypatch.setattr("constrained_dg.serving.jobs.MOST", 0.5)
-    kind, told, seconds = Kind(), [], []
+    kind, heard, seconds = Kind(), [], []
     kind.going.set()
     for count, others in enumerate((0, 1), 1):
         queue.metrics.open, begun = 1 + others, time.monotonic()
-        queue.put([job(kind, count, told)])
-        wait_for(told, count)
+        queue.put([job(kind, count, heard)])
+        wait_for(heard, count)
         seconds.append(time.monotonic() - begun)
     assert seconds[0] < 0.5 <= seconds[1]
 
 
 def test_a_full_queue_takes_all_rows_of_a_request_or_none(queue: Queue) -> None:
-    kind, told = Kind(), []
-    queue.put([job(kind, 0, told)])
+    kind, heard = Kind(), []
+    queue.put([job(kind, 0, heard)])
     while not kind.batches:
         time.sleep(0.002)
-    queue.put([job(kind, work, told) for work in (1, 2, 3, 4)])
+    queue.put([job(kind, work, heard) for work in (1, 2, 3, 4)])
     with pytest.raises(Refused, match="4 rows wait, and the queue holds 5") as refused:
-        queue.put([job(kind, work, told) for work in (5, 6)])
+        queue.put([job(kind, work, heard) for work in (5, 6)])
     assert refused.value.status == 429
-    queue.put([job(kind, 7, told)])
+    queue.put([job(kind, 7, heard)])
     kind.going.set()
-    wait_for(told, 6)
-    assert sorted(work for work, _ in told) == [0, 1, 2, 3, 4, 7]
+    wait_for(heard, 6)
+    assert sorted(work for work, _ in heard) == [0, 1, 2, 3, 4, 7]
 
 
 def test_rows_whose_client_has_gone_leave_the_queue_and_the_batch(queue: Queue) -> None:
-    kind, told = Kind(), []
-    rows = [job(kind, work, told) for work in range(3)]
+    kind, heard = Kind(), []
+    rows = [job(kind, work, heard) for work in range(3)]
     queue.put(rows)
     while not kind.batches:
         time.sleep(0.002)
-    waiting = [job(kind, work, told) for work in (7, 8)]
+    waiting = [job(kind, work, heard) for work in (7, 8)]
     queue.put(waiting)
     queue.give_up([rows[1], waiting[0]])
     kind.going.set()
-    wait_for(told, 4)
+    wait_for(heard, 4)
     assert kind.batches == [[0, 1, 2], [8]] and kind.left[0] == [1]
 
 
 def test_rows_that_are_late_are_told_so_unless_they_are_solved(queue: Queue) -> None:
-    kind, told = Kind(), []
+    kind, heard = Kind(), []
     kind.going.set()
-    queue.put([job(kind, work, told, seconds=-1) for work in ("late", "solved")])
-    wait_for(told, 2)
-    said = dict(told)
+    queue.put([job(kind, work, heard, seconds=-1) for work in ("late", "solved")])
+    wait_for(heard, 2)
+    said = dict(heard)
     assert kind.left == [[0, 1]] and said["late"].status == 408 and said["solved"].values == {"work": "solved"}
 
 
 def test_a_closed_queue_refuses_what_waits_and_gives_up_what_runs() -> None:
-    queue, kind, told = Queue(Settings(batch_size=1), Metrics()), Kind(), []
-    queue.put([job(kind, work, told) for work in (0, 1)])
+    queue, kind, heard = Queue(Settings(batch_size=1), Metrics()), Kind(), []
+    queue.put([job(kind, work, heard) for work in (0, 1)])
     while not kind.batches:
         time.sleep(0.002)
     threading.Timer(0.05, kind.going.set).start()
     queue.close()
-    assert kind.left == [[0]] and {work: what.status for work, what in told} == {0: 503, 1: 503}
+    assert kind.left == [[0]] and {work: what.status for work, what in heard} == {0: 503, 1: 503}
     with pytest.raises(Refused, match="the server ends"):
-        queue.put([job(kind, 2, told)])
+        queue.put([job(kind, 2, heard)])

@@ -25,25 +25,13 @@ from constrained_dg.vision import Video, Vision
 from constrained_dg.vision.processor import Processor
 from tests.fakes import Fake
 from tests.naive_backbone import random_backbone
-from tests.pictures import pixels
+from tests.pictures import TINY, pixels
 
 IMAGE, BEGIN, END, VIDEO = 60, 61, 62, 63
-CONFIG = VisionConfig(
-    text_size=32,
-    hidden_size=16,
-    intermediate_size=8,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    num_key_value_heads=2,
-    head_dim=8,
-    patch_size=2,
-    pooling_kernel_size=2,
-    position_embedding_size=40,
-)
 
 
 def tower(seed: int = 0) -> VisionTower:
-    made, generator = VisionTower(CONFIG), torch.Generator().manual_seed(seed)
+    made, generator = VisionTower(TINY), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.normal_(0, 0.3, generator=generator)
@@ -228,13 +216,13 @@ def test_pictures_that_do_not_fit_the_model_are_refused(model, vision: Vision) -
         ask(Fake(), vision=Vision(tower(), (6, 5, 4, None), soft_tokens=70), prompt=[[1, 6]])
     with pytest.raises(InputError, match="a prompt is empty"):
         ask(model, vision=vision, prompt=[[1], []], images=[[], []])
-    wide = VisionTower(VisionConfig(**(vars(CONFIG) | {"text_size": 48})))
+    wide = VisionTower(VisionConfig(**(vars(TINY) | {"text_size": 48})))
     with pytest.raises(InputError, match="soft tokens of size 48; this model takes 32"):
         ask(model, vision=Vision(wide, (IMAGE, BEGIN, END, None), soft_tokens=70))
 
 
 def test_images_that_were_made_by_hand_are_checked(model) -> None:
-    soft = SoftTokens(tower(), [Processor(CONFIG).patches(pixels(), 70)])
+    soft = SoftTokens(tower(), [Processor(TINY).patches(pixels(), 70)])
     prompt = torch.tensor([[1, IMAGE, IMAGE, 2]])
 
     def given_index(*index: int) -> object:

@@ -74,9 +74,9 @@ class VisionFile:
         if not stored or not isinstance(described, dict):
             raise InputError(f"{str(folder)!r} has no vision tower", "give text alone, or another checkpoint")
         try:
-            tokens = tuple(_token(raw, *usual) for usual in _TOKENS)
+            image, begin, end = (_token(raw, *usual) for usual in _TOKENS)
             config = read_vision_config(described, raw.get("text_config"))
-            return cls(folder, config, tokens, _soft_tokens(folder), stored, _dtype(raw))  # type: ignore[arg-type]
+            return cls(folder, config, (image, begin, end), _soft_tokens(folder), stored, _dtype(raw))
         except InputError as error:
             raise InputError(f"{folder / CONFIG}: {error}") from None
 
