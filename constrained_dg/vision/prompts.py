@@ -87,8 +87,8 @@ class Vision:
             soft_tokens: None means what the checkpoint's processor_config.json says, or else 280.
 
         Raises:
-            InputError: a folder that is not a checkpoint; no vision tower, or one of another architecture; tensors that are
-                missing, misshapen or cut short.
+            InputError: a folder that is not a checkpoint; no vision tower, or one of another architecture; tensors that
+                are missing, misshapen or cut short.
         """
         file = VisionFile.of(Path(folder))
         budget = file.soft_tokens or USUAL if soft_tokens is None else soft_tokens
