@@ -69,7 +69,7 @@ class Wrapped:
         self.max_context: int = text.max_position_embeddings
         images = (config.image_token_id, config.boi_token_id, config.eoi_token_id)
         self.image_token_ids = tuple(token for token in images if token is not None)
-        self.image_width = None
+        self.makes_room, self.image_width = False, None
 
         described = [part.to_dict() for part in (model.generation_config, config, text)]
 

@@ -53,7 +53,7 @@ class Backbone(nn.Module):
         max_context: most tokens of prompt and answer together.
         eos_token_ids, pad_token_id, image_token_ids: tokens that end an answer, follow its end, and mark images;
             `load_pretrained` sets them.
-        image_width: D, of the soft tokens that `prefill` takes.
+        makes_room, image_width: `prefill` takes `room`, and soft tokens of D numbers.
         origin: the released checkpoint it was loaded from, or None.
         routing: filled by every pass while it is set; training sets it for one step.
         narrow_cache: keep keys and values of full layers in 8 bits (see `cache.FP8`) where no gradient is needed: a
@@ -78,6 +78,7 @@ class Backbone(nn.Module):
         self.canvas_length, self.max_context = config.canvas_length, config.max_position_embeddings
         self.eos_token_ids: tuple[int, ...] = ()
         self.image_token_ids: tuple[int, ...] = ()
+        self.makes_room = True
         self.image_width: int | None = config.hidden_size
         self.pad_token_id = 0
         self.origin: Origin | None = None

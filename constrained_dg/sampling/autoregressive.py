@@ -73,7 +73,7 @@ class Autoregressive(Sampler):
         options, batch, length = request.options, request.batch, request.tokens.shape[1]
         going = (~request.refused).nonzero().flatten()
         relations = select_relations(batch.relations, going)
-        cache = prefilled(model, batch, going, batch.prompt.shape[1] - 1)
+        cache = prefilled(model, batch, going, batch.prompt.shape[1] - 1, length)
         cache.reserve(length)
         last, ended = batch.prompt[going, -1:], torch.zeros_like(going, dtype=torch.bool)
         broken = torch.zeros((), dtype=torch.bool, device=going.device)

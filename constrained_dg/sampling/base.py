@@ -41,6 +41,7 @@ class Denoiser(Protocol):
         pad_token_id: what follows the end.
         image_token_ids: tokens that mark images; a prompt that contains one without its image is refused. The first one
             stands where a soft token goes.
+        makes_room: `prefill` takes a further keyword `room`, the tokens that will follow the prompt.
         image_width: D of the soft tokens that `prefill` takes as a further keyword `images`; None where it takes none.
     """
 
@@ -50,6 +51,7 @@ class Denoiser(Protocol):
     eos_token_ids: tuple[int, ...] = ()
     pad_token_id: int = 0
     image_token_ids: tuple[int, ...] = ()
+    makes_room: bool = False
     image_width: int | None = None
 
     def memory_needed(self, rows: int, committed: int, canvas: int) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from inspect import signature
 from typing import Any
 
 import torch
@@ -29,13 +28,12 @@ def prefilled(model: Denoiser, batch: Batch, rows: IntTensor, length: int, room:
     """The cache of the first `length` tokens of these prompts (N).
 
     Args:
-        room: tokens that will follow. A cache that grows is for a moment there twice: where the model can, it makes
-            room at once.
+        room: tokens that will follow. While a cache grows, it is in memory twice: a model that can makes room at once.
     """
     mask = None if batch.mask is None else batch.mask[rows, :length]
     relations, prompt = select_relations(batch.relations, rows), batch.prompt[rows, :length]
     more: dict[str, Any] = {}
-    if room is not None and "room" in signature(model.prefill).parameters:
+    if room is not None and model.makes_room:
         more["room"] = room
     if batch.images is not None:
         more["images"] = batch.images.select(rows).first(length)
