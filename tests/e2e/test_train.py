@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -149,8 +150,10 @@ def test_a_signal_before_the_first_step_leaves_one_line_and_no_process(tmp_path:
     output, _ = process.communicate(timeout=60)
     lines = [line for line in output.splitlines() if "parameters" not in line]
     assert process.returncode == 143 and lines == ["terminated before the first step"]
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    with pytest.raises(ProcessLookupError):  # on a busy machine the second process may end a moment after the first
+        for _ in range(100):
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
 
 
 @pytest.mark.slow
