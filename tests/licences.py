@@ -23,6 +23,7 @@ EXCEPTIONS = {
     "certifi": "MPL-2.0, a list of certificates that is used unchanged",
     "tqdm": "MPL-2.0 and MIT, used unchanged",
     "pathspec": "MPL-2.0, used unchanged and only to build and to check types",
+    "fontpkg-.*": "OFL-1.1, fonts that are used unchanged to draw pictures; none is part of the project",
     "hypothesis": "MPL-2.0, used unchanged and only by tests",
     "(nvidia|cuda)-.*": "libraries of NVIDIA that torch brings on Linux from PyPI, under NVIDIA's licence; the CPU "
     "build of torch needs none of them",

@@ -1,0 +1,147 @@
+"""The fonts of the pictures: which there are, which of them are never trained on, and the digits as masks.
+
+They come from matplotlib, which the project needs in any case, and from packages named fontpkg-*, each with the files
+of one family of Google Fonts and its licence. None is copied into the project. fontpkg itself is not imported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from constrained_dg.errors import InputError, check
+
+
+@dataclass(frozen=True)
+class Font:
+    """One face.
+
+    Attributes:
+        package: as pip knows it.
+        file: its name there.
+        weight: of a file that holds all weights (400 is regular, 700 bold); None for a file with one weight.
+        written: whether it looks written by hand.
+    """
+
+    package: str
+    file: str
+    weight: int | None = None
+    written: bool = False
+
+
+def _plain(family: str, file: str, weight: int | None = None) -> Font:
+    return Font(f"fontpkg-{family}", file, weight)
+
+
+def _written(family: str, file: str, weight: int | None = None) -> Font:
+    return Font(f"fontpkg-{family}", file, weight, written=True)
+
+
+_TRAINING = {
+    "DejaVu Sans": Font("matplotlib", "DejaVuSans.ttf"),
+    "DejaVu Sans Bold": Font("matplotlib", "DejaVuSans-Bold.ttf"),
+    "DejaVu Serif": Font("matplotlib", "DejaVuSerif.ttf"),
+    "DejaVu Sans Mono": Font("matplotlib", "DejaVuSansMono.ttf"),
+    "STIX": Font("matplotlib", "STIXGeneral.ttf"),
+    "STIX Bold": Font("matplotlib", "STIXGeneralBol.ttf"),
+    "Computer Modern": Font("matplotlib", "cmr10.ttf"),
+    "Computer Modern Sans": Font("matplotlib", "cmss10.ttf"),
+    "Roboto": _plain("roboto", "Roboto[wdth,wght].ttf", 400),
+    "Roboto Bold": _plain("roboto", "Roboto[wdth,wght].ttf", 700),
+    "Open Sans": _plain("open-sans", "OpenSans[wdth,wght].ttf", 400),
+    "Oswald": _plain("oswald", "Oswald[wght].ttf", 400),
+    "Source Serif": _plain("source-serif-4", "SourceSerif4[opsz,wght].ttf", 400),
+    "Source Serif Bold": _plain("source-serif-4", "SourceSerif4[opsz,wght].ttf", 700),
+    "IBM Plex Mono": _plain("ibm-plex-mono", "IBMPlexMono-Regular.ttf"),
+    "Roboto Slab": _plain("roboto-slab", "RobotoSlab[wght].ttf", 500),
+    "Nunito": _plain("nunito", "Nunito[wght].ttf", 600),
+    "Bitter": _plain("bitter", "Bitter[wght].ttf", 500),
+    "Kalam": _written("kalam", "Kalam-Regular.ttf"),
+    "Kalam Light": _written("kalam", "Kalam-Light.ttf"),
+    "Indie Flower": _written("indie-flower", "IndieFlower-Regular.ttf"),
+    "Shadows Into Light": _written("shadows-into-light", "ShadowsIntoLight.ttf"),
+    "Delius": _written("delius", "Delius-Regular.ttf"),
+    "Permanent Marker": _written("permanent-marker", "PermanentMarker-Regular.ttf"),
+}
+_HELD_OUT = {
+    "Montserrat": _plain("montserrat", "Montserrat[wght].ttf", 500),
+    "PT Serif": _plain("pt-serif", "PT_Serif-Web-Regular.ttf"),
+    "Domine": _plain("domine", "Domine[wght].ttf", 500),
+    "News Cycle": _plain("news-cycle", "NewsCycle-Bold.ttf"),
+    "Archivo Narrow": _plain("archivo-narrow", "ArchivoNarrow[wght].ttf", 500),
+    "Zilla Slab": _plain("zilla-slab", "ZillaSlab-Medium.ttf"),
+    "Fredoka": _plain("fredoka", "Fredoka[wdth,wght].ttf", 400),
+    "Caveat": _written("caveat", "Caveat[wght].ttf", 600),
+}
+#: Name -> face, of all fonts.
+FONTS = _TRAINING | _HELD_OUT
+#: The fixed split: no family is in both.
+TRAINING_FONTS, HELD_OUT_FONTS = tuple(_TRAINING), tuple(_HELD_OUT)
+#: Widest digit, in sides of a cell.
+_WIDEST = 0.7
+
+
+def font_named(name: str) -> Font:
+    """The font of this name; InputError for an unknown name."""
+    check(name in FONTS, f"unknown font {name!r}", f"the fonts are {', '.join(FONTS)}")
+    return FONTS[name]
+
+
+def path_of(name: str) -> Path:
+    """The file of a font; InputError where its package is not installed."""
+    font = font_named(name)
+    found = find_spec(font.package.replace("-", "_"))
+    if found is None or not found.submodule_search_locations:
+        raise InputError(
+            f"the font {name} needs the package {font.package}, which is not installed",
+            "pip install 'constrained_dg[pictures]' installs all fonts",
+        )
+    folder = "mpl-data/fonts/ttf" if font.package == "matplotlib" else "files"
+    path = Path(found.submodule_search_locations[0]) / folder / font.file
+    check(path.is_file(), f"the package {font.package} has no file {font.file}", f"pip install -U {font.package}")
+    return path
+
+
+@lru_cache(maxsize=512)
+def _face(name: str, size: float) -> ImageFont.FreeTypeFont:
+    face = ImageFont.truetype(path_of(name), size)
+    weight = FONTS[name].weight
+    if weight is not None:
+        axes = face.get_variation_axes()
+        face.set_variation_by_axes([weight if axis["name"] == b"Weight" else axis["default"] for axis in axes])
+    return face
+
+
+@lru_cache
+def _extent(name: str) -> tuple[float, float, float]:
+    """Top and bottom of the digits against the baseline and the width of the widest, per unit of the font's size."""
+    boxes = np.array([_face(name, 100).getbbox(digit, anchor="ls") for digit in "123456789"]) / 100
+    return boxes[:, 1].min(), boxes[:, 3].max(), (boxes[:, 2] - boxes[:, 0]).max()
+
+
+@lru_cache(maxsize=16384)
+def glyph(name: str, digit: int, cell: int, height: int) -> Image.Image:
+    """A digit in the middle of its cell.
+
+    Args:
+        name: of the font.
+        digit: 1 to 9.
+        cell: side of the cell, pixels.
+        height: of the highest digit of the font, pixels; less where the widest would fill the cell.
+
+    Returns:
+        A grey picture of cell x cell pixels, not to be written to: 255 on the digit, 0 elsewhere.
+    """
+    top, bottom, width = _extent(name)
+    size = min(height / (bottom - top), _WIDEST * cell / width)
+    face = _face(name, size)
+    left, _, right, _ = face.getbbox(str(digit), anchor="ls")
+    mask = Image.new("L", (cell, cell))
+    corner = ((cell - left - right) / 2, cell / 2 - size * (top + bottom) / 2)  # digits of a row share a baseline
+    ImageDraw.Draw(mask).text(corner, str(digit), fill=255, font=face, anchor="ls")
+    return mask

@@ -1,0 +1,183 @@
+"""Pictures of puzzles: pure functions, digits in their cells, and a split that training never crosses."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from constrained_dg.errors import InputError
+from tasks.sudoku.pictures import FONTS, HELD_OUT_FONTS, HELD_OUT_STYLES, STYLES, TRAINING_FONTS, TRAINING_STYLES, draw
+from tasks.sudoku.pictures import fonts as fonts_module
+from tasks.sudoku.pictures.drawing import homography, render
+from tasks.sudoku.pictures.fonts import glyph, path_of
+from tasks.sudoku.pictures.styles import MARGIN, look
+from tests.licences import licence_of
+
+CLUES = [int(sign) for sign in "530070000600195000098000060800060003400803001700020006060000280000419005000080079"]
+BLANK = [0] * 81
+seeds, styles = st.integers(0, 2**32 - 1), st.sampled_from(STYLES)
+
+
+def rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def change(cells: list[int], style: str, seed: int) -> np.ndarray:
+    """Largest change of a pixel against the blank puzzle, over channels: (216, 216)."""
+    pictures = [draw(each, style, rng(seed)).astype(int) for each in (cells, BLANK)]
+    return np.abs(pictures[0] - pictures[1]).max(-1)
+
+
+def cells_of(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column in the grid, as fractions, of the middle of each pixel, by the slow way: one solve per map."""
+    a, b, c, d, e, f, g, h = homography(corners * 216, np.array([[0, 0], [9, 0], [9, 9], [0, 9]]))
+    y, x = np.mgrid[:216, :216] + 0.5
+    return (d * x + e * y + f) / (g * x + h * y + 1), (a * x + b * y + c) / (g * x + h * y + 1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, styles)
+def test_a_picture_is_a_pure_function_of_its_arguments(seed: int, style: str) -> None:
+    picture = draw(CLUES, style, rng(seed))
+    assert picture.shape == (216, 216, 3)
+    assert picture.dtype == np.uint8
+    draw(BLANK, style, rng(seed + 1))  # what was drawn before leaves no trace
+    assert np.array_equal(picture, draw(CLUES, style, rng(seed)))
+    assert not np.array_equal(picture, draw(CLUES, style, rng(seed + 1)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, styles, st.integers(0, 80), st.integers(1, 9))
+def test_a_clue_changes_its_cell_and_no_other(seed: int, style: str, index: int, digit: int) -> None:
+    cells = BLANK.copy()
+    cells[index] = digit
+    chosen = look(style, rng(seed))
+    changed = change(cells, style, seed)
+    rows, columns = cells_of(chosen.corners)
+    down, across = rows - index // 9, columns - index % 9
+    inside = (np.abs(down - 0.5) < 0.5) & (np.abs(across - 0.5) < 0.5)
+    # 12 pixels with the smallest of strokes; JPEG also touches its blocks of 16 pixels around.
+    assert (changed[inside] > 25).sum() >= 12
+    far = (np.abs(down - 0.5) > 0.8) | (np.abs(across - 0.5) > 0.8)
+    assert changed[far].max() <= (0 if chosen.quality is None else 80)
+    assert chosen.quality is None or changed[far].mean() < 0.5
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, styles)
+def test_every_digit_differs_from_every_other(seed: int, style: str) -> None:
+    chosen = look(style, rng(seed))
+    pictures = []
+    for digit in range(1, 10):
+        pictures.append(render([0] * 40 + [digit] + [0] * 40, chosen, rng(seed), 216).astype(int))
+    for first in range(9):
+        for second in range(first):
+            assert (np.abs(pictures[first] - pictures[second]) > 20).any(-1).sum() >= 8
+
+
+@settings(max_examples=100, deadline=None)
+@given(seeds, styles)
+def test_looks_stay_within_what_a_person_can_read(seed: int, style: str) -> None:
+    chosen = look(style, rng(seed))
+    assert chosen.corners.min() >= 0
+    assert chosen.corners.max() <= 1
+    if chosen.quality is None:  # perspective leaves more room
+        assert chosen.corners.min(0).max() <= MARGIN
+        assert chosen.corners.max(0).min() >= 1 - MARGIN
+    grounds = [chosen.paper, chosen.shade] if chosen.shading.any() else [chosen.paper]
+    assert min(np.abs(chosen.ink - ground).max() for ground in grounds) >= 60
+    for colour in (chosen.paper, chosen.ink, chosen.line, chosen.shade):
+        assert colour.shape == (3,)
+    assert 0.45 <= chosen.height <= 0.8
+
+
+def test_training_never_sees_what_is_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(TRAINING_FONTS).isdisjoint(HELD_OUT_FONTS)
+    assert {FONTS[name].file for name in TRAINING_FONTS}.isdisjoint(FONTS[name].file for name in HELD_OUT_FONTS)
+    packages = [{FONTS[name].package for name in names} for names in (TRAINING_FONTS, HELD_OUT_FONTS)]
+    assert packages[0].isdisjoint(packages[1])
+    assert set(TRAINING_STYLES).isdisjoint(HELD_OUT_STYLES)
+    assert (*TRAINING_STYLES, *HELD_OUT_STYLES) == STYLES
+    assert any(FONTS[name].written for name in HELD_OUT_FONTS)
+    opened: set[str] = set()
+    monkeypatch.setattr(
+        "tasks.sudoku.pictures.drawing.glyph", lambda name, *rest: (opened.add(name), glyph(name, *rest))[1]
+    )
+    for names, of in ((TRAINING_STYLES, TRAINING_FONTS), (HELD_OUT_STYLES, HELD_OUT_FONTS)):
+        opened.clear()
+        for style in names:
+            for seed in range(200):
+                opened.add(look(style, rng(seed)).font)
+        draw(CLUES, names[0], rng(0))
+        assert opened == set(of)  # all of them, and no other
+    rulings = {look(style, rng(seed)).ruling for style in TRAINING_STYLES for seed in range(50)}
+    assert rulings == {"plain", "rough"}
+
+
+def test_chosen_fonts_are_used_in_any_style() -> None:
+    for style in STYLES:
+        assert {look(style, rng(seed), ["Caveat", "Domine"]).font for seed in range(30)} == {"Caveat", "Domine"}
+
+
+@pytest.mark.parametrize("name", FONTS)
+def test_every_font_has_nine_digits_of_the_height_asked_for(name: str) -> None:
+    boxes = [glyph(name, digit, 48, 32).getbbox() for digit in range(1, 10)]
+    assert all(box[0] >= 2 and box[1] >= 2 and box[2] <= 46 and box[3] <= 46 for box in boxes)
+    heights = [box[3] - box[1] for box in boxes]
+    assert 20 <= max(heights) <= 34
+    masks = [glyph(name, digit, 48, 32).tobytes() for digit in range(1, 10)]
+    assert len(set(masks)) == 9
+
+
+def test_weights_of_a_variable_font_differ() -> None:
+    regular, bold = (np.asarray(glyph(name, 8, 48, 32), float).sum() for name in ("Roboto", "Roboto Bold"))
+    assert bold > 1.15 * regular
+
+
+def test_fonts_are_free_and_none_is_copied() -> None:
+    for font in FONTS.values():
+        if font.package != "matplotlib":
+            assert licence_of(font.package) in {"OFL-1.1", "Apache-2.0"}
+    for name in FONTS:
+        assert "site-packages" in str(path_of(name))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((CLUES, "sepia"), "unknown style 'sepia'; the styles are print, screen"),
+        ((CLUES, "print", 216, ["Comic"]), "unknown font 'Comic'; the fonts are DejaVu Sans"),
+        ((CLUES, "print", 216, []), "no font to choose from; leave fonts out"),
+        ((CLUES[:80], "print"), "81 cells, not 80"),
+        (([10] * 81, "print"), "a cell is 10; cells are 1 to 9"),
+        (([-1] * 81, "print"), "a cell is -1"),
+        ((CLUES, "print", 50), "the side of the picture is 50; it takes 108 to 2160"),
+        ((CLUES, "print", 216.0), "the side of the picture is 216.0"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(arguments: tuple, message: str) -> None:
+    cells, style, *rest = arguments
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        draw(cells, style, rng(0), *rest)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts_module, "find_spec", lambda name: None if name == "fontpkg_caveat" else find_spec(name))
+    message = "the font Caveat needs the package fontpkg-caveat, which is not installed; pip install 'constrained_dg["
+    with pytest.raises(InputError, match=re.escape(message)):
+        path_of("Caveat")
+    assert path_of("Kalam").is_file()
+
+
+def test_other_sides_show_the_same_puzzle() -> None:
+    """A picture of twice the side, made smaller, is close to the small one where nothing is random per pixel."""
+    chosen = look("screen", rng(5))
+    small = render(CLUES, chosen, rng(0), 216).astype(float)
+    large = render(CLUES, chosen, rng(0), 432).astype(float).reshape(216, 2, 216, 2, 3).mean((1, 3))
+    assert np.abs(small - large).mean() < 6
