@@ -73,7 +73,7 @@ def render(values: Sequence[int], chosen: Look, generator: np.random.Generator, 
     masks = masks.transform((side, side), method, warp[:6] if flat_on else warp, Image.Resampling.BILINEAR)
     if chosen.blur:
         masks = masks.filter(ImageFilter.BoxBlur(chosen.blur * side / 216))
-    shade, line, ink = np.asarray(masks, np.float32).transpose(2, 0, 1) / 255
+    shade, line, ink = (np.asarray(band, np.float32) / 255 for band in masks.split())
     if chosen.bleeding:
         line, ink = (np.minimum(mask * (1 + chosen.bleeding), 1) for mask in (line, ink))
     if chosen.fading:
