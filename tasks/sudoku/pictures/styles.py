@@ -155,7 +155,7 @@ def _handwritten(rng: np.random.Generator, fonts: Sequence[str]) -> Look:
         noise=rng.uniform(0, 7),
         ruling="rough",
         jitter=rng.uniform(0.4, 1),
-        fading=rng.uniform(0, 0.45),
+        fading=rng.uniform(0, 0.35),
     )
     return _negative(chosen) if rng.random() < 0.06 else chosen
 
