@@ -192,7 +192,7 @@ def _photo(rng: np.random.Generator, fonts: Sequence[str]) -> Look:
         corners=drawn.corners + inward,
         blur=rng.uniform(0.4, 0.9),
         noise=rng.uniform(3, 9),
-        light=rng.uniform(0.15, 0.45),
+        light=rng.uniform(0.1, 0.3),
         quality=int(rng.integers(40, 90)),
     )
 
