@@ -164,6 +164,11 @@ def solve_batch(
         status = [
             Status.SOLVED if same else Status.UNSOLVED for same in constraint.is_satisfied(generation.tokens).tolist()
         ]
+    agrees = task.agrees(problems, tokens).tolist()
+    status = [
+        Status.UNSOLVED if each is Status.SOLVED and not good else each
+        for each, good in zip(status, agrees, strict=True)
+    ]
     columns: list[list[Any]] = [
         status,
         generation.seeds.tolist(),

@@ -20,7 +20,7 @@ import torch
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import InputError, check
 from constrained_dg.files import read_text
-from constrained_dg.model.images import Images
+from constrained_dg.model.images import Images, Pictures
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.text import Tokenizer
 
@@ -54,11 +54,13 @@ class Batch:
     relations: BoolTensor | None
     noise: tuple[int, int]
     mask: BoolTensor | None = None
-    images: Images | None = None
+    images: Images | Pictures | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         moved: dict[str, Any] = {
-            name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor | Images)
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor | Images | Pictures)
         }
         return replace(self, **moved)
 
@@ -183,6 +185,7 @@ class Task(ABC):
         canvas_length: C where an answer may take several canvases; None where it is one.
         ends: tokens that end an answer; what follows them becomes `padding_id`.
         needs_tokenizer: the task exists only as text, so `in_text` must be called first.
+        vision: patch_size and pooling_kernel_size of the pictures in its batches; None without pictures.
         compares: `constraint` holds reference answers to compare with, not rules that a sampler may read.
         tokenizer: of a task whose prompts and answers are text; None for others.
         samplers: what evaluate.py compares unless the user names samplers; the first also solves single problems.
@@ -200,6 +203,7 @@ class Task(ABC):
     canvas_length: int | None = None
     ends: tuple[int, ...] = ()
     needs_tokenizer: bool = False
+    vision: Mapping[str, int] | None = None
     compares: bool = False
     tokenizer: Tokenizer | None = None
     samplers: tuple[str, ...] = ("restarts", "plain")
@@ -277,6 +281,13 @@ class Task(ABC):
     @abstractmethod
     def decode(self, problem: Problem, answer: IntTensor) -> str:
         """The answer (T) as one line of text, as in answers.csv."""
+
+    def agrees(self, problems: Sequence[Problem], answers: IntTensor) -> BoolTensor:
+        """Whether answers (B, T) that keep the rules also agree with what no sampler is shown: (B) bool.
+
+        Only then do they count as solved; by default all do.
+        """
+        return torch.ones(len(answers), dtype=torch.bool)
 
     def remark(self, problem: Problem) -> str:
         """A sentence about a problem itself, printed below its answer, such as how many solutions it has; "" for none.

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from constrained_dg.model.vision import VisionConfig
+from constrained_dg.model.config import VisionConfig
 
 TINY = VisionConfig(
     text_size=32,

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from constrained_dg.errors import check
+from constrained_dg.errors import InputError, check
 from constrained_dg.memory import free_memory, swept_at_once
 from constrained_dg.model.cache import Cache, Entry
 from constrained_dg.model.canvas_pass import canvas_loop, mark_dynamic, run_layer, soft_capped
 from constrained_dg.model.config import ModelConfig
 from constrained_dg.model.footprint import PREFILL_CHUNK, QUERY_BLOCK, generation_bytes
-from constrained_dg.model.images import Images
+from constrained_dg.model.images import Images, Pictures
 from constrained_dg.model.layer import Layer
 from constrained_dg.model.layers import RMSNorm, ScaledEmbedding
 from constrained_dg.model.masks import uncut
@@ -24,6 +24,7 @@ from constrained_dg.model.native import keep_memory
 from constrained_dg.model.plan import plan_pass
 from constrained_dg.model.released.layout import Origin
 from constrained_dg.model.self_conditioning import SelfConditioning
+from constrained_dg.model.vision import VisionTower
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 #: A head that starts tied to a relation gives related keys exp(TIED_BIAS) times the weight of the others.
@@ -88,6 +89,7 @@ class Backbone(nn.Module):
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.self_conditioning = SelfConditioning(config)
+        self.vision = None if config.vision is None else VisionTower(config.vision)
         self._compiled: tuple[Callable[..., FloatTensor], Callable[..., FloatTensor]] | None = None
         self._training_head: Callable[..., FloatTensor] = soft_capped
 
@@ -117,7 +119,7 @@ class Backbone(nn.Module):
         mask: BoolTensor | None = None,
         relations: BoolTensor | None = None,
         room: int | None = None,
-        images: Images | None = None,
+        images: Images | Pictures | None = None,
     ) -> Cache:
         """Causal pass over the prompt, PREFILL_CHUNK tokens at a time (all at once with gradients).
 
@@ -138,7 +140,7 @@ class Backbone(nn.Module):
         self._check_context(prompt.shape[1])
         space = self.config.canvas_length if room is None else room
         cache = self.empty_cache(prompt.shape[0], prompt.shape[1] + space)
-        self._causal_pass(prompt, cache, mask, relations, images=images)
+        self._causal_pass(prompt, cache, mask, relations, images=self._read(images, prompt.shape[1]))
         return cache
 
     def empty_cache(self, rows: int, capacity: int) -> Cache:
@@ -158,14 +160,21 @@ class Backbone(nn.Module):
         return self.head(self._causal_pass(tokens, cache, None, relations, wanted=1)[:, -1])
 
     def causal_logits(
-        self, tokens: IntTensor, cache: Cache, relations: BoolTensor | None = None, mask: BoolTensor | None = None
+        self,
+        tokens: IntTensor,
+        cache: Cache,
+        relations: BoolTensor | None = None,
+        mask: BoolTensor | None = None,
+        images: Pictures | None = None,
     ) -> FloatTensor:
         """Like `next_token`, at every position: fp32 (B, N, V).
 
         Args:
             mask: (B, N) bool, False at padding, where logits are undefined.
+            images: what stands for these tokens, where nothing is committed yet.
         """
-        return self.head(self._causal_pass(tokens, cache, mask, relations, wanted=tokens.shape[1]))
+        new = tokens.shape[1]
+        return self.head(self._causal_pass(tokens, cache, mask, relations, new, self._read(images, new)))
 
     def denoise(
         self, canvas: IntTensor, cache: Cache, signal: FloatTensor | None = None, relations: BoolTensor | None = None
@@ -260,6 +269,14 @@ class Backbone(nn.Module):
         return generation_bytes(self.config, stored, size, rows, committed, canvas, swept, self.narrow_cache)
 
     # -- parts of the passes ------------------------------------------------------------------------------------------
+
+    def _read(self, images: Images | Pictures | None, length: int) -> Images | None:
+        """Pictures as the model's own tower reads them."""
+        if not isinstance(images, Pictures):
+            return images
+        if self.vision is None:
+            raise InputError("the model has no vision tower", "use the run of a task with pictures")
+        return images.read(self.vision, length)
 
     def _entries(self) -> list[Entry]:
         config = self.config

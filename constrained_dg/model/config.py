@@ -1,11 +1,12 @@
-"""Shape of the backbone, and the presets."""
+"""Shapes of the backbone and of a vision tower, and the presets."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from constrained_dg.errors import InputError, check, is_count
+from constrained_dg.errors import InputError, check, is_count, is_number
 
 #: The largest value of each size; MOST_OTHER where a size is not listed. Far above any model, and below what hangs
 #: (a pass repeats layers and loops) or overflows.
@@ -30,6 +31,62 @@ def shown(value: object) -> str:
 
 
 @dataclass(frozen=True)
+class VisionConfig:
+    """Shape of a vision tower; the names are those of the released vision_config.
+
+    Attributes:
+        text_size: D of the text model that reads the soft tokens.
+        patch_size: p, pixels on one side of a patch.
+        pooling_kernel_size: k, patches on one side of a soft token.
+        position_embedding_size: most patches on one side of a picture.
+        standardize: shift and scale the soft tokens by stored numbers.
+
+    Raises:
+        InputError: a value out of range, or heads that do not fit each other.
+    """
+
+    text_size: int
+    hidden_size: int = 1152
+    intermediate_size: int = 4304
+    num_hidden_layers: int = 27
+    num_attention_heads: int = 16
+    num_key_value_heads: int = 16
+    head_dim: int = 72
+    patch_size: int = 16
+    pooling_kernel_size: int = 3
+    position_embedding_size: int = 10_240
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 100.0
+    standardize: bool = True
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, kind = getattr(self, field.name), str(field.type)
+            if kind == "int":
+                fits, hint = is_count(value, 1) and value <= MOST_OTHER, f"give an integer from 1 to {MOST_OTHER}"
+            elif kind == "bool":
+                fits, hint = isinstance(value, bool), "give true or false"
+            else:
+                fits, hint = is_number(value, above=0), "give a number above 0"
+            check(fits, f"vision_config.{field.name} is {shown(value)}", hint)
+        heads, groups = self.num_attention_heads, self.num_key_value_heads
+        check(heads % groups == 0, f"{heads} attention heads cannot share {groups} key/value heads", "use a divisor")
+        check(
+            self.head_dim % 4 == 0, f"vision_config.head_dim is {self.head_dim}", "both halves turn pairs of channels"
+        )
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers a tower learns, without building it."""
+        size, inner = self.hidden_size, self.intermediate_size
+        attention = 2 * size * self.head_dim * (self.num_attention_heads + self.num_key_value_heads) + 2 * self.head_dim
+        layer = attention + 3 * size * inner + 4 * size
+        return size * (3 * self.patch_size**2 + 2 * self.position_embedding_size + self.text_size) + (
+            self.num_hidden_layers * layer
+        )
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """DiffusionGemma's text backbone (Google, June 2026) and two extensions that are absent by default.
 
@@ -47,6 +104,9 @@ class ModelConfig:
         loops: extension: the stack runs this many times in a canvas pass.
         causal_loops: the same for prefill, commit and next-token passes. Loop i of a canvas reads the keys and values
             of causal loop min(i, causal_loops - 1), so a prompt need not pay for the loops of the canvas.
+        vision: the tower that is trained with the model and reads `model.images.Pictures`; None without. The tower of a
+            released checkpoint is no part of its model, see `vision.Vision`. Its text_size is the hidden size, and may
+            be left out of a mapping.
     """
 
     vocab_size: int
@@ -73,9 +133,26 @@ class ModelConfig:
     num_relations: int = 0
     loops: int = 1
     causal_loops: int = 1
+    vision: VisionConfig | None = None
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
+        if isinstance(self.vision, Mapping):
+            known = {f.name for f in fields(VisionConfig)}
+            odd = sorted(set(self.vision) - known)
+            check(not odd, f"unknown keys model.vision.{', '.join(odd)}", f"known: {', '.join(sorted(known))}")
+            object.__setattr__(self, "vision", VisionConfig(**{"text_size": self.hidden_size, **self.vision}))
+        fits = self.vision is None or isinstance(self.vision, VisionConfig)
+        check(fits, f"model.vision is {shown(self.vision)}", "give the sizes of a tower, or null")
+        if self.vision is not None:
+            size = self.vision.text_size
+            check(
+                size == self.hidden_size,
+                f"model.vision.text_size is {size}",
+                f"give {self.hidden_size}, or leave it out",
+            )
+        for name, value in vars(self).items():
+            if name == "vision":
+                continue
             if ModelConfig.__dataclass_fields__[name].type == "int":
                 low = 0 if name in ("num_relations", "sliding_layers_per_full") else 1
                 most = MOST.get(name, MOST_OTHER)
@@ -136,10 +213,12 @@ class ModelConfig:
         attentions = full * attention(self.num_global_key_value_heads, self.global_head_dim, 1)
         attentions += sliding * attention(self.num_key_value_heads, self.head_dim, 2)
         # Embedding and final norm; norm and MLP of self-conditioning.
-        return self.vocab_size * size + 2 * size + mlp + self.num_hidden_layers * layer + attentions
+        tower = 0 if self.vision is None else self.vision.num_parameters
+        return self.vocab_size * size + 2 * size + mlp + self.num_hidden_layers * layer + attentions + tower
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain values; without a tower also without its key."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("vision", None)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:

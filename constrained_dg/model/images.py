@@ -26,18 +26,66 @@ class SoftTokens:
     Attributes:
         size: D.
         count: M, of all pictures together.
+        trained: whether the tower gets gradients where they are enabled.
     """
 
-    def __init__(self, tower: VisionTower, pictures: Sequence[Patches]) -> None:
-        self.tower, self.pictures = tower, pictures
+    def __init__(self, tower: VisionTower, pictures: Sequence[Patches], trained: bool = False) -> None:
+        self.tower, self.pictures, self.trained = tower, pictures, trained
         self.size = tower.config.text_size
-        self.count = sum(len(each.pixels) for each in pictures) // tower.config.pooling_kernel_size**2
+        patches = sum(each.pixels[..., 0].numel() for each in pictures)
+        self.count = patches // tower.config.pooling_kernel_size**2
 
     @cached_property
     def features(self) -> FloatTensor:
         """(M, D)."""
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
             return torch.cat([self.tower(picture) for picture in self.pictures])
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A picture of one size for each prompt, which the model's own tower reads. All tokens of a prompt stand for it.
+
+    Attributes:
+        pixels: (B, rows * columns, 3 p^2) uint8, patch by patch as in `vision.Patches`.
+        columns: patches side by side.
+    """
+
+    pixels: IntTensor
+    columns: int
+
+    def to(self, device: torch.device | str) -> Pictures:
+        return replace(self, pixels=self.pixels.to(device))
+
+    def select(self, rows: IntTensor) -> Pictures:
+        """The pictures of these rows (N), in this order."""
+        return replace(self, pixels=self.pixels[rows])
+
+    def check(self, tower: VisionTower, tokens: int) -> None:
+        """Raise InputError unless a tower reads them as this many tokens."""
+        p, k = tower.config.patch_size, tower.config.pooling_kernel_size
+        wanted = (tokens * k * k, 3 * p * p)
+        check(
+            tuple(self.pixels.shape[1:]) == wanted,
+            f"pictures of shape {tuple(self.pixels.shape[1:])}",
+            f"give {wanted}",
+        )
+        rows = len(self.pixels[0]) // self.columns
+        fits = rows * self.columns == wanted[0] and rows % k == self.columns % k == 0
+        fits = fits and max(rows, self.columns) <= tower.config.position_embedding_size
+        check(
+            fits,
+            f"pictures of {self.columns} columns and {rows} rows of patches",
+            f"give multiples of {k}, at most {tower.config.position_embedding_size}",
+        )
+
+    def read(self, tower: VisionTower, length: int) -> Images:
+        """Their soft tokens, at positions 0 .. of sequences of a length. With gradients the tower gets some, too."""
+        tokens = self.pixels.shape[1] // tower.config.pooling_kernel_size**2
+        index = torch.arange(len(self.pixels) * tokens, device=self.pixels.device).view(-1, tokens)
+        patches = [Patches(self.pixels / 255, self.columns)]
+        soft = SoftTokens(tower, patches, trained=True)
+        return Images(torch.nn.functional.pad(index, (0, length - tokens), value=-1), soft)
 
 
 @dataclass(frozen=True)

@@ -12,36 +12,10 @@ import torch
 from torch import nn
 
 from constrained_dg.model.attention import attend
+from constrained_dg.model.config import VisionConfig
 from constrained_dg.model.layers import MLP, RMSNorm
 from constrained_dg.model.rope import inverse_frequencies, rotate, rotation
 from constrained_dg.shapes import FloatTensor, IntTensor
-
-
-@dataclass(frozen=True)
-class VisionConfig:
-    """Shape of a vision tower; the names are those of the released vision_config.
-
-    Attributes:
-        text_size: D of the text model that reads the soft tokens.
-        patch_size: p, pixels on one side of a patch.
-        pooling_kernel_size: k, patches on one side of a soft token.
-        position_embedding_size: most patches on one side of a picture.
-        standardize: shift and scale the soft tokens by stored numbers.
-    """
-
-    text_size: int
-    hidden_size: int = 1152
-    intermediate_size: int = 4304
-    num_hidden_layers: int = 27
-    num_attention_heads: int = 16
-    num_key_value_heads: int = 16
-    head_dim: int = 72
-    patch_size: int = 16
-    pooling_kernel_size: int = 3
-    position_embedding_size: int = 10_240
-    rms_norm_eps: float = 1e-6
-    rope_theta: float = 100.0
-    standardize: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,7 +23,8 @@ class Patches:
     """A picture as the tower takes it.
 
     Attributes:
-        pixels: (rows * columns, 3 p^2) float32 from 0 to 1, patch by patch from the top left, channels innermost.
+        pixels: (rows * columns, 3 p^2) float32 from 0 to 1, patch by patch from the top left, channels innermost; or
+            (B, rows * columns, 3 p^2), pictures of one shape.
         columns: patches side by side; like the rows a multiple of k.
     """
 
@@ -78,15 +53,17 @@ class VisionTower(nn.Module):
         self.projection = nn.Linear(size, config.text_size, bias=False)
 
     def forward(self, picture: Patches) -> FloatTensor:
-        """The soft tokens (rows * columns / k^2, D) of a picture, from its top left."""
+        """The soft tokens (rows * columns / k^2, D) of a picture, from its top left, or of several."""
         table, weight = self.position_embedding_table, self.input_proj.weight
         pixels = picture.pixels.to(weight.device)
-        at = torch.arange(len(pixels), device=weight.device)
+        at = torch.arange(pixels.shape[-2], device=weight.device)
         column, row = at % picture.columns, at // picture.columns
         x = self.input_proj((2 * (pixels - 0.5)).to(weight.dtype)) + (table[0][column] + table[1][row])
         turn = self._rotation(column, row, x.dtype)
+        x = x if x.dim() == 3 else x[None]
         for layer in self.layers:
             x = layer(x, turn)
+        x = x.flatten(0, 1)
         return self.projection(self.projection_norm(self.pooled(x, picture.columns)))
 
     def _rotation(self, column: IntTensor, row: IntTensor, dtype: torch.dtype) -> list[tuple[FloatTensor, FloatTensor]]:
@@ -119,7 +96,7 @@ class VisionLayer(nn.Module):
         self.post_feedforward_layernorm = RMSNorm(size, eps)
 
     def forward(self, x: FloatTensor, turn: list[tuple[FloatTensor, FloatTensor]]) -> FloatTensor:
-        """(N, hidden) -> (N, hidden)."""
+        """(B, N, hidden) -> (B, N, hidden)."""
         x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), turn))
         return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
 
@@ -140,10 +117,10 @@ class VisionAttention(nn.Module):
         self.v_norm = RMSNorm(config.head_dim, eps, scaled=False)
 
     def forward(self, x: FloatTensor, turn: list[tuple[FloatTensor, FloatTensor]]) -> FloatTensor:
-        """(N, hidden) -> (N, hidden)."""
-        q, k, v = (part(x).view(1, len(x), -1, self.head_dim) for part in (self.q_proj, self.k_proj, self.v_proj))
+        """(B, N, hidden) -> (B, N, hidden)."""
+        q, k, v = (part(x).unflatten(-1, (-1, self.head_dim)) for part in (self.q_proj, self.k_proj, self.v_proj))
         q, k = (self._turned(norm(part), turn) for norm, part in ((self.q_norm, q), (self.k_norm, k)))
-        return self.o_proj(attend(q, k, self.v_norm(v), None)[0].flatten(1))
+        return self.o_proj(attend(q, k, self.v_norm(v), None).flatten(2))
 
     @staticmethod
     def _turned(x: FloatTensor, turn: list[tuple[FloatTensor, FloatTensor]]) -> FloatTensor:

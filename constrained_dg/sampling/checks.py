@@ -7,6 +7,8 @@ import torch
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.memory import free_memory
+from constrained_dg.model.images import Pictures
+from constrained_dg.model.vision import VisionTower
 from constrained_dg.sampling.base import Denoiser
 from constrained_dg.sampling.options import Options
 from constrained_dg.shapes import BoolTensor
@@ -41,6 +43,12 @@ def check_tokens(options: Options, vocab_size: int) -> None:
 
 def check_images(model: Denoiser, batch: Batch) -> None:
     """Raise InputError unless every image token of the prompts has its soft token, and the model reads these."""
+    if isinstance(batch.images, Pictures):
+        tower = getattr(model, "vision", None)
+        if not isinstance(tower, VisionTower):
+            raise InputError(f"a {type(model).__name__} without a vision tower", "use a model trained with pictures")
+        batch.images.check(tower, batch.prompt.shape[1])
+        return
     images, pictured = batch.images, torch.zeros(len(batch.prompt), dtype=torch.bool, device=batch.prompt.device)
     prompt = batch.prompt
     if images is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from constrained_dg.constraints.base import Constraint
+from constrained_dg.model.images import Pictures
 from constrained_dg.sampling.base import Cache, Denoiser
 from constrained_dg.sampling.class_log_probs import ClassLogProbs
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
@@ -36,7 +37,8 @@ def prefilled(model: Denoiser, batch: Batch, rows: IntTensor, length: int, room:
     if room is not None and model.makes_room:
         more["room"] = room
     if batch.images is not None:
-        more["images"] = batch.images.select(rows).first(length)
+        images = batch.images.select(rows)
+        more["images"] = images if isinstance(images, Pictures) else images.first(length)
     return model.prefill(prompt, mask, relations, **more)
 
 

@@ -146,7 +146,7 @@ class DiffusionModule(L.LightningModule):
 
     def _prefill(self, batch: Batch, routing: RoutingRecord | None) -> Any:
         self.backbone.routing = routing
-        cache = self.backbone.prefill(batch.prompt, batch.mask, batch.relations, room=0)
+        cache = self.backbone.prefill(batch.prompt, batch.mask, batch.relations, 0, batch.images)
         self.backbone.routing = None  # a first prediction is not trained, so its routing does not count
         return cache
 
@@ -174,8 +174,15 @@ class DiffusionModule(L.LightningModule):
         return model.self_condition(first.softmax(-1), mask)
 
     def _encoder_loss(self, batch: Batch, rows: int, routing: RoutingRecord | None) -> FloatTensor:
-        """Next-token loss of the causal pass over prompt and answer, on the last rows."""
+        """Next-token loss of the causal pass over prompt and answer, on the last rows. Of pictures: the loss of naming
+        the token in whose place each soft token stands, which the model does not see."""
         batch = batch.select(torch.arange(len(batch) - rows, len(batch), device=batch.answer.device))
+        if batch.images is not None:
+            self.backbone.routing = routing
+            cache = self.backbone.empty_cache(rows, batch.prompt.shape[1])
+            logits = self.backbone.causal_logits(batch.prompt, cache, batch.relations, images=batch.images)
+            self.backbone.routing = None
+            return canvas_loss([logits], batch.prompt, torch.zeros_like(batch.prompt, dtype=torch.bool))
         tokens = torch.cat([batch.prompt, batch.answer], dim=1)
         given = torch.full_like(batch.prompt, not self.objective.encoder_prompt, dtype=torch.bool)
         known = torch.cat([given, batch.pinned], dim=1)

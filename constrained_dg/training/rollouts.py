@@ -38,6 +38,7 @@ from constrained_dg.diffusion.sets import (
     without_unlikeliest,
 )
 from constrained_dg.errors import check
+from constrained_dg.model.images import Pictures
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch, Task
 from constrained_dg.training.other_answers import other_answers
@@ -173,6 +174,7 @@ class Pool:
             pinned=_where(over, fresh.pinned, ours.pinned),
             relations=fresh.relations if shared else _where(over, fresh.relations, ours.relations),
             mask=None if fresh.mask is None else _where(over, fresh.mask, ours.mask),
+            images=_pictures(over, fresh.images, ours.images),
         )
         return replace(
             new,
@@ -188,6 +190,8 @@ class Pool:
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values, for a checkpoint; relations as bits, since each row may have its own."""
         values = {f.name: getattr(self.batch, f.name) for f in fields(Batch)}
+        if isinstance(self.batch.images, Pictures):
+            values["images"] = vars(self.batch.images)
         if (relations := self.batch.relations) is not None:
             values |= {
                 "relations": torch.from_numpy(np.packbits(relations.cpu(), axis=-1)),
@@ -198,12 +202,20 @@ class Pool:
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> Pool:
         batch: dict[str, Any] = {f.name: state[f.name] for f in fields(Batch)}
+        batch["images"] = None if batch["images"] is None else Pictures(**batch["images"])
         if "width" in state:  # earlier checkpoints hold relations as they are
             bits = np.unpackbits(batch["relations"].cpu(), axis=-1, count=state["width"])
             batch["relations"] = torch.from_numpy(bits).bool()
         # Earlier checkpoints have no rows that lost their answer.
         state = {"lost": torch.zeros_like(state["age"])} | state
         return cls(Batch(**batch), *(state[name] for name in _TENSORS))
+
+
+def _pictures(over: BoolTensor, new: object, old: object) -> Pictures | None:
+    """`_where` of pictures."""
+    if not isinstance(new, Pictures) or not isinstance(old, Pictures):
+        return None
+    return replace(new, pixels=_where(over, new.pixels, old.pixels))
 
 
 def kind_of(batch: Batch) -> tuple[int, ...]:

@@ -66,7 +66,8 @@ class Objective:
     Attributes:
         canvas_weight: weight of the loss on the noisy answer; with 0 no canvas is denoised, and the model learns to
             write from left to right alone.
-        encoder_weight: weight of the causal next-token loss over prompt and answer; 0 leaves it out.
+        encoder_weight: weight of the causal next-token loss over prompt and answer; 0 leaves it out. For pictures it is
+            that of naming the token in whose place each soft token stands.
         encoder_prompt: whether the next-token loss counts the tokens of the prompt, too.
         encoder_rows: share of the batch that the next-token loss is computed on, since it costs a causal pass.
         balance_weight: weight of the router's balance loss (Switch Transformer, arXiv 2101.03961); 0 leaves it out.

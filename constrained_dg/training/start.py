@@ -73,7 +73,13 @@ class Scratch(Start):
             "num_relations": task.num_relations if self.relations else 0,
             "canvas_length": task.max_canvas,
         }
-        config = preset(self.preset, **{**shape, **self.changes})
+        changes = {**shape, **self.changes}
+        if task.vision is not None:
+            tower = changes.get("vision")
+            hint = "give the sizes of a tower, as conf/task/sudoku/picture.yaml does"
+            check(isinstance(tower, Mapping), f"task {task.name!r} gives pictures, and model.vision is {tower!r}", hint)
+            changes["vision"] = {**dict(tower or {}), **task.vision}
+        config = preset(self.preset, **changes)
         check_size(config)
         return Backbone(config).init_weights(torch.Generator().manual_seed(self.seed)), task
 
@@ -102,6 +108,9 @@ class FromRun(Start):
             fits = has == wanted or (name == "num_relations" and has == 0)
             problem = f"the model of {self.run!r} has {name} {has}, task {task.name!r} needs {wanted}"
             check(fits, problem, "start from scratch")
+        sees = None if config.vision is None else {key: getattr(config.vision, key) for key in task.vision or {}}
+        problem = f"the model of {self.run!r} reads pictures as {sees}, task {task.name!r} gives {task.vision}"
+        check(task.vision is None or sees == dict(task.vision), problem, "start from scratch")
         grown = Backbone(replace(config, canvas_length=max(config.canvas_length, task.max_canvas)))
         grown.load_state_dict(model.state_dict())
         return grown.train(), task

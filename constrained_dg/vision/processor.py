@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from constrained_dg.errors import check
-from constrained_dg.model.vision import Patches, VisionConfig
+from constrained_dg.model.config import VisionConfig
+from constrained_dg.model.vision import Patches
+from constrained_dg.shapes import IntTensor
 
 #: Soft tokens that a picture may take; the tower was trained with these.
 BUDGETS = (70, 140, 280, 560, 1120)
@@ -59,9 +61,20 @@ class Processor:
         check(
             max(height, width) // p <= most, f"{name} is resized to {width} x {height} pixels", f"give {most} patches"
         )
-        image = torch.tensor(pixels).permute(2, 0, 1)[None]
-        if (height, width) != pixels.shape[:2]:
-            # On bytes, as torchvision does: the rounding of a kernel for floats moves pixels by up to 24 of 255.
-            image = F.interpolate(image, (height, width), mode="bicubic", antialias=True)
-        grid = image[0].view(3, height // p, p, width // p, p).permute(1, 3, 2, 4, 0)
-        return Patches(grid.reshape(-1, 3 * p * p) * (1 / 255), width // p)
+        return Patches(cut_patches(resized(pixels, height, width), p) * (1 / 255), width // p)
+
+
+def resized(pixels: np.ndarray, height: int, width: int) -> IntTensor:
+    """Pixels (H, W, 3) uint8 -> (3, height, width) uint8, bicubic."""
+    image = torch.tensor(pixels).permute(2, 0, 1)
+    if (height, width) == pixels.shape[:2]:
+        return image
+    # On bytes, as torchvision does: the rounding of a kernel for floats moves pixels by up to 24 of 255.
+    return F.interpolate(image[None], (height, width), mode="bicubic", antialias=True)[0]
+
+
+def cut_patches(image: IntTensor, side: int) -> IntTensor:
+    """(3, H, W) -> (H / side * W / side, 3 side^2), patch by patch from the top left, channels innermost."""
+    _, height, width = image.shape
+    grid = image.view(3, height // side, side, width // side, side).permute(1, 3, 2, 4, 0)
+    return grid.reshape(-1, 3 * side * side)

@@ -33,6 +33,9 @@ class TinyTask:
         cells = torch.tensor([[int(c) for c in p.text] for p in problems])
         return sudoku4() & Pinned(cells, cells > 0, VOCAB)
 
+    def agrees(self, problems, answers):
+        return torch.ones(len(answers), dtype=torch.bool)
+
     def decode(self, problem, answer):
         return "".join(map(str, answer.tolist()))
 

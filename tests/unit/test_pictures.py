@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from constrained_dg.errors import InputError
-from constrained_dg.model.vision import VisionConfig
+from constrained_dg.model.config import VisionConfig
 from constrained_dg.vision.pictures import MOST_PIXELS, pixels_of
 from constrained_dg.vision.processor import BUDGETS, Processor
 from tests.pictures import TINY, file, huge_png, pixels

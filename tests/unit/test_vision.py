@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 import constrained_dg
 from constrained_dg.errors import InputError
 from constrained_dg.model import backbone, plan
+from constrained_dg.model.config import VisionConfig
 from constrained_dg.model.images import ATTENTION, Images, SoftTokens
-from constrained_dg.model.vision import VisionConfig, VisionTower
+from constrained_dg.model.vision import VisionTower
 from constrained_dg.text import pad_left
 from constrained_dg.vision import Video, Vision
 from constrained_dg.vision.processor import Processor

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from constrained_dg.errors import InputError, check, is_count, is_number
-from constrained_dg.model.config import MOST_OTHER, shown
+from constrained_dg.errors import InputError, check, is_count
+from constrained_dg.model.config import VisionConfig, shown
 from constrained_dg.model.released.layout import CONFIG, DEAD, VISION, read_json
 from constrained_dg.model.released.read import _dtype, _torch_type, stored_tensors
-from constrained_dg.model.vision import VisionConfig, VisionTower
+from constrained_dg.model.vision import VisionTower
 from constrained_dg.model.weights import Stored, check_tensors, opened
 
 #: Where the most soft tokens of an image may stand.
@@ -123,23 +123,7 @@ def read_vision_config(raw: dict[str, Any], text: Any) -> VisionConfig:
     sizes = {key: raw.get(key, default) for key, default in DEFAULTS.items()}
     sizes["rope_theta"] = rope.get("rope_theta", 100.0)
     sizes["text_size"] = text.get("hidden_size", 2304) if isinstance(text, dict) else None
-    for field in fields(VisionConfig):
-        value = sizes[field.name]
-        if field.type == "int":
-            fits = is_count(value, 1) and value <= MOST_OTHER
-        else:
-            fits = isinstance(value, bool) if field.type == "bool" else is_number(value, above=0)
-        check(fits, f"vision_config.{field.name} is {shown(value)}", f"give {_KINDS[str(field.type)]}")
-    config = VisionConfig(**sizes)
-    check(
-        config.head_dim % 4 == 0, f"vision_config.head_dim is {config.head_dim}", "both halves turn pairs of channels"
-    )
-    heads, groups = config.num_attention_heads, config.num_key_value_heads
-    check(heads % groups == 0, f"{heads} attention heads cannot share {groups} key/value heads", "use a divisor")
-    return config
-
-
-_KINDS = {"int": f"an integer from 1 to {MOST_OTHER}", "float": "a number above 0", "bool": "true or false"}
+    return VisionConfig(**{field.name: sizes[field.name] for field in fields(VisionConfig)})
 
 
 def load_tower(file: VisionFile, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> VisionTower:
