@@ -165,7 +165,7 @@ class Backbone(nn.Module):
         cache: Cache,
         relations: BoolTensor | None = None,
         mask: BoolTensor | None = None,
-        images: Pictures | None = None,
+        images: Images | Pictures | None = None,
     ) -> FloatTensor:
         """Like `next_token`, at every position: fp32 (B, N, V).
 

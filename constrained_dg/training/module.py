@@ -186,7 +186,7 @@ class DiffusionModule(L.LightningModule):
         tokens = torch.cat([batch.prompt, batch.answer], dim=1)
         given = torch.full_like(batch.prompt, not self.objective.encoder_prompt, dtype=torch.bool)
         known = torch.cat([given, batch.pinned], dim=1)
-        padding = {}
+        padding: dict[str, Any] = {}
         if batch.mask is not None:
             seen = torch.cat([batch.mask, torch.ones_like(batch.pinned)], dim=1)
             padding["mask"] = seen
