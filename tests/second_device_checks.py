@@ -26,6 +26,7 @@ READS, EACH = (PASSES - 1) // 4, PASSES - 1
 WAITS = dict.fromkeys(sampler_names(), READS) | {
     "completed": EACH, "exact": EACH + 1, "exact_sharper": EACH, "guaranteed": EACH,
     "autoregressive": 3, "autoregressive_rules": 3, "search": 0, "sets": 40, "sets_guaranteed": 50, "sets_rules": 400,
+    "sets_restarts": 40, "one_pass_completed": EACH,
 }  # fmt: skip
 
 

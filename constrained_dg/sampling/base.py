@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
-from constrained_dg.model.images import Images
+from constrained_dg.model.images import Images, Pictures
 from constrained_dg.sampling.class_log_probs import ClassLogProbs
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -70,11 +70,12 @@ class Denoiser(Protocol):
         mask: BoolTensor | None = None,
         relations: BoolTensor | None = None,
         *,
-        images: Images | None = None,
+        images: Images | Pictures | None = None,
     ) -> Cache:
         """Causal pass over the prompt (B, S); `mask` (B, S) is False at padding.
 
-        `images` is given only where there are some, so that a model whose `image_width` is None need not know it.
+        `images` is given only where there are some, so that a model whose `image_width` is None need not know it. A
+        batch with `Pictures` needs a model with a `vision` tower.
         """
 
     def denoise(

@@ -10,7 +10,7 @@ import torch
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.text_rule import TextRule
 from constrained_dg.errors import InputError, check, is_count
-from constrained_dg.model.images import Images
+from constrained_dg.model.images import Images, Pictures
 from constrained_dg.sampling.base import Denoiser, Generation, PassInfo, StepRecord
 from constrained_dg.sampling.named import PLAIN, VALIDITY, named
 from constrained_dg.sampling.prompts import Rows, pictured_prompt, prompt_tensors
@@ -29,7 +29,7 @@ def generate(
     tokenizer: Tokenizer | None = None,
     sampler: Sampler | str | None = None,
     mask: BoolTensor | Rows | None = None,
-    images: Sequence[Any] | Images | None = None,
+    images: Sequence[Any] | Images | Pictures | None = None,
     vision: Vision | None = None,
     canvas: IntTensor | Rows | None = None,
     pinned: BoolTensor | Rows | None = None,
@@ -69,7 +69,7 @@ def generate(
         mask: (B, S) bool, False at padding of the prompt, which is on the left.
         images: with `vision`: for each prompt a list of its pictures and `vision.Video`s, in the order of its <|image|>
             and <|video|>; for a single text that list alone. A picture is a path, bytes, pixels (H, W, 3) uint8 or an
-            image of Pillow. Without: `model.images.Images` that fit the prompt.
+            image of Pillow. Without: `model.images.Images` that fit the prompt, or the `images` of a task's batch.
         vision: what reads pictures: `vision.Vision.load(FOLDER)`.
         canvas: (B, T) int64, of which the pinned tokens are read.
         pinned: (B, T) bool, tokens of `canvas` to keep.
@@ -98,7 +98,7 @@ def generate(
     check(isinstance(sampler, Sampler), f"sampler is {sampler!r}", "give a name, or a subclass of sampling.Sampler")
     padding = model.pad_token_id if pad is None else pad
     if vision is None:
-        if not isinstance(images, Images | None):
+        if not isinstance(images, Images | Pictures | None):
             raise InputError("images were given without vision", "give vision as well")
         prompt, mask = prompt_tensors(prompt, mask, tokenizer, padding)
         placed = images

@@ -44,6 +44,12 @@ SETS = Symmetry("sets", ELIMINATION, attempts=1_000_000, max_passes=64)
 SETS_RULES = replace(SETS, name="sets_rules", sampler=replace(ELIMINATION, guide=Guide(masks=True)))
 #: Sets, then a bounded search ordered by the model.
 SETS_GUARANTEED = replace(SETS, name="sets_guaranteed", complete=Completer())
+#: Elimination again after each conflict, for tasks without symmetries.
+SETS_RESTARTS = Restarts("sets_restarts", ELIMINATION, attempts=1_000_000, max_passes=64)
+#: The likeliest token of each position after one pass on pure noise.
+ONE_PASS = replace(PLAIN, name="one_pass", max_passes=1)
+#: The likeliest answer under that pass which keeps the rules.
+ONE_PASS_COMPLETED = replace(ONE_PASS, name="one_pass_completed", complete=Completer(improve=True))
 #: Sixteen answers from one prefill; the first that the judge accepts ends the others.
 CANDIDATES = Candidates("candidates", replace(EAGER, max_passes=64))
 #: For texts that are open but for their rules: a growing share of positions keeps its draw, and a short search mends.
@@ -61,8 +67,8 @@ AUTOREGRESSIVE_RULES = Autoregressive("autoregressive_rules", Guide(masks=True))
 #: The completer alone, without a model.
 SEARCH = Search()
 
-_SIMPLE = (PLAIN, PLAIN_EAGER, VALIDITY, KNOWN, EAGER, ELIMINATION, EXACT, EXACT_SHARPER, COMPLETED)
-_WRAPPED = (RESTARTS, GUARANTEED, SYMMETRY, COLD, SETS, SETS_RULES, SETS_GUARANTEED, CANDIDATES)
+_SIMPLE = (PLAIN, PLAIN_EAGER, VALIDITY, KNOWN, EAGER, ELIMINATION, EXACT, EXACT_SHARPER, COMPLETED, ONE_PASS, ONE_PASS_COMPLETED)
+_WRAPPED = (RESTARTS, GUARANTEED, SYMMETRY, COLD, SETS, SETS_RULES, SETS_GUARANTEED, SETS_RESTARTS, CANDIDATES)
 _ALL: dict[str, Sampler] = {
     each.name: each for each in (*_SIMPLE, *_WRAPPED, AUTOREGRESSIVE, AUTOREGRESSIVE_RULES, SEARCH)
 }

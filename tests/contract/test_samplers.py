@@ -69,7 +69,7 @@ def test_every_name_has_a_yaml_and_every_key_can_be_adjusted():
 
 
 def test_the_yaml_files_say_only_what_differs():
-    assert sum(len(path.read_text().splitlines()) for path in FOLDER.glob("*.yaml")) < 170
+    assert sum(len(path.read_text().splitlines()) for path in FOLDER.glob("*.yaml")) < 175
 
 
 def test_pinned_cells_never_change_and_the_free_ones_are_partitioned(sampler, model):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from constrained_dg import cli
+from constrained_dg import cli, generate
 from constrained_dg.errors import InputError
 from constrained_dg.evaluation import solve
 from constrained_dg.model import Backbone, ModelConfig, preset
@@ -210,6 +210,15 @@ def test_rows_of_a_pool_keep_their_pictures(task) -> None:
         assert torch.equal(refilled.answer[row], source.answer[row])
     again = Pool.from_state_dict(pool.state_dict())
     assert torch.equal(again.batch.images.pixels, old.images.pixels) and again.batch.images.columns == 18
+
+
+def test_generate_takes_the_pictures_of_a_batch(task, problems) -> None:
+    model, batch = small(), task.encode(problems[:2])
+    given_ = {"noise": batch.noise, "relations": batch.relations, "sampler": "one_pass", "seeds": 4}
+    answer = generate(model, batch.prompt, task.constraint(problems[:2]), images=batch.images, **given_)
+    assert answer.tokens.shape == (2, 81)
+    run = cli.load_sampler("one_pass").run(model, batch, task.constraint(problems[:2]), 4)
+    assert torch.equal(answer.tokens, run.tokens)
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
