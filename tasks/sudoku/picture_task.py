@@ -12,8 +12,8 @@ So an answer is both: how the picture was read, and the solution. The rules bind
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,12 +27,15 @@ from constrained_dg.model.images import Pictures
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Task
 from constrained_dg.vision.pictures import pixels_of
-from constrained_dg.vision.processor import cut_patches, resized
+from constrained_dg.vision.processor import cut_patches
 
 from . import drawing
 from .codec import BLANK, BOX, EOS, FIRST_SYMBOL, PAD, SYMBOLS, Puzzle, to_text
 from .generator import HELD_OUT, generate_puzzles
 from .pictures import HELD_OUT_STYLES, TRAINING_STYLES, draw
+from .pictures.drawing import render
+from .pictures.straighten import straightened
+from .pictures.styles import look
 from .rules import all_different
 from .solver import count_solutions
 from .task import RELATIONS, Sudoku, relations
@@ -44,6 +47,8 @@ VOCAB_SIZE = FIRST_CLUE + SIZE
 #: Pixels on a side of a patch; 2 x 2 patches become one soft token, and there is one for each cell.
 PATCH, POOL = 12, 2
 SIDE = SIZE * PATCH * POOL
+#: Standard deviation of the corners of training pictures, in sides of the picture: about 2 pixels.
+ERROR = 0.009
 #: Clues of held-out puzzles, uniform.
 CLUES = (26, 40)
 
@@ -59,6 +64,11 @@ class PicturedPuzzle(Problem):
 
     pixels: np.ndarray
     puzzle: Puzzle | None = None
+
+    @cached_property
+    def straight(self) -> np.ndarray:
+        """(SIDE, SIDE, 3) uint8: the grid alone, see `straightened`."""
+        return straightened(self.pixels, SIDE)
 
     @property
     def given(self) -> int | None:
@@ -116,7 +126,7 @@ class PictureSudoku(Task):
         generator = np.random.default_rng((self.seed, step, rank, batch_size, 1))
         styles = generator.choice(list(TRAINING_STYLES), batch_size)
         cells = torch.where(batch.pinned, batch.answer - FIRST_SYMBOL + 1, 0).tolist()
-        pixels = [draw(each, style, generator) for each, style in zip(cells, styles, strict=True)]
+        pixels = [_straight(each, style, generator) for each, style in zip(cells, styles, strict=True)]
         clues = batch.answer + SIZE
         return self._batch(
             pixels, torch.where(batch.pinned, clues, batch.answer), torch.where(batch.pinned, clues, BLANK)
@@ -143,11 +153,11 @@ class PictureSudoku(Task):
 
     def encode(self, problems: Sequence[PicturedPuzzle]) -> Batch:
         """The picture in place of the prompt (B, 81); nothing of the canvas (B, 81) is known."""
-        pixels, unknown = [problem.pixels for problem in problems], torch.full((len(problems), CELLS), BLANK)
+        pixels, unknown = [problem.straight for problem in problems], torch.full((len(problems), CELLS), BLANK)
         return self._batch(pixels, unknown + 1, unknown)
 
     def _batch(self, pictures: Sequence[np.ndarray], answer: IntTensor, prompt: IntTensor) -> Batch:
-        patches = torch.stack([cut_patches(resized(pixels, SIDE, SIDE), PATCH) for pixels in pictures])
+        patches = torch.stack([cut_patches(torch.tensor(each).permute(2, 0, 1), PATCH) for each in pictures])
         return Batch(
             prompt=prompt,
             answer=answer,
@@ -218,6 +228,12 @@ class PictureSudoku(Task):
 
     def picture(self, problem: Problem, answer: IntTensor | None = None) -> dict[str, Any]:
         return {"kind": "grid", "columns": SIZE, "box": BOX[SIZE]}
+
+
+def _straight(cells: Sequence[int], style: str, generator: np.random.Generator) -> np.ndarray:
+    """A drawing as `straightened` leaves it: the grid fills the picture, but for small errors."""
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) + generator.normal(0, ERROR, (4, 2))
+    return render(cells, replace(look(style, generator), corners=corners), generator, SIDE)
 
 
 def pictured(puzzle: Puzzle, style: str, generator: np.random.Generator) -> PicturedPuzzle:

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from constrained_dg.errors import check, is_count
 
 from .fonts import glyph
+from .strokes import MOST_POINTS, PEN, drawn
 from .styles import Look, look
 
 #: Smallest and largest side of a picture, pixels.
@@ -170,10 +171,19 @@ def _digits(values: Sequence[int], chosen: Look, cell: int, edge: int, generator
     height = round(chosen.height * cell)
     # For all 81 cells, so that what follows does not depend on the clues.
     hands = (generator.uniform(-1, 1, (81, 6)) * chosen.jitter).tolist() if chosen.jitter else None
+    pen = chosen.font == PEN
+    if pen:
+        forms, habit = generator.random(81), generator.random(10)  # a writer mostly keeps to one form of a digit
+        forms = np.where(generator.random(81) < 0.8, -1, forms)
+        shifts = generator.normal(0, 0.035, (81, MOST_POINTS, 2)) + generator.normal(0, 0.03, (MOST_POINTS, 2))
     for index, value in enumerate(values):
         if not value:
             continue
-        mask = glyph(chosen.font, value, cell, height)
+        if pen:
+            form = habit[value] if forms[index] < 0 else forms[index]
+            mask = drawn(value, form, shifts[index], cell, height, chosen.stroke * cell)
+        else:
+            mask = glyph(chosen.font, value, cell, height)
         top, left = edge + index // 9 * cell, edge + index % 9 * cell
         if hands is not None:
             mask = _by_hand(mask, hands[index])

@@ -14,11 +14,12 @@ import numpy as np
 from constrained_dg.errors import check
 
 from .fonts import FONTS, HELD_OUT_FONTS, TRAINING_FONTS, font_named
+from .strokes import PEN
 
 #: Blank edge around the grid, at most; and how far it is turned, at most, in degrees.
 MARGIN, TURN = 0.06, 4.0
-#: Share of handwritten puzzles in a font that looks written.
-_WRITTEN = 0.65
+#: Shares of handwritten puzzles in a font that looks written, and drawn with a pen (with the fonts of training only).
+_WRITTEN, _PEN = 0.65, 0.4
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Look:
     """What one picture looks like.
 
     Attributes:
-        font: name of the font.
+        font: name of the font, or `PEN`.
         height: of the highest digit.
         corners: (4, 2) x and y of the corners of the grid: top left, top right, bottom right, bottom left.
         paper, ink, line, shade: (3,) colours of the ground, of digits, of lines and of shaded cells.
@@ -34,6 +35,7 @@ class Look:
         ruling: how lines are drawn: plain, rough, dotted (between cells) or double (around boxes).
         shading: (9, 9) how much each cell is shaded, 0 to 1.
         jitter: how much each digit is moved, scaled, turned and sheared on its own, 0 to 1.
+        stroke: width of the lines of digits drawn with a pen.
         fading: how much the ink of digits and lines varies from place to place, 0 to 1.
         bleeding: how far ink runs into the paper, 0 to 1.
         speckles: number of grains in the paper.
@@ -57,6 +59,7 @@ class Look:
     noise: float
     ruling: str = "plain"
     jitter: float = 0.0
+    stroke: float = 0.08
     fading: float = 0.0
     bleeding: float = 0.0
     speckles: int = 0
@@ -140,8 +143,9 @@ def _handwritten(rng: np.random.Generator, fonts: Sequence[str]) -> Look:
     pool = written if written and rng.random() < _WRITTEN else fonts
     paper = _grey(rng, 195, 255, 10)
     pens = (_grey(rng, 0, 90, 10), rng.uniform((0, 0, 90), (70, 70, 190)), rng.uniform((120, 0, 0), (180, 40, 50)))
+    pen = rng.random() < _PEN and set(fonts) == set(TRAINING_FONTS)
     chosen = Look(
-        font=str(rng.choice(pool)),
+        font=PEN if pen else str(rng.choice(pool)),
         height=rng.uniform(0.56, 0.76),
         corners=_corners(rng),
         paper=paper,
@@ -155,6 +159,7 @@ def _handwritten(rng: np.random.Generator, fonts: Sequence[str]) -> Look:
         noise=rng.uniform(0, 7),
         ruling="rough",
         jitter=rng.uniform(0.4, 1),
+        stroke=rng.uniform(0.05, 0.13),
         fading=rng.uniform(0, 0.35),
     )
     return _negative(chosen) if rng.random() < 0.06 else chosen
