@@ -30,6 +30,8 @@ COMMANDS = {
     "data={data}/sudoku/dev_mixed.csv.gz out={out}",
     "sudoku/sets/passes": "-m experiments.samplers.passes run=sudoku data={data}/sudoku/dev_mixed.csv.gz "
     "samplers=sets passes=1024 limit=300 untrained=10 untrained_passes=64 out={out}",
+    "sudoku/sets/passes_16384": "-m experiments.samplers.passes run=sudoku data={data}/sudoku/dev_mixed.csv.gz "
+    "samplers=sets tiers=hardest_1905_11plus passes=16384 limit=300 untrained=1 untrained_passes=8 out={out}",
     "sudoku/default/final": "train.py task=sudoku out={out}",
     "sudoku/ablations/table": "-m experiments.sudoku.ablations.run {out}",
     "amino_acid/rule_sets/table": "-m experiments.amino_acid.rule_sets.run run=experiments/amino_acid/design n=1112 "
