@@ -278,6 +278,10 @@ class Task(ABC):
     def parse(self, text: str) -> Problem:
         """One problem from the command line. Raises InputError."""
 
+    def parse_sent(self, text: str) -> Problem:
+        """One problem that somebody else sent: no file of this machine is opened. By default as `parse`."""
+        return self.parse(text)
+
     @abstractmethod
     def decode(self, problem: Problem, answer: IntTensor) -> str:
         """The answer (T) as one line of text, as in answers.csv."""
@@ -289,10 +293,13 @@ class Task(ABC):
         """
         return torch.ones(len(answers), dtype=torch.bool)
 
-    def remark(self, problem: Problem) -> str:
-        """A sentence about a problem itself, printed below its answer, such as how many solutions it has; "" for none.
+    def remark(self, problem: Problem, answer: IntTensor | None = None) -> str:
+        """A sentence about a problem, printed below its answer, such as how many solutions it has; "" for none.
 
         It should take a second at most.
+
+        Args:
+            answer: (T) int64, where the problem is known only as far as the answer tells.
         """
         return ""
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import logging
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,13 +12,12 @@ from constrained_dg.runs import Run
 from constrained_dg.serving.refusals import Refused
 from constrained_dg.text import IMAGE, Tokenizer
 from constrained_dg.vision import Vision
-from constrained_dg.vision.pictures import pixels_of
+from constrained_dg.vision.pictures import pixels_of_url
 
 log = logging.getLogger(__name__)
 
 #: Pixels that the pictures of one request may have together, 48 MiB once decoded; some kilobytes of a file may do.
 MOST_PIXELS = 2**24
-_DATA = re.compile(r"data:image/[a-z0-9.+-]+;base64,")
 
 
 def picture_of(url: str, field: str, others: Sequence[np.ndarray]) -> np.ndarray:
@@ -32,16 +29,11 @@ def picture_of(url: str, field: str, others: Sequence[np.ndarray]) -> np.ndarray
     Raises:
         Refused: another kind of URL, or a picture that is damaged or too large.
     """
-    head = _DATA.match(url)
-    if head is None:
-        hint = "nothing is fetched; give data:image/png;base64,..."
-        raise Refused(400, f"{field}.url: {url[:60]!r} is not a picture in the body; {hint}", f"{field}.url", "image")
     left = MOST_PIXELS - sum(other.shape[0] * other.shape[1] for other in others)
     try:
-        return pixels_of(base64.b64decode(url[head.end() :], validate=True), "the image", max(left, 1))
-    except ValueError as error:
-        said = str(error) if isinstance(error, InputError) else f"it is not base64 ({error}); encode it again"
-        raise Refused(400, f"{field}.url: {said}", f"{field}.url", "image") from None
+        return pixels_of_url(url, most=max(left, 1))
+    except InputError as error:
+        raise Refused(400, f"{field}.url: {error}", f"{field}.url", "image") from None
 
 
 def vision_of(run: Run, tokenizer: Tokenizer) -> Vision | None:

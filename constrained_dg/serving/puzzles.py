@@ -30,7 +30,7 @@ class Puzzle:
 
     def __init__(self, run: Run, text: str, sampler: str | None, drafts: bool) -> None:
         task = run.task
-        self.problem: Problem = task.parse(text)
+        self.problem: Problem = task.parse_sent(text)
         self.sampler: Sampler = named(sampler or run.samplers[0])
         check_sampler(task, self.sampler)
         self.opening: dict[str, Any] | None = None

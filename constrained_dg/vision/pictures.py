@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ Picture = Any
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 #: Pixels of the largest picture: more than cameras give, and 200 MB once decoded.
 MOST_PIXELS = 2**26
+_DATA = re.compile(r"data:image/[a-z0-9.+-]+;base64,")
 #: Bytes of the largest file.
 MOST_BYTES = 2**28
 
@@ -56,6 +59,34 @@ def pixels_of(picture: Picture, name: str = "the image", most: int = MOST_PIXELS
         raise InputError(f"{name} is not a picture ({_line(error)})", hint) from None
     with file:
         return _decoded(file, name, most)
+
+
+def pixels_of_url(url: str, name: str = "the image", most: int = MOST_PIXELS) -> np.ndarray:
+    """The pixels (H, W, 3) uint8 of a `data:image/...;base64,` URL. No other URL is opened.
+
+    Raises:
+        InputError: another kind of URL or text, or as `pixels_of`.
+    """
+    head = _DATA.match(url)
+    if head is None:
+        hint = "nothing is fetched; give data:image/png;base64,..."
+        raise InputError(f"{url[:60]!r} is not a picture in the text itself", hint)
+    try:
+        file = base64.b64decode(url[head.end() :], validate=True)
+    except ValueError as error:
+        raise InputError(f"{name} is not base64 ({error})", "encode it again") from None
+    return pixels_of(file, name, most)
+
+
+def url_of(pixels: np.ndarray, side: int = 320) -> str:
+    """A `data:` URL of a picture (H, W, 3) uint8, as JPEG of at most `side` pixels on its longer side."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    image.thumbnail((side, side))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _of_array(array: np.ndarray, name: str, most: int) -> np.ndarray:

@@ -66,5 +66,5 @@ def verdict(task: Task, settled: Settled) -> str:
     answer = outcome.tokens[None].to(batch.answer.device)
     if not settled.frames:
         lines.insert(0, task.draw(problem, outcome.tokens, constraint.violations(answer)[0].cpu()))
-    remark = [sentence] if (sentence := task.remark(problem)) else []
+    remark = [sentence] if (sentence := task.remark(problem, outcome.tokens)) else []
     return "\n".join([*lines, *constraint.explain(answer)[0], *remark, outcome.answer])

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,11 +23,12 @@ import torch
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.errors import check
+from constrained_dg.files import read_text
 from constrained_dg.intervals import mean, share
 from constrained_dg.model.images import Pictures
 from constrained_dg.shapes import BoolTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Task
-from constrained_dg.vision.pictures import pixels_of
+from constrained_dg.vision.pictures import pixels_of, pixels_of_url, url_of
 from constrained_dg.vision.processor import cut_patches
 
 from . import drawing
@@ -49,6 +51,8 @@ PATCH, POOL = 12, 2
 SIDE = SIZE * PATCH * POOL
 #: Standard deviation of the corners of training pictures, in sides of the picture: about 2 pixels.
 ERROR = 0.009
+#: Pixels of a picture that somebody sent.
+MOST_SENT = 2**24
 #: Clues of held-out puzzles, uniform.
 CLUES = (26, 40)
 
@@ -198,17 +202,39 @@ class PictureSudoku(Task):
             return {}
         return {"cells_read": mean(right), "pictures_read": share(sum(each == 1 for each in right), len(right))}
 
+    def read(self, path: str) -> list[Problem]:
+        """A picture; or a text file with the path of one on each line, as seen from the folder of that file.
+
+        Raises:
+            InputError: a file that is neither, or bad lines, named with the file.
+        """
+        file = Path(path)
+        if file.suffix.lower() not in (".txt", ".csv", ".list"):
+            return [self.parse(path)]
+        lines = read_text(path, "give a picture, or a text file with the path of one on each line").splitlines()
+        return self.problems_of(path, [str(file.parent / line.strip()) if line.strip() else "" for line in lines])
+
     def parse(self, text: str) -> PicturedPuzzle:
-        """A picture by the path of its file: PNG, JPEG, WEBP or BMP. The grid should fill it."""
+        """A picture by the path of its file (PNG, JPEG, WEBP or BMP), or as `parse_sent` takes it."""
+        if text.startswith("data:"):
+            return self.parse_sent(text)
         return PicturedPuzzle("picture", text, pixels_of(text, "the picture"))
+
+    def parse_sent(self, text: str) -> PicturedPuzzle:
+        """A picture as a `data:image/png;base64,...` URL."""
+        return PicturedPuzzle("picture", "a picture", pixels_of_url(text.strip(), "the picture", MOST_SENT))
 
     def decode(self, problem: Problem, answer: IntTensor) -> str:
         """The puzzle as it was read, then the solution."""
         return f"{to_text(reading_of(answer).tolist())} {to_text(values_of(answer).tolist())}"
 
-    def remark(self, problem: PicturedPuzzle) -> str:
-        """The number of solutions of what was drawn, where that is known."""
-        return "" if problem.puzzle is None else f"the puzzle has {count_solutions(problem.puzzle.cells)}"
+    def remark(self, problem: Problem, answer: IntTensor | None = None) -> str:
+        """The number of solutions of the puzzle that was read: with another than one, it was perhaps misread."""
+        if answer is None:
+            return ""
+        found = count_solutions(reading_of(answer).tolist())
+        sure = found.complete and found.count == 1
+        return f"the puzzle, as it was read, has {found}" + ("" if sure else ": compare its clues with the picture")
 
     def draw(self, problem: Problem, answer: IntTensor | None, violations: BoolTensor | None = None) -> str:
         return problem.text if answer is None else drawing.draw(*_as_numbers(answer), violations)
@@ -226,8 +252,9 @@ class PictureSudoku(Task):
             return ("pad", "end", "blank")[token]
         return SYMBOLS[(token - FIRST_SYMBOL) % SIZE]
 
-    def picture(self, problem: Problem, answer: IntTensor | None = None) -> dict[str, Any]:
-        return {"kind": "grid", "columns": SIZE, "box": BOX[SIZE]}
+    def picture(self, problem: Any, answer: IntTensor | None = None) -> dict[str, Any]:
+        """A grid; tokens from "clues" on are clues, and "photo" is what was read."""
+        return {"kind": "grid", "columns": SIZE, "box": BOX[SIZE], "clues": FIRST_CLUE, "photo": url_of(problem.pixels)}
 
 
 def _straight(cells: Sequence[int], style: str, generator: np.random.Generator) -> np.ndarray:

@@ -170,7 +170,7 @@ class Sudoku(Task):
         """
         return count_solutions((self.parse(puzzle) if isinstance(puzzle, str) else puzzle).cells, most, max_guesses)
 
-    def remark(self, puzzle: Puzzle) -> str:
+    def remark(self, puzzle: Puzzle, answer: IntTensor | None = None) -> str:
         """The number of solutions: none, one, several, or undecided."""
         return f"the puzzle has {count_solutions(puzzle.cells)}"
 

@@ -160,7 +160,7 @@ class TextSudoku(Task):
     def overlap(self, puzzles: Sequence[Puzzle]) -> list[int]:
         return self.puzzles.overlap(puzzles)
 
-    def remark(self, puzzle: Puzzle) -> str:
+    def remark(self, puzzle: Puzzle, answer: IntTensor | None = None) -> str:
         return self.puzzles.remark(puzzle)
 
     def read(self, path: str) -> list[Puzzle]:

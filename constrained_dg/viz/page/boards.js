@@ -125,7 +125,8 @@ class Board {
     const [token, pencil, mark] = button.children, { kind } = this.picture;
     const several = cell.alive !== null && cell.alive.length > 1;
     const forms = [cell.kind || "later", cell.broken ? "broken" : "", several ? "several" : "", this.walls?.[at] ?? ""];
-    button.className = `cell ${forms.join(" ")}`;
+    const clue = this.picture.clues !== undefined && !several && cell.token >= this.picture.clues;
+    button.className = `cell ${forms.join(" ")}${clue ? " clue" : ""}`;
     button.style.setProperty("--shade", cell.entropy === null ? 0 : 1 - Math.exp(-cell.entropy));
     if (kind === "nodes") button.dataset.color = cell.text === "" ? "" : (cell.token - this.picture.first) % 8;
     token.textContent = kind === "steps" ? String(at + 1) : several ? "" : visible(cell.text);
@@ -134,7 +135,7 @@ class Board {
     pencil.style.setProperty("--across", Math.max(3, Math.ceil(Math.sqrt(marks.length))));
     pencil.replaceChildren(...marks.map((one) => make("span", "", visible(one))));
     mark.textContent = (cell.broken ? "!" : "") + (cell.conflict ? "×" : "") + (several ? "" : MARKS[cell.kind] ?? "");
-    button.setAttribute("aria-label", cellLine(this.name(at), cell));
+    button.setAttribute("aria-label", cellLine(this.name(at), cell) + (clue ? ", read as a clue" : ""));
   }
 
   // Nodes that an edge joins should differ.

@@ -202,3 +202,46 @@ class GraphInput {
     this.draw();
   }
 }
+
+// A file with a picture. The text is a data: URL; a large picture is made smaller first.
+const SIDE_SENT = 1024, BYTES_SENT = 400_000;
+
+class PictureInput {
+  constructor(_, changed, failed) {
+    this.changed = changed;
+    this.failed = failed;
+    this.input = make("input", "", undefined, { id: "picture", type: "file", accept: "image/png,image/jpeg,image/webp,image/bmp",
+      "aria-describedby": "problem-wrong" });
+    this.input.addEventListener("change", () => this.chosen(this.input.files[0]));
+    this.element = make("div", "field");
+    this.element.append(make("label", "", "Picture of a puzzle; the grid should fill it", { for: "picture" }), this.input);
+  }
+
+  async chosen(file) {
+    this.changed("");
+    if (!file) return;
+    try {
+      this.changed(file.size > BYTES_SENT ? await this.smaller(file) : await this.whole(file));
+    } catch {
+      this.failed(`${file.name} is not a picture; choose a PNG or JPEG`);
+    }
+  }
+
+  whole(file) {
+    return new Promise((done, failed) => {
+      const reader = new FileReader();
+      reader.addEventListener("load", () => done(reader.result));
+      reader.addEventListener("error", failed);
+      reader.readAsDataURL(file);
+    });
+  }
+
+  async smaller(file) {
+    const image = await createImageBitmap(file), scale = Math.min(1, SIDE_SENT / Math.max(image.width, image.height));
+    const canvas = make("canvas", "", undefined, { width: Math.round(image.width * scale), height: Math.round(image.height * scale) });
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    return canvas.toDataURL("image/jpeg", 0.9);
+  }
+
+  show() {}
+}

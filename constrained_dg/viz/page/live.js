@@ -27,8 +27,9 @@ function wrong(error) {
   const shown = where === "rule" && by("rule").hidden ? "prompt" : where;
   if (shown === "key") by("key-field").hidden = false;
   by(`${shown}-wrong`).textContent = error.message;
-  if (shown !== "run") by(shown).setAttribute("aria-invalid", "true");
-  by(shown)?.focus();
+  const field = shown === "problem" && by(shown).hidden ? by("picture") : by(shown);
+  if (shown !== "run") field.setAttribute("aria-invalid", "true");
+  field?.focus();
 }
 
 function clearWrong() {
@@ -179,6 +180,8 @@ function drawProblem(asks) {
   const write = (text) => { by("problem").value = text; edited(); };
   if (asks.kind === "grid") drawing = new GridInput(asks, write);
   if (asks.kind === "graph") drawing = new GraphInput(asks, write);
+  if (asks.kind === "picture") drawing = new PictureInput(asks, write, (message) => wrong({ param: "problem", message }));
+  by("as-text").hidden = by("problem").hidden = asks.kind === "picture";
   if (drawing) by("drawing").append(drawing.element);
   by("problem").addEventListener("input", () => drawing?.show(by("problem").value));
   by("example").hidden = !asks.example;

@@ -15,6 +15,7 @@ class LaneView {
       this.detail.textContent = text;
     });
     if (run.picture.kind === "pairs") this.detail.hidden = true;
+    if (run.picture.photo) this.element.append(make("img", "photo", undefined, { src: run.picture.photo, alt: "The picture that was read" }));
     this.element.append(make("h2", "", run.sampler), make("p", "kind", KINDS[run.kind] ?? run.kind), this.line,
       this.board.element, this.detail, this.verdict, this.sentences);
     if (run.as_in_report === false) {

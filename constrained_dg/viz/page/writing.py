@@ -8,7 +8,8 @@ The data of the page is plain values:
 A picture says how a run is drawn:
 
     {"kind": "row"}                                       tokens one after the other
-    {"kind": "grid", "columns", "box"}                    cells, with thick lines every `box` cells
+    {"kind": "grid", "columns", "box"}                    cells, with thick lines every `box` cells; tokens from
+                                                          "clues" on are clues that were read in the "photo"
     {"kind": "nodes", "first", "places", "edges"}         position = node, token - first = its color
     {"kind": "steps", "first", "places", "edges"}         position = node, token - first = the node that follows
     {"kind": "pairs", "first", "places", "pairs"}         bit k of token - first = whether pair k is joined
@@ -187,7 +188,7 @@ def _filled(data: dict[str, Any], form: str, *last: str) -> tuple[str, str]:
     codes = [(_HERE / name).read_text(encoding="utf-8") for name in (*_SCRIPTS, *scripts)]
     script = "\n".join(['"use strict";', "(() => {", *codes, "})();", ""])
     policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; connect-src {connect}"
-    policy = f"{policy}; base-uri 'none'; form-action 'none'"
+    policy = f"{policy}; img-src data:; base-uri 'none'; form-action 'none'"
     parts = {
         "policy": policy,
         # A lone surrogate, as a file name may hold it, has no UTF-8.
