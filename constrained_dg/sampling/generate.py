@@ -13,7 +13,7 @@ from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.model.images import Images, Pictures
 from constrained_dg.sampling.base import Denoiser, Generation, PassInfo, StepRecord
 from constrained_dg.sampling.named import PLAIN, VALIDITY, named
-from constrained_dg.sampling.prompts import Rows, pictured_prompt, prompt_tensors
+from constrained_dg.sampling.prompts import Rows, placed_prompt
 from constrained_dg.sampling.sampler import Sampler, check_model
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor, tensor_of
 from constrained_dg.task import Batch, Symmetric
@@ -97,13 +97,7 @@ def generate(
     sampler = named(sampler) if isinstance(sampler, str) else sampler or (PLAIN if constraint is None else VALIDITY)
     check(isinstance(sampler, Sampler), f"sampler is {sampler!r}", "give a name, or a subclass of sampling.Sampler")
     padding = model.pad_token_id if pad is None else pad
-    if vision is None:
-        if not isinstance(images, Images | Pictures | None):
-            raise InputError("images were given without vision", "give vision as well")
-        prompt, mask = prompt_tensors(prompt, mask, tokenizer, padding)
-        placed = images
-    else:
-        prompt, mask, placed = pictured_prompt(prompt, mask, tokenizer, padding, images, vision)
+    prompt, mask, placed = placed_prompt(prompt, mask, tokenizer, padding, images, vision)
     canvas, pinned = tensor_of("canvas", canvas, torch.int64), tensor_of("pinned", pinned, torch.bool)
     check((canvas is None) == (pinned is None), "canvas and pinned go together", "give both, or neither")
 

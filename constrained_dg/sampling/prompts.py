@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from constrained_dg.errors import InputError, check
-from constrained_dg.model.images import Images
+from constrained_dg.model.images import Images, Pictures
 from constrained_dg.shapes import BoolTensor, IntTensor, tensor_of
 from constrained_dg.text import Tokenizer, pad_left
 from constrained_dg.vision import Vision
@@ -55,6 +55,21 @@ def pictured_prompt(
     images = vision.images(expanded, tokens.shape[1])
     mask = None if bool(seen.all()) else seen.to(device)
     return tokens.to(device), mask, images if images is None else images.to(device)
+
+
+def placed_prompt(
+    prompt: Any, mask: Any, tokenizer: Tokenizer | None, pad: int, images: Any, vision: Vision | None
+) -> tuple[IntTensor, BoolTensor | None, Images | Pictures | None]:
+    """`pictured_prompt` with `vision`; without, `prompt_tensors` and images that are placed already.
+
+    Raises:
+        InputError: as these; pictures without `vision`.
+    """
+    if vision is not None:
+        return pictured_prompt(prompt, mask, tokenizer, pad, images, vision)
+    if not isinstance(images, Images | Pictures | None):
+        raise InputError("images were given without vision", "give vision as well")
+    return (*prompt_tensors(prompt, mask, tokenizer, pad), images)
 
 
 def prompt_tensors(

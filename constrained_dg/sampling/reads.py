@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import InputError, check, is_count
+from constrained_dg.model.images import Images, Pictures
 from constrained_dg.sampling.base import Denoiser
 from constrained_dg.sampling.options import Options
-from constrained_dg.sampling.prompts import Rows, prompt_tensors
+from constrained_dg.sampling.prompts import Rows, placed_prompt
 from constrained_dg.sampling.randomness import DRAWS, candidate_seeds
 from constrained_dg.sampling.request import Request
 from constrained_dg.sampling.sampler import check_model
 from constrained_dg.sampling.slots import InText, Label, Positions, Slots, layers_of, parts_of, present
+from constrained_dg.sampling.state import prefilled
 from constrained_dg.sampling.template import Template, layout
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor, tensor_of
 from constrained_dg.task import Batch
 from constrained_dg.text import Tokenizer
+from constrained_dg.vision import Vision
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,8 @@ def read(
     canvas_length: int | None = None,
     relations: BoolTensor | None = None,
     noise: tuple[int, int] | None = None,
+    images: Sequence[Any] | Images | Pictures | None = None,
+    vision: Vision | None = None,
 ) -> Reading:
     """The probabilities of labels, from one pass over noise, or the mean of several.
 
@@ -94,7 +100,7 @@ def read(
     whose labels keep the rule. The sums are exact.
 
     Args:
-        model, prompt, mask, relations, noise: see `generate`.
+        model, prompt, mask, relations, noise, images, vision: see `generate`.
         slots: with a tokenizer the answer in order: given text as str, and slots, each as its labels: several str, or
             whole numbers such as `range(1, 6)` for a score. Labels of as many tokens each are read best, since all
             given text then stands still. Without one {position in the canvas: tokens to choose from}.
@@ -120,9 +126,8 @@ def read(
     may = present(labels)
     layers = layers_of(rule, may)
     # 2. The canvas.
-    prompt, mask = prompt_tensors(
-        prompt, mask, tokenizer, model.pad_token_id if tokenizer is None else tokenizer.pad_id
-    )
+    pad = model.pad_token_id if tokenizer is None else tokenizer.pad_id
+    prompt, mask, placed = placed_prompt(prompt, mask, tokenizer, pad, images, vision)
     canvas, pinned = tensor_of("canvas", canvas, torch.int64), tensor_of("pinned", pinned, torch.bool)
     texts = [[str(each) for each in part] for part in parts]
     if tokenizer is None:
@@ -135,7 +140,8 @@ def read(
         canvas, pinned = (
             each.to(prompt.device).expand(len(prompt), -1) for each in layout(texts, at, tokenizer, length)
         )
-    batch = Batch(prompt, canvas, pinned, relations, (0, model.vocab_size) if noise is None else noise, mask)
+    noise = (0, model.vocab_size) if noise is None else noise
+    batch = Batch(prompt, canvas, pinned, relations, noise, mask, placed)
     seeds = seeds if isinstance(seeds, int) else tensor_of("seeds", seeds, torch.int64)
     request = Request.of(model, batch, None, seeds, Options.of(model, {}))
     length = canvas.shape[1]
@@ -154,7 +160,8 @@ def read(
 def _passes(model: Denoiser, request: Request, passes: int, tokens: IntTensor) -> Iterator[FloatTensor]:
     """The log-probabilities (B, T, F) float64 of some tokens (F), pass by pass; those of pinned tokens are 0."""
     batch = request.batch
-    cache = model.prefill(batch.prompt, batch.mask, batch.relations)
+    rows = torch.arange(len(batch.prompt), device=batch.prompt.device)
+    cache = prefilled(model, batch, rows, batch.prompt.shape[1])
     cache.reserve(request.canvas_length)
     seeds = candidate_seeds(request.seeds, passes).view(-1, passes)
     for number in range(passes):

@@ -222,6 +222,26 @@ def test_pictures_that_do_not_fit_the_model_are_refused(model, vision: Vision) -
         ask(model, vision=Vision(wide, (IMAGE, BEGIN, END, None), soft_tokens=70))
 
 
+def test_reads_see_pictures(model, vision: Vision) -> None:
+    """The probabilities of a pass behind the picture, by hand; with another picture they differ."""
+    slots, canvas = {1: [5, 9]}, torch.zeros(1, 4, dtype=torch.int64)
+    pinned = torch.tensor([[True, False, True, True]])
+    options = {"canvas": canvas, "pinned": pinned, "vision": vision, "seeds": 4}
+    found = constrained_dg.read(model, [[1, IMAGE, 2]], slots, images=[[pixels()]], **options)
+    other = constrained_dg.read(model, [[1, IMAGE, 2]], slots, images=[[pixels(seed=1)]], **options)
+    assert (found.probabilities - other.probabilities).abs().max() > 1e-4
+    written = vision.expand([1, IMAGE, 2], [pixels()])
+    by_hand = constrained_dg.read(
+        model, [written.tokens], slots, images=vision.images([written], len(written.tokens)),
+        **(options | {"vision": None}),
+    )  # fmt: skip
+    torch.testing.assert_close(found.probabilities, by_hand.probabilities)
+    with pytest.raises(InputError, match="images were given without vision"):
+        constrained_dg.read(model, [[1, IMAGE, 2]], slots, images=[[pixels()]], **(options | {"vision": None}))
+    with pytest.raises(InputError, match=r"image tokens \[60\]"):
+        constrained_dg.read(model, [[1, IMAGE, 2]], slots, **(options | {"vision": None}))
+
+
 def test_images_that_were_made_by_hand_are_checked(model) -> None:
     soft = SoftTokens(tower(), [Processor(TINY).patches(pixels(), 70)])
     prompt = torch.tensor([[1, IMAGE, IMAGE, 2]])
