@@ -2,13 +2,14 @@
 
 from constrained_dg.constraints.all_different import AllDifferent
 from constrained_dg.constraints.automaton import Automaton, Forbidden, Required
-from constrained_dg.constraints.base import Constraint, contradictory
+from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.by_row import ByRow
 from constrained_dg.constraints.candidates import candidates_of
 from constrained_dg.constraints.checking import check_constraint, probe
 from constrained_dg.constraints.combine import All
 from constrained_dg.constraints.different_across import DifferentAcross
 from constrained_dg.constraints.grammar import Grammar
+from constrained_dg.constraints.guarded import contradictory
 from constrained_dg.constraints.holes import Holes
 from constrained_dg.constraints.json_rule import Json, json_text
 from constrained_dg.constraints.logic import Either, Negation

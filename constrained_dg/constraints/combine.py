@@ -10,10 +10,11 @@ from typing import Self
 import numpy as np
 import torch
 
-from constrained_dg.constraints.base import Constraint, judged, lowered
+from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.by_row import ByRow
 from constrained_dg.constraints.candidates import candidates_of, likeliest_alone, without_dead_rows
 from constrained_dg.constraints.counter import Counter
+from constrained_dg.constraints.guarded import judged, lowered
 from constrained_dg.constraints.lowering import Lowering
 from constrained_dg.constraints.machine import TABLE, Machine
 from constrained_dg.constraints.pinned import Pinned

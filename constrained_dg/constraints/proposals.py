@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from constrained_dg.constraints import cpsat
-from constrained_dg.constraints.base import Constraint, cut_by, judged, lowered, wrote
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.guarded import cut_by, judged, lowered, wrote
 from constrained_dg.constraints.lowering import FALSE, Lowering, Model
 from constrained_dg.constraints.running import TimeIsUpError
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from constrained_dg.constraints.base import Constraint, judged, propagated
+from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.candidates import candidates_of
+from constrained_dg.constraints.guarded import judged, propagated
 from constrained_dg.constraints.lowering import ModelError
 from constrained_dg.constraints.proposals import LOWEST, SCALE, Proposals
 from constrained_dg.constraints.running import TimeIsUpError, check_time, listening, report_fault

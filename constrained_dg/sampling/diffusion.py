@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from constrained_dg.constraints.base import Constraint, judged
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.guarded import judged
 from constrained_dg.constraints.running import time_limit
 from constrained_dg.errors import check, is_count
 from constrained_dg.sampling.accept import Acceptor, EntropyBound

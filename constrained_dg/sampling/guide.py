@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from constrained_dg.constraints.base import Constraint, permitted
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.guarded import permitted
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 

@@ -23,7 +23,8 @@ from typing import Any, Protocol
 
 import torch
 
-from constrained_dg.constraints.base import Constraint, judged
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.guarded import judged
 from constrained_dg.diffusion.sets import as_distribution
 from constrained_dg.errors import check
 from constrained_dg.sampling.accept import Acceptor

@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from constrained_dg.constraints.base import Constraint, blamed, permitted
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.guarded import blamed, permitted
 from constrained_dg.shapes import BoolTensor, IntTensor
 
 

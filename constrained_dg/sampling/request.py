@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from constrained_dg import rng
-from constrained_dg.constraints.base import Constraint, contradictory, judged
+from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.checking import probe
+from constrained_dg.constraints.guarded import contradictory, judged
 from constrained_dg.constraints.running import TimeIsUpError, time_limit
 from constrained_dg.errors import check
 from constrained_dg.sampling.base import Denoiser, Generation, Status, StepRecord

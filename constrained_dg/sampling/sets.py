@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from constrained_dg import rng
-from constrained_dg.constraints.base import Constraint, propagated
+from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.candidates import candidates_of, classes_of
+from constrained_dg.constraints.guarded import propagated
 from constrained_dg.diffusion.sets import (
     doubt,
     draw_canvas,

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import torch
 
 from constrained_dg import rng
-from constrained_dg.constraints.base import Constraint, judged
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.guarded import judged
 from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.sampling.base import Generation, Status, StepRecord
 from constrained_dg.sampling.completer import Completer, completed

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from constrained_dg.constraints.base import Constraint, propagated
+from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.candidates import candidates_of, classes_of
+from constrained_dg.constraints.guarded import propagated
 from constrained_dg.constraints.proposals import Proposals
 from constrained_dg.constraints.running import listening
 from constrained_dg.shapes import BoolTensor, IntTensor

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from constrained_dg.constraints.base import Constraint, judged
+from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.guarded import judged
 from constrained_dg.diffusion.sets import (
     doubt,
     draw_canvas,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constrained_dg.constraints import Count, check_constraint, complete
-from constrained_dg.constraints.base import contradictory
+from constrained_dg.constraints.guarded import contradictory
 from constrained_dg.errors import InputError
 from constrained_dg.evaluation import solve, summarise
 from constrained_dg.model import Backbone, preset
