@@ -1,8 +1,7 @@
-"""Sudoku: 4x4, 9x9 and 16x16; and pictures of 9x9."""
+"""Sudoku: 4x4, 9x9 and 16x16. Pictures of 9x9 puzzles, which need Pillow, are in `picture_task`."""
 
 from .codec import Puzzle
-from .picture_task import PictureSudoku
 from .solver import count_solutions, solve
 from .task import Sudoku
 
-__all__ = ["PictureSudoku", "Puzzle", "Sudoku", "count_solutions", "solve"]
+__all__ = ["Puzzle", "Sudoku", "count_solutions", "solve"]

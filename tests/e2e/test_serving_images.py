@@ -111,9 +111,13 @@ def test_pictures_in_earlier_turns_and_several_answers(served: Served) -> None:
             "nothing is fetched; give data:",
         ),
         ([image("file:///etc/passwd")], "messages.0.content.0.image_url.url", "nothing is fetched"),
-        ([image("data:text/html;base64,AAAA")], "messages.0.content.0.image_url.url", "not a picture in the body"),
-        ([text("a"), image("data:image/png;base64,A*")], "messages.0.content.1.image_url.url", "it is not base64"),
-        ([image("data:image/png;base64,é")], "messages.0.content.0.image_url.url", "it is not base64"),
+        (
+            [image("data:text/html;base64,AAAA")],
+            "messages.0.content.0.image_url.url",
+            "is not a picture in the text itself",
+        ),
+        ([text("a"), image("data:image/png;base64,A*")], "messages.0.content.1.image_url.url", "is not base64"),
+        ([image("data:image/png;base64,é")], "messages.0.content.0.image_url.url", "is not base64"),
         ([image("data:image/png;base64,AAAA")], "messages.0.content.0.image_url.url", "the image is not a picture"),
         (
             [image(url(huge_png(8192, 8192)))],

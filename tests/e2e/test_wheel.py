@@ -60,7 +60,7 @@ def test_a_wheel_holds_one_package_and_what_it_needs(wheel: Path) -> None:
     expected = {name for name in expected if (ROOT / name).exists()}
     assert expected and expected <= inside
     runs = {path.relative_to(ROOT).as_posix() for path in places.shipped_runs().values()}
-    assert len(runs) == 11 and {f"{run}/{name}" for run in runs for name in ("run.json", "model.safetensors")} <= inside
+    assert len(runs) == 12 and {f"{run}/{name}" for run in runs for name in ("run.json", "model.safetensors")} <= inside
     page = {f"constrained_dg/viz/page/{name}" for name in ("page.html", "page.css", "page.js", "player.js")}
     assert page <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".ckpt"))]

@@ -23,8 +23,8 @@ from constrained_dg.sampling import Status
 from constrained_dg.training.module import DiffusionModule
 from constrained_dg.training.rollouts import Pool
 from constrained_dg.training.settings import Objective, Optimisation
-from tasks.sudoku import PictureSudoku, Puzzle
-from tasks.sudoku.picture_task import FIRST_CLUE, VOCAB_SIZE, pictured, reading_of, values_of
+from tasks.sudoku import Puzzle
+from tasks.sudoku.picture_task import FIRST_CLUE, VOCAB_SIZE, PictureSudoku, pictured, reading_of, values_of
 from tests.naive_backbone import random_backbone
 
 TOWER = {

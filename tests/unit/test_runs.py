@@ -400,7 +400,7 @@ def test_shipped_runs_open_by_name_and_by_folder(name):
 
 def test_every_shipped_run_has_a_name():
     found = {path.parent for path in (places.ROOT / "experiments").rglob("run.json")}
-    assert len(SHIPPED) == 11 and found == set(SHIPPED.values())
+    assert len(SHIPPED) == 12 and found == set(SHIPPED.values())
 
 
 def test_a_name_that_is_not_shipped_lists_those_that_are(tmp_path, monkeypatch):
