@@ -80,7 +80,10 @@ class TokenClasses:
         return ids.new_full((self.size,), self.vocab_size).scatter_reduce(0, self.table, ids, "amin")
 
     def likeliest(self, log_probs: FloatTensor) -> tuple[FloatTensor, IntTensor]:
-        """(..., V) -> (..., A) twice: each class's highest log-probability, and the first token that has it."""
+        """(..., V) -> (..., A) twice: each class's highest log-probability, and the first token that has it.
+
+        Probabilities may be given instead, which are not all 0 or less; then probabilities are returned.
+        """
         vocab, ids = self.vocab_size, torch.arange(self.vocab_size, device=self.table.device)
         blocks = []
         for part in log_probs.reshape(-1, vocab).split(max(1, _AT_ONCE // vocab)):
@@ -97,4 +100,4 @@ class TokenClasses:
         return self.table.device
 
     def to(self, device: torch.device | str) -> TokenClasses:
-        return self if self.table.device == torch.device(device) else TokenClasses(self.table.to(device), self.named)
+        return self if self.table.device == torch.device(device) else type(self)(self.table.to(device), self.named)

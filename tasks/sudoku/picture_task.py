@@ -26,7 +26,7 @@ from constrained_dg.errors import check
 from constrained_dg.files import read_text
 from constrained_dg.intervals import mean, share
 from constrained_dg.model.images import Pictures
-from constrained_dg.shapes import BoolTensor, IntTensor
+from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch, Problem, Task
 from constrained_dg.vision.pictures import pixels_of, pixels_of_url, url_of
 from constrained_dg.vision.processor import cut_patches
@@ -53,6 +53,8 @@ SIDE = SIZE * PATCH * POOL
 ERROR = 0.009
 #: Pixels of a picture that somebody sent.
 MOST_SENT = 2**24
+#: Weight of guesses in empty cells, and the least log-probability of one.
+GUESS, LEAST = 0.02, -14.0
 #: Clues of held-out puzzles, uniform.
 CLUES = (26, 40)
 
@@ -80,11 +82,30 @@ class PicturedPuzzle(Problem):
         return None if self.puzzle is None else self.puzzle.given
 
 
+class Readings(TokenClasses):
+    """The tokens of a cell by their symbol, as a clue or filled in.
+
+    A cell is empty with the probability of all filled-in symbols together, whichever of them the rules put there. So
+    the completer seeks the likeliest reading that has a solution; guesses decide between equals alone.
+    """
+
+    def likeliest(self, log_probs: FloatTensor) -> tuple[FloatTensor, IntTensor]:
+        logs = log_probs if bool((log_probs <= 0).all()) else log_probs.log()
+        filled, clue = logs[..., FIRST_SYMBOL:FIRST_CLUE], logs[..., FIRST_CLUE:VOCAB_SIZE]
+        blank = filled.logsumexp(-1, keepdim=True)
+        empty = blank + GUESS * (filled - blank).nan_to_num(nan=0.0).clamp(min=LEAST)
+        symbol = torch.arange(SIZE, device=logs.device)
+        token = torch.where(clue > empty, FIRST_CLUE + symbol, FIRST_SYMBOL + symbol)
+        rest, at = logs[..., :FIRST_SYMBOL].max(-1, keepdim=True)
+        best = torch.cat([torch.maximum(clue, empty), rest], dim=-1)
+        return (best if logs is log_probs else best.exp()), torch.cat([token, at], dim=-1)
+
+
 @lru_cache
 def _rule() -> Constraint:
     """Rows, columns and boxes hold each symbol once, clues and filled cells alike."""
     symbols = [[FIRST_SYMBOL + value, FIRST_CLUE + value] for value in range(SIZE)]
-    return all_different(SIZE, symbols_alone=True).on(torch.arange(CELLS), TokenClasses.of(VOCAB_SIZE, symbols), CELLS)
+    return all_different(SIZE, symbols_alone=True).on(torch.arange(CELLS), Readings.of(VOCAB_SIZE, symbols), CELLS)
 
 
 def values_of(answer: IntTensor) -> IntTensor:

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from constrained_dg import cli, generate
+from constrained_dg.constraints.search import complete
+from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.errors import InputError
 from constrained_dg.evaluation import solve
 from constrained_dg.model import Backbone, ModelConfig, preset
@@ -24,7 +26,17 @@ from constrained_dg.training.module import DiffusionModule
 from constrained_dg.training.rollouts import Pool
 from constrained_dg.training.settings import Objective, Optimisation
 from tasks.sudoku import Puzzle
-from tasks.sudoku.picture_task import FIRST_CLUE, VOCAB_SIZE, PictureSudoku, pictured, reading_of, values_of
+from tasks.sudoku.picture_task import (
+    FIRST_CLUE,
+    GUESS,
+    LEAST,
+    VOCAB_SIZE,
+    PictureSudoku,
+    Readings,
+    pictured,
+    reading_of,
+    values_of,
+)
 from tests.naive_backbone import random_backbone
 
 TOWER = {
@@ -100,7 +112,7 @@ PROBLEM_TASK = PictureSudoku(puzzles=60)
 
 
 def _known() -> list:
-    puzzle = PROBLEM_TASK.numbers.held_out(1, seed=1)[-1]
+    puzzle = PROBLEM_TASK.numbers.held_out(1, seed=1)[0]
     return [pictured(puzzle, "print", np.random.default_rng(0))]
 
 
@@ -146,6 +158,49 @@ def test_batches_follow_from_the_seed_and_the_step(task) -> None:
     assert not torch.equal(one.images.pixels, other.images.pixels)
     assert one.images.pixels.dtype == torch.uint8 and not one.pinned.any()
     assert (one.answer >= FIRST_CLUE).any(1).all() and (one.answer < FIRST_CLUE).any(1).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_an_empty_cell_is_as_likely_as_all_its_symbols_together(seed: int) -> None:
+    """By loops over cells and symbols; from log-probabilities and from probabilities alike."""
+    generator = torch.Generator().manual_seed(seed)
+    logs = (3 * torch.randn(4, VOCAB_SIZE, generator=generator)).log_softmax(-1)
+    classes = Readings.of(VOCAB_SIZE, [[3 + value, FIRST_CLUE + value] for value in range(9)])
+    best, token = classes.likeliest(logs)
+    probabilities, same = classes.likeliest(logs.exp())
+    torch.testing.assert_close(probabilities.log(), best)
+    assert torch.equal(token, same)
+    for cell in range(4):
+        filled = [float(logs[cell, 3 + value].exp()) for value in range(9)]
+        for value in range(9):
+            clue = float(logs[cell, FIRST_CLUE + value].exp())
+            empty = sum(filled) * max(filled[value] / sum(filled), np.exp(LEAST)) ** GUESS
+            assert best[cell, value].exp().item() == pytest.approx(max(clue, empty), rel=1e-4)
+            assert token[cell, value] == (FIRST_CLUE if clue > empty else 3) + value
+        assert token[cell, 9] == logs[cell, :3].argmax()
+
+
+def test_guesses_in_empty_cells_do_not_overrule_clues() -> None:
+    """Two symbols change places: the pass reads them rightly where they are clues, and is sure of the wrong ones in
+    empty cells. The likeliest reading keeps the clues; by the likeliest token of each cell they would yield."""
+    [problem] = _known()
+    right = tokens_of(problem)
+    swapped = torch.where(values_of(right) == 1, right + 1, torch.where(values_of(right) == 2, right - 1, right))
+    moved, clue = swapped != right, right >= FIRST_CLUE
+    assert (moved & clue).any() and (moved & ~clue).sum() > (moved & clue).sum()
+    chances = torch.full((81, VOCAB_SIZE), 1e-6)
+    chances[torch.arange(81), right] = torch.where(moved, torch.where(clue, 0.6, 0.02), 0.97)
+    chances[torch.arange(81), swapped] = torch.where(moved, torch.where(clue, 0.39, 0.95), 0.97)
+    logs = (chances / chances.sum(-1, keepdim=True)).log()
+    rule = PROBLEM_TASK.constraint([problem])
+
+    def likeliest(by_class: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        free = torch.zeros(81, dtype=torch.bool)
+        return complete(rule, right, free, log_probs=by_class, tokens=tokens, improve=True).answer
+
+    assert torch.equal(likeliest(*rule.likeliest(logs)), right)
+    assert torch.equal(likeliest(*TokenClasses(rule.classes.table, rule.classes.named).likeliest(logs)), swapped)
 
 
 # -- the tower --------------------------------------------------------------------------------------------------------
