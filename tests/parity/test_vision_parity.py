@@ -180,8 +180,8 @@ def test_stages_of_the_tower(theirs, twin, vision):
     tower(patches)
     handle.remove(), last.remove()
     for name, found in zip(stages, kept, strict=True):
-        assert_close(found[None], *(each[name][:, :used] for each in seen))
-    assert_close(tower.pooled(kept[-1], patches.columns)[None], *(each["pooled"] for each in seen))
+        assert_close(found, *(each[name][:, :used] for each in seen))
+    assert_close(tower.pooled(kept[-1][0], patches.columns)[None], *(each["pooled"] for each in seen))
 
 
 def test_bfloat16_features(tmp_path):
