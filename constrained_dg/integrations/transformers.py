@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from constrained_dg.errors import check
+from constrained_dg.model.images import ATTENTION, Images
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
 #: What `self_condition` hands to the next pass: log-probabilities (B, C, V), and the rows (B) that get them or None.
@@ -69,7 +70,7 @@ class Wrapped:
         self.max_context: int = text.max_position_embeddings
         images = (config.image_token_id, config.boi_token_id, config.eoi_token_id)
         self.image_token_ids = tuple(token for token in images if token is not None)
-        self.makes_room, self.image_width = False, None
+        self.makes_room, self.image_width = False, text.hidden_size
 
         described = [part.to_dict() for part in (model.generation_config, config, text)]
 
@@ -84,13 +85,24 @@ class Wrapped:
         """Not known of a model of transformers."""
 
     def prefill(
-        self, prompt: IntTensor, mask: BoolTensor | None = None, relations: BoolTensor | None = None
+        self,
+        prompt: IntTensor,
+        mask: BoolTensor | None = None,
+        relations: BoolTensor | None = None,
+        images: Images | None = None,
     ) -> WrappedCache:
-        """Causal pass over the prompt (B, S); `mask` (B, S) is False at padding, which stands on the left."""
+        """Causal pass over the prompt (B, S); `mask` (B, S) is False at padding, which stands on the left.
+
+        Args:
+            images: what stands at some positions instead of the embedding of their token, or None.
+
+        Raises:
+            InputError: images that see each other as `transformers` does not compute it.
+        """
         from transformers import DynamicCache
 
         cache = WrappedCache(DynamicCache(config=self.model.config.get_text_config()), None, 0)
-        self._encode(prompt, cache, mask, relations)
+        self._encode(prompt, cache, mask, relations, images)
         return cache
 
     def denoise(
@@ -125,7 +137,12 @@ class Wrapped:
         return cap * torch.tanh(self.model.lm_head(hidden).float() / cap)
 
     def _encode(
-        self, tokens: IntTensor, cache: WrappedCache, mask: BoolTensor | None, relations: BoolTensor | None
+        self,
+        tokens: IntTensor,
+        cache: WrappedCache,
+        mask: BoolTensor | None,
+        relations: BoolTensor | None,
+        images: Images | None = None,
     ) -> FloatTensor:
         """Commit tokens (B, N) -> last hidden states (B, N, D), after the final norm."""
         _refuse(relations)
@@ -133,8 +150,24 @@ class Wrapped:
             seen = tokens.new_ones(len(tokens), cache.length, dtype=torch.bool) if cache.mask is None else cache.mask
             new = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
             cache.mask = torch.cat([seen, new], 1)
-        past = {self._cache: cache.past}
-        output = self.model.model.encoder(input_ids=tokens, attention_mask=cache.mask, **past)
+        encoder, past = self.model.model.encoder, {self._cache: cache.past}
+        given: dict[str, Any] = {"input_ids": tokens, "attention_mask": cache.mask}
+        if images is not None:
+            fits = isinstance(images, Images) and images.attention == ATTENTION[0]
+            what = f"images with attention={images.attention!r}" if isinstance(images, Images) else "pictures of a task"
+            check(fits, what, f"a model of transformers takes those with attention={ATTENTION[0]!r}")
+            given = {"inputs_embeds": images.placed(encoder.get_input_embeddings()(tokens), 0)}
+            # The encoder makes masks that show a picture to itself, and does not use them (5.23, 5.24).
+            masks = encoder.create_masks_for_generate(
+                config=self.model.config.get_text_config(),
+                attention_mask=cache.mask,
+                position_ids=torch.arange(tokens.shape[1], device=tokens.device)[None],
+                mm_token_type_ids=images.present.long(),
+                **given,
+                **past,
+            )
+            given["attention_mask"] = masks
+        output = encoder(**given, **past)
         cache.length += tokens.shape[1]
         return output.last_hidden_state
 
@@ -142,7 +175,8 @@ class Wrapped:
 def wrap(model: Any) -> Wrapped:
     """A loaded `DiffusionGemmaForBlockDiffusion` as a `Denoiser`; it is not copied or changed.
 
-    Text alone: `generate` refuses image tokens in a prompt; relations are refused, since it has no weights for them.
+    Pictures are read by `constrained_dg.vision.Vision` of the same checkpoint, as in front of our own backbone. Relations
+    are refused, since it has no weights for them.
 
     Raises:
         InputError: `transformers` is not installed, or the model is of another class.

@@ -15,7 +15,8 @@ import torch
 
 import constrained_dg
 from constrained_dg import load_pretrained
-from constrained_dg.integrations.transformers import cache_keyword
+from constrained_dg.errors import InputError
+from constrained_dg.integrations.transformers import cache_keyword, wrap
 from constrained_dg.model.images import ATTENTION
 from constrained_dg.model.masks import causal_mask, with_images
 from constrained_dg.vision import Video, Vision
@@ -398,8 +399,9 @@ def small(tmp_path_factory):
     return theirs, load_pretrained(folder), Vision.load(folder, soft_tokens=70)
 
 
+@pytest.mark.parametrize("wrapped", [False, True], ids=["ours", "wrapped"])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_generation_with_two_images_is_token_identical(small, seed):
+def test_a_generation_with_two_images_is_token_identical(small, seed, wrapped):
     """Of 24 seeds, 24 were identical (2 rows, 3 canvases of 12 passes, transformers 5.23)."""
     theirs, ours, vision = small
     rows, pictures, expanded = prompts(vision)
@@ -415,7 +417,7 @@ def test_a_generation_with_two_images_is_token_identical(small, seed):
     )
     torch.manual_seed(seed)
     found = constrained_dg.generate(
-        ours,
+        wrap(theirs) if wrapped else ours,
         rows,
         images=pictures,
         vision=vision,
@@ -427,6 +429,25 @@ def test_a_generation_with_two_images_is_token_identical(small, seed):
     )
     assert torch.equal(found.tokens, output.sequences[:, tokens.shape[1] :])
     assert found.tokens.max() < VOCAB and found.tokens.shape == (2, 3 * CANVAS)
+
+
+def test_a_wrapped_model_reads_prompts_of_different_lengths(small):
+    theirs, ours, vision = small
+    rows, pictures, _ = prompts(vision, apart=True)
+    rows[1] = rows[1][2:]
+    found = []
+    for model in (ours, wrap(theirs)):
+        torch.manual_seed(3)
+        more = {"max_passes": 12, "eos": (), "pad": 0, "rng": "transformers"}
+        found.append(constrained_dg.generate(model, rows, images=pictures, vision=vision, **more).tokens)
+    assert torch.equal(*found)
+
+
+def test_a_wrapped_model_refuses_what_transformers_does_not_compute(theirs, folder):
+    vision = Vision.load(folder, soft_tokens=70, attention=ATTENTION[1])
+    rows, pictures, _ = prompts(vision)
+    with pytest.raises(InputError, match="attention='sliding_layers'; a model of transformers takes"):
+        constrained_dg.generate(wrap(theirs), rows, images=pictures, vision=vision, max_passes=1)
 
 
 def test_the_pictures_matter(small):

@@ -166,6 +166,21 @@ def test_released_configuration():
     assert read_config(raw) == preset("diffusiongemma_26b_a4b")
 
 
+def test_numbers_of_more_than_nine_layers(tmp_path):
+    """transformers 5.24 writes them with equal lengths (05 and 11), 5.23 as they are."""
+    folder = save(released(layers=12), tmp_path)
+    for width in (1, 2, 3):
+
+        def spell(config: dict, width: int = width) -> None:
+            own = config["text_config"]["per_layer_config"]
+            config["text_config"]["per_layer_config"] = {f"{int(key):0{width}}": own[key] for key in own}
+
+        edit(folder / "config.json", spell)
+        config = load_pretrained(folder).config
+        assert [config.is_full(layer) for layer in range(12)] == 2 * ([False] * 5 + [True])
+        assert (config.global_head_dim, config.num_global_key_value_heads) == (32, 1)
+
+
 def test_absent_keys_mean_what_they_mean_to_transformers():
     text = {"num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 32}
     theirs = transformers.DiffusionGemmaConfig(text_config=text)
@@ -258,6 +273,8 @@ def test_layer_patterns(full, period, regular):
         ("text_config", {"per_layer_config": {"0": {"head_dim": 8}}}, "per_layer_config is .*'0'"),
         ("text_config", {"per_layer_config": {"1": {"sliding_window": 8}}}, "per_layer_config is .*sliding_window"),
         ("text_config", {"per_layer_config": {"7": {}}}, "per_layer_config is .*'7'"),
+        ("text_config", {"per_layer_config": {"1": {}, "01": {}}}, "per_layer_config is .*'01'"),
+        ("text_config", {"per_layer_config": {"-1": {}}}, "per_layer_config is .*'-1'"),
         ("text_config", {"rope_parameters": {}}, "rope_parameters.sliding_attention is None"),
         (
             "text_config",

@@ -279,6 +279,38 @@ def test_there_is_never_more_than_one_layer_in_memory(plain, tmp_path, monkeypat
     assert vision and all(torch.equal(tensors_of(plain)[name], tensors_of(tmp_path / "new")[name]) for name in vision)
 
 
+MEMORY = """
+import json, sys
+from constrained_dg.model.released import quantise
+real, held = quantise.write_shard, []
+def write(*arguments):
+    real(*arguments)
+    status = dict(line.split(":") for line in open("/proc/self/status"))
+    held.append(int(status["RssAnon"].split()[0]) * 1024)
+quantise.write_shard = write
+quantise.quantise_checkpoint(sys.argv[1], sys.argv[2], "nvfp4")
+print(json.dumps(held))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_memory_does_not_grow_with_the_layers(tmp_path) -> None:
+    """The shards of layers take a layer and what torch keeps, from the first to the last."""
+    sizes = {"hidden_size": 512, "moe_intermediate_size": 256, "num_experts": 32, "intermediate_size": 1024}
+    source = save(released(layers=12, **sizes).bfloat16(), tmp_path / "plain")
+    whole = sum(path.stat().st_size for path in source.glob("*.safetensors"))
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, source, tmp_path / "new"],
+        env=os.environ | {"PYTHONPATH": "."},
+        capture_output=True,
+        check=True,
+    )
+    before, *layers = json.loads(done.stdout)
+    assert len(layers) == 12
+    assert max(layers) - before < whole / 12 + 90e6 < whole / 2
+    assert layers[-1] - layers[1] < whole / 12
+
+
 KILLED = """
 import os, signal, sys
 from constrained_dg.model.released import quantise

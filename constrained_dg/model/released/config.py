@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from constrained_dg.errors import InputError, check, is_count
@@ -102,10 +103,13 @@ def _of_full_layers(text: dict[str, Any], full: list[bool], sizes: dict[str, Any
         heads = text.get("num_global_key_value_heads")
         return text.get("global_head_dim", GLOBAL_HEAD_DIM), usual["num_key_value_heads"] if heads is None else heads
     hint = "this backbone gives all full layers one head_dim and num_key_value_heads, and sliding layers theirs"
-    fits = isinstance(by_layer, dict) and set(by_layer) <= {str(i) for i in range(len(full))}
-    fits = fits and all(isinstance(entry, dict) and set(entry) <= set(usual) for entry in by_layer.values())
+    fits = isinstance(by_layer, dict) and all(re.fullmatch("[0-9]{1,6}", key) for key in by_layer)
+    # transformers writes numbers of equal length: 05 and 11.
+    numbered = {int(key): entry for key, entry in by_layer.items()} if fits else {}
+    fits = fits and len(numbered) == len(by_layer) and set(numbered) <= set(range(len(full)))
+    fits = fits and all(isinstance(entry, dict) and set(entry) <= set(usual) for entry in numbered.values())
     check(fits, f"text_config.per_layer_config is {shown(by_layer)}", hint)
-    layers = [usual | by_layer.get(str(i), {}) for i in range(len(full))]
+    layers = [usual | numbered.get(i, {}) for i in range(len(full))]
     same = all(layer == (layers[-1] if is_full else usual) for layer, is_full in zip(layers, full, strict=True))
     check(same, f"text_config.per_layer_config is {shown(by_layer)}", hint)
     return layers[-1]["head_dim"], layers[-1]["num_key_value_heads"]
