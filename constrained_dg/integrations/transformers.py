@@ -175,8 +175,8 @@ class Wrapped:
 def wrap(model: Any) -> Wrapped:
     """A loaded `DiffusionGemmaForBlockDiffusion` as a `Denoiser`; it is not copied or changed.
 
-    Pictures are read by `constrained_dg.vision.Vision` of the same checkpoint, as in front of our own backbone. Relations
-    are refused, since it has no weights for them.
+    Pictures are read by the `constrained_dg.vision.Vision` of its checkpoint, as in front of our own backbone.
+    Relations are refused, since it has no weights for them.
 
     Raises:
         InputError: `transformers` is not installed, or the model is of another class.
