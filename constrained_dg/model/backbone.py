@@ -258,7 +258,7 @@ class Backbone(nn.Module):
         """Tied, soft-capped head: (..., D) -> fp32 logits (..., V)."""
         return soft_capped(self, x)
 
-    def memory_needed(self, rows: int, committed: int, canvas: int) -> int:
+    def memory_needed(self, rows: int, committed: int, canvas: int, pictures: int = 0) -> int:
         """Bytes beyond the weights that generating takes at its peak, see `footprint.generation_bytes`."""
         weight = self.embed_tokens.weight
         with torch.no_grad():  # of no rows: it holds nothing, and knows the sizes
@@ -266,7 +266,7 @@ class Backbone(nn.Module):
             cache = Cache(self._entries(), 0, length, scratch, weight[0], self.narrow_cache)
         stored = sum(math.prod(store.shape[1:]) * store.element_size() for store in (*cache.keys, *cache.values))
         swept, size = swept_at_once(weight.device), weight.element_size()
-        return generation_bytes(self.config, stored, size, rows, committed, canvas, swept, self.narrow_cache)
+        return generation_bytes(self.config, stored, size, rows, committed, canvas, swept, self.narrow_cache, pictures)
 
     # -- parts of the passes ------------------------------------------------------------------------------------------
 

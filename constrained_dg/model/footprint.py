@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from constrained_dg.model.attention import TILE
-from constrained_dg.model.config import ModelConfig
+from constrained_dg.model.config import ModelConfig, VisionConfig
 from constrained_dg.model.masks import first_visible
 
 #: Tokens that go through the stack at a time in a causal pass without gradients: activations are bounded by it, and
@@ -18,7 +18,15 @@ QUERY_BLOCK = 256
 
 
 def generation_bytes(
-    config: ModelConfig, cache: int, size: int, rows: int, committed: int, canvas: int, swept: int, narrow: bool
+    config: ModelConfig,
+    cache: int,
+    size: int,
+    rows: int,
+    committed: int,
+    canvas: int,
+    swept: int,
+    narrow: bool,
+    pictures: int = 0,
 ) -> int:
     """Bytes beyond the weights that generating takes at its peak, counted without allocating anything.
 
@@ -32,6 +40,7 @@ def generation_bytes(
         canvas: C.
         swept: logits that the sampler works on at a time.
         narrow: whether full layers keep 8 bits, which are widened tile by tile.
+        pictures: bytes that reading the pictures takes, before the prefill (`tower_bytes`).
     """
     layers = range(config.num_hidden_layers)
     # 1. Prefill, a chunk at a time; of the last layer it makes the keys and values only.
@@ -50,7 +59,22 @@ def generation_bytes(
     one_pass = max(canvas * layer * size + tiles, logits)
     # 3. Rows that stop leave the batch: then the cache of those left is there beside that of all.
     both = (2 * rows - 1) * cache + max((rows - 1) * one_pass, probabilities) if rows > 1 else 0
-    return max(rows * cache + max(prefill, rows * one_pass, probabilities + sweep), both)
+    return max(rows * cache + max(prefill, pictures, rows * one_pass, probabilities + sweep), both)
+
+
+def tower_bytes(config: VisionConfig, patches: int, size: int) -> int:
+    """Bytes beyond the weights that a vision tower takes at its peak for pictures that it reads together.
+
+    Args:
+        patches: of all of them.
+        size: bytes of one number of the weights.
+    """
+    queries, width = config.num_attention_heads * config.head_dim, config.hidden_size
+    # Attention, the gated MLP, or norms; with the rotations and the places of the patches.
+    attention, norms = (7 * queries + 2 * width, 5 * width) if size == 4 else (10 * queries + 2 * width, 9 * width)
+    layer = max(attention, 4 * config.intermediate_size + 3 * width, norms) + 2 * config.head_dim
+    pixels = 2 * 3 * config.patch_size**2 * 4  # in fp32
+    return patches * (max(layer * size, pixels) + 3 * 8)
 
 
 def _rotations(config: ModelConfig) -> int:

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 
 from constrained_dg.errors import check
+from constrained_dg.model.footprint import tower_bytes
 from constrained_dg.model.masks import with_images
 from constrained_dg.model.vision import Patches, VisionTower
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
@@ -34,6 +35,13 @@ class SoftTokens:
         self.size = tower.config.text_size
         patches = sum(each.pixels[..., 0].numel() for each in pictures)
         self.count = patches // tower.config.pooling_kernel_size**2
+
+    @property
+    def memory_needed(self) -> int:
+        """Bytes that reading them takes at its peak, what is kept included."""
+        config, size = self.tower.config, self.tower.projection.weight.element_size()
+        most = max(each.pixels[..., 0].numel() for each in self.pictures)
+        return tower_bytes(config, most, size) + self.count * self.size * size
 
     @cached_property
     def features(self) -> FloatTensor:

@@ -7,7 +7,7 @@ import torch
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import InputError, check, is_count
 from constrained_dg.memory import free_memory
-from constrained_dg.model.images import Pictures
+from constrained_dg.model.images import Images, Pictures
 from constrained_dg.model.vision import VisionTower
 from constrained_dg.sampling.base import Denoiser
 from constrained_dg.sampling.options import Options
@@ -90,7 +90,8 @@ def check_lengths(model: Denoiser | None, batch: Batch, options: Options) -> int
         f"a prompt of {prompt} and an answer of {length} tokens do not fit a context of {context}",
         "shorten the prompt, or lower max_new_tokens",
     )
-    needed = model.memory_needed(rows * options.candidates, prompt + length - canvas_length, canvas_length)
+    more = {"pictures": batch.images.soft.memory_needed} if isinstance(batch.images, Images) else {}
+    needed = model.memory_needed(rows * options.candidates, prompt + length - canvas_length, canvas_length, **more)
     free = None if needed is None else free_memory(batch.answer.device)
     if needed is not None and free is not None:
         check(

@@ -10,6 +10,9 @@ import torch
 from constrained_dg.errors import InputError
 from constrained_dg.memory import free_memory
 from constrained_dg.model import Backbone, ModelConfig, preset
+from constrained_dg.model.config import VisionConfig
+from constrained_dg.model.images import Images, SoftTokens
+from constrained_dg.model.vision import Patches, VisionTower
 from constrained_dg.sampling import generate
 
 SIZES = {
@@ -118,3 +121,46 @@ def test_a_context_that_does_not_fit_the_memory_is_refused_before_any_pass(monke
     assert free_memory(torch.device("cpu")) > 0
     with pytest.raises(InputError, match=r"needs about 1\.\d\d GB in addition to the weights, and 0\.50 GB are free"):
         generate(model, tokens(1, 1).expand(1, 262_144 - 64), eos=())
+
+
+#: Shapes of towers in which the heads, the MLP, the norms or the pixels are the largest part.
+TOWERS = {
+    "heads": {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 8, "num_key_value_heads": 8},
+    "dense": {"hidden_size": 64, "intermediate_size": 1024},
+    "norms": {"hidden_size": 512, "intermediate_size": 128},
+    "pixels": {"hidden_size": 64, "intermediate_size": 64, "patch_size": 16},
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", TOWERS)
+def test_the_estimate_of_a_call_with_pictures_is_within_a_tenth(shape, dtype):
+    """Two pictures, read one after the other, of 2,520 and 630 patches."""
+    model = model_of("queries", dtype)
+    sizes = {
+        "text_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 32,
+        "patch_size": 4, "pooling_kernel_size": 3, "position_embedding_size": 80, "standardize": True,
+    } | TOWERS[shape]  # fmt: skip
+    tower = VisionTower(VisionConfig(**sizes)).to(dtype).eval()
+    pictures = [Patches(torch.rand(rows * 42, 3 * tower.config.patch_size**2), 42) for rows in (60, 15)]
+    soft, index = SoftTokens(tower, pictures), torch.full((1, 400), -1)
+    index[0, 5:285], index[0, 290:360] = torch.arange(280), torch.arange(280, 350)
+    assert soft.count == 350
+    plain, needed = model.memory_needed(1, 400, 64), model.memory_needed(1, 400, 64, soft.memory_needed)
+    assert needed > 1.5 * plain
+    taken = peak(lambda: generate(model, tokens(1, 400), images=Images(index, soft), max_passes=2, eos=()))
+    assert needed == pytest.approx(taken, rel=0.1)
+
+
+def test_pictures_that_do_not_fit_are_refused_before_any_pass(monkeypatch):
+    model = model_of("cache")
+    tower = VisionTower(VisionConfig(text_size=64, hidden_size=64, intermediate_size=64, num_hidden_layers=1)).eval()
+    monkeypatch.setattr(tower, "forward", lambda *_: pytest.fail("a pass"))
+    k, p = tower.config.pooling_kernel_size, tower.config.patch_size
+    soft = SoftTokens(tower, [Patches(torch.zeros(1, 3 * p * p).expand(k * k * 280, -1), 20 * k)])
+    images = Images(torch.arange(280)[None], soft)
+    free = model.memory_needed(1, 280, 64) + 1_000_000
+    monkeypatch.setattr("constrained_dg.sampling.checks.free_memory", lambda device: free)
+    generate(model, tokens(1, 280), max_passes=1, eos=())
+    with pytest.raises(InputError, match=r"this call needs about 0.* GB in addition to the weights"):
+        generate(model, tokens(1, 280), images=images, max_passes=1, eos=())
