@@ -7,6 +7,7 @@ from constrained_dg.constraints.by_row import ByRow
 from constrained_dg.constraints.candidates import candidates_of
 from constrained_dg.constraints.checking import check_constraint, probe
 from constrained_dg.constraints.combine import All
+from constrained_dg.constraints.counts import Count
 from constrained_dg.constraints.different_across import DifferentAcross
 from constrained_dg.constraints.grammar import Grammar
 from constrained_dg.constraints.guarded import contradictory
@@ -21,7 +22,7 @@ from constrained_dg.constraints.pinned import Pinned
 from constrained_dg.constraints.predicate import Predicate
 from constrained_dg.constraints.regex import Regex
 from constrained_dg.constraints.search import AnswerCount, Completion, complete, count_answers, rounding_loss
-from constrained_dg.constraints.sums import Count, RealSum, Sum
+from constrained_dg.constraints.sums import RealSum, Sum
 from constrained_dg.constraints.text_rule import TextRule
 from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.constraints.vocabulary import Vocabulary

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
 
 import torch
 
 from constrained_dg.constraints import cpsat
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.candidates import candidates_of, one_hot
+from constrained_dg.constraints.checked_calls import allowed_by, blamed_by, called, judged, propagated, shaped
 from constrained_dg.constraints.lowering import Model
 from constrained_dg.constraints.predicate import strict
 from constrained_dg.constraints.search import complete
@@ -39,12 +39,12 @@ def probe(constraint: Constraint, answer: IntTensor) -> None:
             or blame disagrees with the judge.
     """
     few = torch.arange(min(len(answer), 2), device=answer.device)
-    answer, constraint = answer[few], constraint if constraint.rows == 1 else _call(constraint, "select", few)
+    answer, constraint = answer[few], constraint if constraint.rows == 1 else called(constraint, "select", few)
     token = strict.set(True)
     try:
-        _check_blame(constraint, answer, _judge(constraint, answer))
+        _check_blame(constraint, answer, judged(constraint, answer))
         span = slice(0, min(constraint.length, 4))
-        _allowed(constraint, answer, torch.zeros_like(answer, dtype=torch.bool), span)
+        allowed_by(constraint, answer, torch.zeros_like(answer, dtype=torch.bool), span)
     finally:
         strict.reset(token)
 
@@ -76,10 +76,10 @@ def check_constraint(
     _check_attributes(constraint)
     draws = torch.Generator().manual_seed(seed)
     for row in range(min(constraint.rows, _ROWS)):
-        rule = constraint if constraint.rows == 1 else _call(constraint, "select", torch.tensor([row]))
+        rule = constraint if constraint.rows == 1 else called(constraint, "select", torch.tensor([row]))
         check(rule.rows == 1, f"select of one row gives {rule.rows} rows", "return as many rows as requested")
         pool, every = _pool(rule, answers, examples, draws)
-        verdict = _judge(rule, pool)
+        verdict = judged(rule, pool)
         _check_alone(rule, pool, verdict, draws)
         _check_blame(rule, pool, verdict)
         _check_words(rule, pool, verdict)
@@ -98,50 +98,6 @@ def check_constraint(
     _check_rows(constraint, pool, draws)
 
 
-def _call(constraint: Constraint, method: str, *arguments: Any) -> Any:
-    """Call a method; errors name the method and the answer. It must not write to its arguments."""
-    before = [each.clone() if isinstance(each, torch.Tensor) else None for each in arguments]
-    first = before[0][:3].tolist() if before and before[0] is not None and before[0].numel() < 1000 else None
-    try:
-        result = getattr(constraint, method)(*arguments)
-    except InputError:
-        raise
-    except Exception as error:
-        on = "" if first is None else f", on {first}"
-        raise InputError(
-            f"{type(constraint).__name__}.{method} raised {type(error).__name__}: {error}{on}", "it must never raise"
-        ) from error
-    for old, new in zip(before, arguments, strict=True):
-        check(old is None or torch.equal(old, new), f"{method} changes what it was given", "work on a clone")
-    return result
-
-
-def _shaped(name: str, value: Any, shape: tuple[int, ...], letters: str) -> BoolTensor:
-    """`value`, once it is a bool tensor of this shape."""
-    is_tensor = isinstance(value, torch.Tensor)
-    got = f"shape {tuple(value.shape)} and type {value.dtype}" if is_tensor else f"type {type(value).__name__}"
-    good = is_tensor and value.shape == shape and value.dtype == torch.bool
-    check(good, f"{name} has {got}", f"give {letters} = {shape} of torch.bool")
-    return value
-
-
-def _judge(rule: Constraint, answer: IntTensor) -> BoolTensor:
-    return _shaped("is_satisfied", _call(rule, "is_satisfied", answer), (len(answer),), "(B)")
-
-
-def _blame(rule: Constraint, answer: IntTensor) -> BoolTensor:
-    return _shaped("violations", _call(rule, "violations", answer), tuple(answer.shape), "(B, T)")
-
-
-def _allowed(rule: Constraint, answer: IntTensor, known: BoolTensor, span: slice) -> BoolTensor:
-    shape = (len(answer), len(range(rule.length)[span]), rule.num_classes)
-    return _shaped("allowed", _call(rule, "allowed", answer, known, span), shape, "(B, C, A)")
-
-
-def _propagate(rule: Constraint, candidates: BoolTensor) -> BoolTensor:
-    return _shaped("propagate", _call(rule, "propagate", candidates), tuple(candidates.shape), "(B, T, A)")
-
-
 def _first(flags: BoolTensor) -> tuple[int, ...]:
     """Where the first True is."""
     return tuple(flags.nonzero()[0].tolist())
@@ -157,7 +113,7 @@ def _check_attributes(rule: Constraint) -> None:
         value = getattr(rule, name, None)
         check(isinstance(value, int) and value > 0, f"{name} is {value!r}", "give a whole number of 1 or more")
     check(isinstance(rule.strength, str) and rule.strength != "", f"strength is {rule.strength!r}", "give one sentence")
-    _shaped("bound", rule.bound, (rule.length,), "(T)")
+    shaped("bound", rule.bound, (rule.length,), "(T)")
 
 
 def _pool(rule: Constraint, answers: IntTensor | None, examples: int, draws: torch.Generator) -> tuple[IntTensor, bool]:
@@ -183,11 +139,11 @@ def _pool(rule: Constraint, answers: IntTensor | None, examples: int, draws: tor
 def _check_alone(rule: Constraint, pool: IntTensor, verdict: BoolTensor, draws: torch.Generator) -> None:
     """Verdict and blame do not depend on the batch and can be repeated."""
     order = torch.randperm(len(pool), generator=draws)
-    blame, again = _blame(rule, pool), _judge(rule, pool[order])
+    blame, again = blamed_by(rule, pool), judged(rule, pool[order])
     differs = again != verdict[order]
     for at in (order[differs] if differs.any() else order)[:_ALONE].tolist():
         answer = pool[at : at + 1]
-        for name, alone, among in (("is_satisfied", _judge, verdict), ("violations", _blame, blame)):
+        for name, alone, among in (("is_satisfied", judged, verdict), ("violations", blamed_by, blame)):
             single = alone(rule, answer)[0].tolist()
             check(
                 single == among[at].tolist(),
@@ -203,7 +159,7 @@ def _check_alone(rule: Constraint, pool: IntTensor, verdict: BoolTensor, draws: 
 
 
 def _check_blame(rule: Constraint, pool: IntTensor, verdict: BoolTensor) -> None:
-    blame = _blame(rule, pool)
+    blame = blamed_by(rule, pool)
     wrong = blame.any(-1) == verdict
     if wrong.any():
         (at,) = _first(wrong)
@@ -223,7 +179,7 @@ def _check_blame(rule: Constraint, pool: IntTensor, verdict: BoolTensor) -> None
 
 
 def _check_words(rule: Constraint, pool: IntTensor, verdict: BoolTensor) -> None:
-    explained = _call(rule, "explain", pool)
+    explained = called(rule, "explain", pool)
     lists = isinstance(explained, list) and all(isinstance(row, list) for row in explained)
     check(
         lists
@@ -243,12 +199,12 @@ def _check_words(rule: Constraint, pool: IntTensor, verdict: BoolTensor) -> None
 
 def _check_unbound(rule: Constraint, pool: IntTensor, verdict: BoolTensor) -> None:
     """Positions that are not bound, and tokens of one class, change no verdict."""
-    twins = _call(rule, "tokens_of", rule.class_of(pool))
+    twins = called(rule, "tokens_of", rule.class_of(pool))
     for what, other in (
         ("a position that is not bound", torch.where(rule.bound, pool, pool.flip(0))),
         ("another token of the class", twins),
     ):
-        wrong = _judge(rule, other) != verdict
+        wrong = judged(rule, other) != verdict
         if wrong.any():
             (at,) = _first(wrong)
             raise InputError(
@@ -264,7 +220,7 @@ def _check_allowed(rule: Constraint, pool: IntTensor, good: IntTensor, examples:
     if len(good):  # half of them satisfy: else most known sets agree with no answer
         answer[::2] = _some(good, len(answer[::2]), draws)
     known, more = (torch.rand(count, length, generator=draws) < torch.rand(count, 1, generator=draws) for _ in range(2))
-    may = _allowed(rule, answer, known, everywhere)
+    may = allowed_by(rule, answer, known, everywhere)
 
     for at in range(count):
         agreeing = good[((good == answer[at]) | ~known[at]).all(-1)]
@@ -277,7 +233,7 @@ def _check_allowed(rule: Constraint, pool: IntTensor, good: IntTensor, examples:
                 "allow every token that some satisfying answer holds",
             )
 
-    grown = _allowed(rule, answer, known | more, everywhere) & ~may
+    grown = allowed_by(rule, answer, known | more, everywhere) & ~may
     if grown.any():
         at, position, token = _first(grown)
         raise InputError(
@@ -287,7 +243,7 @@ def _check_allowed(rule: Constraint, pool: IntTensor, good: IntTensor, examples:
         )
 
     mixed = torch.where(known, answer, _some(pool, count, draws))
-    differs = _allowed(rule, mixed, known, everywhere) != may
+    differs = allowed_by(rule, mixed, known, everywhere) != may
     if differs.any():
         at, position, _ = _first(differs)
         raise InputError(
@@ -300,12 +256,12 @@ def _check_allowed(rule: Constraint, pool: IntTensor, good: IntTensor, examples:
         one = slice(at, at + 1)
         start, stop = sorted(torch.randint(length + 1, (2,), generator=draws).tolist())
         check(
-            torch.equal(_allowed(rule, answer[one], known[one], everywhere), may[one]),
+            torch.equal(allowed_by(rule, answer[one], known[one], everywhere), may[one]),
             f"rows see each other: allowed of {answer[at].tolist()} alone is not what it is in a batch",
             "work on each row by itself",
         )
         check(
-            torch.equal(_allowed(rule, answer, known, slice(start, stop)), may[:, start:stop]),
+            torch.equal(allowed_by(rule, answer, known, slice(start, stop)), may[:, start:stop]),
             f"allowed of the span {start}:{stop} differs from that part of the full result",
             "slice the result for the full answer",
         )
@@ -321,7 +277,7 @@ def _check_propagate(rule: Constraint, pool: IntTensor, good: IntTensor, example
         candidates[::2] |= one_hot(inside, num_classes)
         known = torch.rand(inside.shape, generator=draws) < torch.rand(len(inside), 1, generator=draws)
         candidates[::4] = candidates_of(inside, known, num_classes)[::2]
-    left = _propagate(rule, candidates)
+    left = propagated(rule, candidates)
     grown = left & ~candidates
     if grown.any():
         at, position, token = _first(grown)
@@ -339,7 +295,7 @@ def _check_propagate(rule: Constraint, pool: IntTensor, good: IntTensor, example
                 "keep every token that some satisfying answer holds",
             )
     for at in range(min(count, _ALONE)):
-        alone = _propagate(rule, candidates[at : at + 1])[0]
+        alone = propagated(rule, candidates[at : at + 1])[0]
         check(
             torch.equal(alone, left[at]), "rows see each other: propagate differs alone", "work on each row by itself"
         )
@@ -349,15 +305,15 @@ def _check_most_likely(rule: Constraint, good: IntTensor, every: bool, examples:
     count = max(4, min(examples, _ENTRIES // (rule.length * rule.num_classes)))
     log_probs = torch.randn(count, rule.length, rule.num_classes, generator=draws).log_softmax(-1)
     log_probs[::2] = log_probs[::2].masked_fill(torch.rand(log_probs[::2].shape, generator=draws) < 0.2, -torch.inf)
-    classes, exists = _call(rule, "most_likely", log_probs)
-    _shaped("found of most_likely", exists, (count,), "(B)")
+    classes, exists = called(rule, "most_likely", log_probs)
+    shaped("found of most_likely", exists, (count,), "(B)")
     good_classes = rule.class_of(good)
     check(
         isinstance(classes, torch.Tensor) and classes.shape == (count, rule.length) and classes.dtype == torch.int64,
         "most_likely gives classes of a wrong shape or type",
         f"give (B, T) = {(count, rule.length)} of torch.int64",
     )
-    satisfied = _judge(rule, rule.tokens_of(classes.where(exists[:, None], good_classes[:1] if len(good) else 0)))
+    satisfied = judged(rule, rule.tokens_of(classes.where(exists[:, None], good_classes[:1] if len(good) else 0)))
     for at in range(count):
         scores = log_probs[at].gather(-1, good_classes.T).sum(0)
         best = float(scores.max()) if len(good) else -torch.inf
@@ -381,7 +337,7 @@ def _check_lowering(rule: Constraint, pool: IntTensor, verdict: BoolTensor, draw
         return
     model = Model()
     root = model.root(torch.ones(rule.length, rule.num_classes, dtype=torch.bool))
-    _call(rule, "lower", root)
+    called(rule, "lower", root)
     for wanted in (True, False):
         those = pool[verdict == wanted]
         for answer in those[torch.randperm(len(those), generator=draws)[:_LOWERED]]:
@@ -416,10 +372,10 @@ def _check_rows(constraint: Constraint, pool: IntTensor, draws: torch.Generator)
         check(other.rows in (1, len(of)), f"{name} gives {other.rows} rows instead of {len(of)}", "see `rows`")
         answer = _some(pool, len(of), draws)
         alone = [
-            _blame(constraint if len(rows) == 1 else one_by_one[int(row)], answer[at : at + 1])
+            blamed_by(constraint if len(rows) == 1 else one_by_one[int(row)], answer[at : at + 1])
             for at, row in enumerate(of)
         ]
-        same = torch.equal(_blame(other, answer), torch.cat(alone))
+        same = torch.equal(blamed_by(other, answer), torch.cat(alone))
         check(same, f"{name} changes the rule of some row", "name the tensors that have rows in per_row")
 
 
