@@ -9,11 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constrained_dg.constraints import Regex
-from constrained_dg.constraints.language import vocabulary_loops as loops
-from constrained_dg.constraints.language.chain_loops import chains
 from constrained_dg.constraints.language.pattern import matches
 from constrained_dg.constraints.language.schema import spelling
-from constrained_dg.constraints.language.vocabulary import TokenAutomaton, trie_of
+from constrained_dg.constraints.language.vocabulary import TokenAutomaton, trie_of, walks
 from constrained_dg.constraints.machine import Machine
 from constrained_dg.constraints.token_machine import TokenMachine
 from constrained_dg.errors import InputError
@@ -32,19 +30,31 @@ PATTERNS = [
     "[^a]*a[^a]*",
 ]
 pieces = st.one_of(
-    st.text(alphabet='abcdz01 "\\:é漢🙂', max_size=5).map(str.encode),
+    st.text(alphabet='abcdz01 "\\:,.@-é漢🙂', max_size=5).map(str.encode),
     st.binary(max_size=3),
     st.sampled_from(["🙂".encode()[:2], "é".encode()[1:], b'": ', b'a"', "漢字".encode()[2:], b"\xed\xa0\x80"]),
 )
 vocabularies = st.lists(pieces, min_size=1, max_size=60)
 
 
+ADDRESS = r"[a-z.-]+@[a-z](?:[a-z-]{0,5}[a-z])?(?:\.[a-z]{1,3})*"
+#: Patterns beside counters of characters, which automata have once for each count.
+COUNTED = [ADDRESS, '(?:"[^"]*", )*', "(?:a|é|🙂)*b?", r"\w+( \w+){0,3}", "(?:ab|cd){0,30}", "(?:a{3}|b{5}c)*", "a*b*@?"]
+counted = st.builds(
+    lambda pattern, low, more: matches(pattern) & matches(f"(?s:.){{{low},{low + more}}}"),
+    st.sampled_from(COUNTED),
+    st.integers(0, 4),
+    st.integers(0, 40),
+)
+
+
 @many
-@given(st.sampled_from(PATTERNS), vocabularies)
-def test_edges_are_what_walking_every_token_finds(pattern, written):
-    dfa, texts = matches(pattern), Texts([*written, None, b"ab"])
-    trie = trie_of(texts)
-    order = loops.tokens(dfa.table, dfa.group, *trie.nodes, trie.code, *trie.below, *chains(dfa.table, dfa.group))[-1]
+@given(st.sampled_from(PATTERNS).map(matches) | counted, vocabularies)
+def test_edges_are_what_walking_every_token_finds(dfa, written):
+    if not dfa.states:
+        return
+    texts = Texts([*written, None, b"ab"])
+    order = walks(dfa, trie_of(texts))[-2]
     over = TokenAutomaton.of(dfa, texts)
     found = {
         (int(order[source]), token): int(order[target])
@@ -60,6 +70,15 @@ def test_edges_are_what_walking_every_token_finds(pattern, written):
             if at >= 0:
                 expected[state, token] = int(at)
     assert found == expected
+    assert set(order.tolist()) == {0, *expected.values()} and len(set(order.tolist())) == len(order)
+    assert (np.diff(over.source) >= 0).all()
+
+
+def test_few_states_of_a_counted_address_are_walked_from():
+    dfa = matches(ADDRESS) & matches(".{1,300}")
+    texts = Texts([b"abc", b"a", b".", b"@", b"-a", b"a@b.c", b"com"])
+    *_, order, walked = walks(dfa, trie_of(texts))
+    assert len(order) > 1000 and walked < len(order) / 10
 
 
 @fewer

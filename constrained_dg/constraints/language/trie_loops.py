@@ -68,13 +68,13 @@ def subtrees(byte, depth, past, ends, code):
 
     Returns:
         by node: the ASCII characters behind it (nodes, 2) uint64; whether others are there; whether it is plain: every
-        text behind it that ends goes on with whole characters; and how many characters follow at most. And for
-        each node and each number of characters that follow, as CSR: the sum of the codes of the texts that end there.
+        text behind it that ends goes on with whole characters; how many characters follow at most; how many bytes of a
+        character are missing; and the greatest depth of the node and those behind it. And for each node and each number of characters that follow, as CSR: the sum of the codes of the texts that end there.
     """
     nodes = len(byte)
     ascii = np.zeros((nodes, 2), np.uint64)
     wide, plain = np.zeros(nodes, np.bool_), np.ones(nodes, np.bool_)
-    height = np.zeros(nodes, np.int32)
+    height, lowest = np.zeros(nodes, np.int32), depth.copy()
     parent = np.zeros(nodes, np.int32)
     path = np.zeros(depth.max() + 1, np.int32)
     for i in range(1, nodes):
@@ -123,6 +123,7 @@ def subtrees(byte, depth, past, ends, code):
         ascii[p, 0] |= ascii[i, 0]
         ascii[p, 1] |= ascii[i, 1]
         wide[p] = wide[p] or wide[i]
+        lowest[p] = max(lowest[p], lowest[i])
         height[p] = max(height[p], height[i] + (1 if missing[i] == 0 else 0))
     # 3. Sums of codes by the number of characters; only below whole characters.
     begin = np.zeros(nodes + 1, np.int64)
@@ -143,4 +144,4 @@ def subtrees(byte, depth, past, ends, code):
         for k in range(begin[i + 1] - begin[i]):
             sums[begin[above] + k + 1, 0] += sums[begin[i] + k, 0]
             sums[begin[above] + k + 1, 1] += sums[begin[i] + k, 1]
-    return ascii, wide, plain & (missing == 0), height, missing, begin, sums
+    return ascii, wide, plain & (missing == 0), height, missing, lowest, begin, sums

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -13,6 +14,7 @@ from constrained_dg.constraints.language import trie_loops
 from constrained_dg.constraints.language import vocabulary_loops as loops
 from constrained_dg.constraints.language.chain_loops import chains
 from constrained_dg.constraints.language.dfa import Dfa
+from constrained_dg.constraints.language.shift_loops import shifts
 from constrained_dg.texts import Texts
 
 _tries: WeakKeyDictionary[Texts, Trie] = WeakKeyDictionary()
@@ -69,6 +71,13 @@ def _kind(text: bytes) -> int:
     return 1 if _SPECIAL.search(text) else 0
 
 
+def walks(dfa: Dfa, trie: Trie) -> tuple[Any, ...]:
+    """What `vocabulary_loops.tokens` finds."""
+    longest = int(trie.nodes[1].max())
+    ways = *chains(dfa.table, dfa.group), *shifts(dfa.table, longest)
+    return loops.tokens(dfa.table, dfa.group, *trie.nodes, trie.code, *trie.below, *ways)
+
+
 @dataclass(frozen=True, eq=False)
 class TokenAutomaton:
     """An automaton over classes of tokens, as edges.
@@ -93,10 +102,9 @@ class TokenAutomaton:
     def of(cls, dfa: Dfa, texts: Texts) -> TokenAutomaton:
         """Carry an automaton, which accepts something, from bytes to tokens."""
         trie = trie_of(texts)
-        ways = chains(dfa.table, dfa.group)
-        source, target, label, begin, members, order = loops.tokens(
-            dfa.table, dfa.group, *trie.nodes, trie.code, *trie.below, *ways
-        )
+        source, target, label, begin, members, order, _ = walks(dfa, trie)
+        by_source = np.argsort(source, kind="stable")
+        source, target, label = source[by_source], target[by_source], label[by_source]
         draws = np.random.default_rng(1)
         code = draws.integers(1, 2**63, (len(begin) - 1, 2), dtype=np.uint64)
         of, _, begin, members = loops.classes(trie.texts, begin, members, code)

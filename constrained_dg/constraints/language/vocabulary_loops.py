@@ -21,18 +21,31 @@ def _led(state, code, total, touched, met, targets):
 
 
 @compiled
+def _slot(slots, label_code, code):
+    """The slot of the label with a code (2), or the empty slot where it belongs."""
+    slot = np.int64(code[0] % np.uint64(len(slots)))
+    while slots[slot] >= 0:
+        other = slots[slot]
+        if label_code[other, 0] == code[0] and label_code[other, 1] == code[1]:
+            break
+        slot = (slot + 1) % len(slots)
+    return slot
+
+
+@compiled
 def tokens(
-    table, group, byte, depth, past, first, ends, code, ascii, wide, plain, height, missing, begin, sums,
-    after, chars, takes_wide, run,
+    table, group, byte, depth, past, first, ends, code, ascii, wide, plain, height, missing, lowest, begin, sums,
+    after, chars, takes_wide, run, image, shift, before, far,
 ):  # fmt: skip
-    """Walk the trie once from each state that tokens reach, from state 0 on.
+    """Walk the trie once from each state that tokens reach, from state 0 on; not from the image of a state from where no
+    text meets a state at which its shift does not hold, see `shift_loops`.
 
     Two states are joined by an edge if some text leads from one to the other; the texts that do so are its label.
     Equal labels, found by sums of random codes of 128 bits, are one.
 
     Returns:
-        source, target, label of each edge; where the members of each label begin; the members, numbers of texts; and
-        the states in the order of their sources.
+        source, target, label of each edge; where the members of each label begin; the members, numbers of texts;
+        the states by their numbers as sources; and how many were walked from. Edges are in no order.
     """
     states = len(table)
     number = np.full(states, -1, np.int32)
@@ -53,11 +66,40 @@ def tokens(
     here = np.zeros(depth.max() + 2, np.int32)
     deep = np.zeros(depth.max() + 2, np.int32)
     nodes = len(byte)
-    at = 0
-    while at < count:
-        found, targets = 0, 0
-        here[0] = order[at]
-        i = 0
+    # By state, once it is done: its edges, and the greatest depth at which a walk from it was alive.
+    edge_begin, edge_end = np.zeros(states, np.int64), np.zeros(states, np.int64)
+    reach = np.full(states, -1, np.int32)
+    waits = np.zeros(states, np.bool_)
+    waits[0] = True
+    walked, start = 0, 0
+    while start < states:
+        # The first state that waits: images lie behind the states that they are images of.
+        if not waits[start]:
+            start += 1
+            continue
+        waits[start] = False
+        found, targets, alive = 0, 0, 0
+        r = before[start]
+        derived = r >= 0 and reach[r] >= 0 and far[r] > reach[r]
+        if derived:
+            alive = reach[r]
+            for e in range(edge_begin[r], edge_end[r]):
+                t = order[target[e]]
+                if shift[t] == shift[r]:
+                    t = image[t]
+                targets = _led(t, label_code[label[e]], total, touched, met, targets)
+            for k in range(targets):
+                if slots[_slot(slots, label_code, total[met[k]])] < 0:
+                    derived = False  # what two targets share is no label yet: a walk lists its members
+            if not derived:
+                for k in range(targets):
+                    t = met[k]
+                    touched[t] = False
+                    total[t, 0] = total[t, 1] = np.uint64(0)
+                targets, alive = 0, 0
+        walked += 0 if derived else 1
+        here[0] = start
+        i = nodes if derived else 0
         while i < nodes:
             if i:
                 s = table[here[depth[i] - 1], group[byte[i]]]
@@ -67,6 +109,7 @@ def tokens(
                 here[depth[i]] = s
             else:
                 s = here[0]
+            alive = max(alive, depth[i])
             if found + 256 > len(to):
                 to, node, below = grown(to, 0), grown(node, 0), grown(below, 0)
             if ends[i]:
@@ -85,6 +128,7 @@ def tokens(
                 and ascii[i, 1] & ~chars[s, 1] == 0
             ):
                 # Every text behind goes from state to state of the chain, or stays where it is.
+                alive = max(alive, lowest[i])
                 if after[s] == s:
                     to[found], node[found], below[found] = s, i, -1
                     found += 1
@@ -105,6 +149,8 @@ def tokens(
             i += 1
         # The edges of this state.
         fresh = 0
+        edge_begin[start], reach[start] = edges, alive
+        first_waits = start
         for k in range(targets):
             t = met[k]
             touched[t] = False
@@ -112,14 +158,10 @@ def tokens(
                 number[t] = count
                 order[count] = t
                 count += 1
-            slot = np.int64(total[t, 0] % np.uint64(len(slots)))
-            which = -1
-            while slots[slot] >= 0:
-                other = slots[slot]
-                if label_code[other, 0] == total[t, 0] and label_code[other, 1] == total[t, 1]:
-                    which = other
-                    break
-                slot = (slot + 1) % len(slots)
+                waits[t] = True
+                first_waits = min(first_waits, t)
+            slot = _slot(slots, label_code, total[t])
+            which = slots[slot]
             if which < 0:
                 which = labels
                 if labels + 2 >= len(label_begin):
@@ -132,13 +174,10 @@ def tokens(
                 if 3 * labels > len(slots):
                     slots = np.full(4 * len(slots), -1, np.int64)
                     for x in range(labels):
-                        slot = np.int64(label_code[x, 0] % np.uint64(len(slots)))
-                        while slots[slot] >= 0:
-                            slot = (slot + 1) % len(slots)
-                        slots[slot] = x
+                        slots[_slot(slots, label_code, label_code[x])] = x
             if edges == len(source):
                 source, target, label = grown(source, 0), grown(target, 0), grown(label, 0)
-            source[edges], target[edges], label[edges] = at, number[t], which
+            source[edges], target[edges], label[edges] = number[start], number[t], which
             edges += 1
         # The members of new labels: count, then fill.
         if fresh:
@@ -185,9 +224,10 @@ def tokens(
             t = met[k]
             total[t, 0] = total[t, 1] = np.uint64(0)
             is_new[t] = -1
-        at += 1
+        edge_end[start] = edges
+        start = first_waits
     return (
-        source[:edges], target[:edges], label[:edges], label_begin[: labels + 1], members[:used], order[:count]
+        source[:edges], target[:edges], label[:edges], label_begin[: labels + 1], members[:used], order[:count], walked,
     )  # fmt: skip
 
 
