@@ -39,7 +39,15 @@ vocabularies = st.lists(pieces, min_size=1, max_size=60)
 
 ADDRESS = r"[a-z.-]+@[a-z](?:[a-z-]{0,5}[a-z])?(?:\.[a-z]{1,3})*"
 #: Patterns beside counters of characters, which automata have once for each count.
-COUNTED = [ADDRESS, '(?:"[^"]*", )*', "(?:a|é|🙂)*b?", r"\w+( \w+){0,3}", "(?:ab|cd){0,30}", "(?:a{3}|b{5}c)*", "a*b*@?"]
+COUNTED = [
+    ADDRESS,
+    '(?:"[^"]*", )*',
+    "(?:a|é|🙂)*b?",
+    r"\w+( \w+){0,3}",
+    "(?:ab|cd){0,30}",
+    "(?:a{3}|b{5}c)*",
+    "a*b*@?",
+]
 counted = st.builds(
     lambda pattern, low, more: matches(pattern) & matches(f"(?s:.){{{low},{low + more}}}"),
     st.sampled_from(COUNTED),

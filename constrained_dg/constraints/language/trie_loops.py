@@ -68,8 +68,9 @@ def subtrees(byte, depth, past, ends, code):
 
     Returns:
         by node: the ASCII characters behind it (nodes, 2) uint64; whether others are there; whether it is plain: every
-        text behind it that ends goes on with whole characters; how many characters follow at most; how many bytes of a
-        character are missing; and the greatest depth of the node and those behind it. And for each node and each number of characters that follow, as CSR: the sum of the codes of the texts that end there.
+        text behind it that ends goes on with whole characters; how many characters follow at most; how many bytes of
+        a character are missing; and the greatest depth of the node and those behind it. And for each node and each
+        number of characters that follow, as CSR: the sum of the codes of the texts that end there.
     """
     nodes = len(byte)
     ascii = np.zeros((nodes, 2), np.uint64)

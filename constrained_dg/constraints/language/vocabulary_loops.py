@@ -37,8 +37,8 @@ def tokens(
     table, group, byte, depth, past, first, ends, code, ascii, wide, plain, height, missing, lowest, begin, sums,
     after, chars, takes_wide, run, image, shift, before, far,
 ):  # fmt: skip
-    """Walk the trie once from each state that tokens reach, from state 0 on; not from the image of a state from where no
-    text meets a state at which its shift does not hold, see `shift_loops`.
+    """Walk the trie once from each state that tokens reach, from state 0 on. The edges of a state that is the image of
+    another follow from the other's, where `shift_loops` shows it.
 
     Two states are joined by an edge if some text leads from one to the other; the texts that do so are its label.
     Equal labels, found by sums of random codes of 128 bits, are one.
