@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import torch
 
 from constrained_dg.errors import check
 from constrained_dg.model.backbone import Backbone
-from constrained_dg.model.quantised.formats import FORMATS, GROUP, NVFP4, quantise
+from constrained_dg.model.quantised.formats import FORMATS, GROUP, NVFP4, buffers, quantise
 from constrained_dg.model.quantised.place import usually_quantised
 from constrained_dg.model.released.config import read_config
 from constrained_dg.model.released.layout import CONFIG, VISION, read_json, released_name
@@ -22,7 +23,7 @@ from constrained_dg.model.released.write import (
     check_free,
     copy_companions,
     from_file,
-    from_memory,
+    later,
     shard_names,
     whole_folder,
     write_index,
@@ -33,12 +34,16 @@ from constrained_dg.model.weights import Stored, opened
 
 _LOG = logging.getLogger(__name__)
 
+#: Numbers that are quantised at a time. NVFP4 takes about 40 bytes for each of them.
+_BLOCK = 2**18
+
 
 def quantise_checkpoint(source: Path | str, folder: Path | str, kind: str) -> None:
     """Write a checkpoint whose linear layers are quantised, in the spelling of compressed-tensors, from a plain one.
 
     Quantised are dense MLPs and experts, in FP8 attention too. All else is copied as it is. There is one file for each
-    layer, and never more than one layer in memory. The folder appears under its name when it is complete.
+    layer, and never more than one of its matrices in memory, plain and quantised. The folder appears under its name
+    when it is complete.
 
     Args:
         source: a checkpoint in the released format.
@@ -82,15 +87,15 @@ def quantise_checkpoint(source: Path | str, folder: Path | str, kind: str) -> No
     total = 0
     with whole_folder(folder) as partial:
         for index, file in enumerate(files):
-            tensors = _copied(others, stored) if index == 0 else {}
-            for key in layers[index - 1] if index else ():
-                if key not in chosen:
-                    tensors |= _copied([released_name(key)], stored)
-            for stem, quantised in _quantised(layers[index - 1] if index else [], state, stored, kind):
-                kinds[stem] = kind
-                named = names_of(stem, kind)
-                tensors |= {named[buffer]: from_memory(tensor) for buffer, tensor in quantised.items()}
-            write_shard(partial / file, tensors)
+            keys = layers[index - 1] if index else []
+            plain = [released_name(key) for key in keys if key not in chosen] if index else others
+            tensors = _copied(plain, stored)
+            shapes = {key: tuple(state[key].shape) for key in keys if key in chosen}
+            for stem, shape in chain.from_iterable(_matrices(*each) for each in shapes.items()):
+                kinds[stem], named = kind, names_of(stem, kind)
+                tensors |= {named[buffer]: later(*each) for buffer, each in buffers(kind, shape, 1).items()}
+            made = chain.from_iterable(_quantised(key, shape, stored, kind) for key, shape in shapes.items())
+            write_shard(partial / file, tensors, made)
             shards[file], total = list(tensors), total + sum(tensor.size for tensor in tensors.values())
             _LOG.info("%s: %d tensors", file, len(tensors))
         write_index(partial, shards, total)
@@ -107,31 +112,42 @@ def _copied(names: list[str], stored: dict[str, Stored]) -> dict[str, Outgoing]:
     return tensors
 
 
+def _matrices(key: str, shape: tuple[int, ...]) -> list[tuple[str, tuple[int, ...]]]:
+    """Stem and shape of each matrix of a weight."""
+    return list(unpacked(key, shape)) if len(shape) == 3 else [(key.removesuffix(".weight"), shape)]
+
+
 def _quantised(
-    keys: list[str], state: dict[str, torch.Tensor], stored: dict[str, Stored], kind: str
-) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
-    """Stem and tensors of each quantised matrix of a layer."""
-    for key in (key for key in keys if usually_quantised(key, kind)):
-        entry = stored[released_name(key)]
-        with opened(entry.file) as file:
-            part = file.get_slice(released_name(key))
-            if not key.endswith(".weight"):
-                stems = [stem for stem, _ in unpacked(key, tuple(state[key].shape))]
-                each = len(stems) // state[key].shape[0]
-                for expert in range(state[key].shape[0]):
-                    matrix = part[expert]
-                    largest = _largest(matrix, f"{key}, expert {expert}")
-                    for stem, half in zip(stems[expert * each :], matrix.chunk(each), strict=False):
-                        yield stem, quantise(half, kind, largest)
-                continue
-            matrix = part[:]
-        largest = _largest(matrix, key)
-        # Programs multiply gate and up as one matrix, with one global scale.
-        other = _other(key)
-        if other is not None:
-            with opened(stored[released_name(other)].file) as file:
-                largest = largest.maximum(_largest(file.get_tensor(released_name(other)), other))
-        yield key.removesuffix(".weight"), quantise(matrix, kind, largest)
+    key: str, shape: tuple[int, ...], stored: dict[str, Stored], kind: str
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name and tensor of all that a quantised weight consists of. When it ends, nothing of the weight is held."""
+    experts = len(shape) == 3
+    stems = iter([stem for stem, _ in _matrices(key, shape)])
+    each = 2 if key.endswith("gate_up_proj") else 1
+    with opened(stored[released_name(key)].file) as file:
+        part = file.get_slice(released_name(key))
+        for expert in range(shape[0] if experts else 1):
+            matrix = part[expert] if experts else part[:]
+            largest = _largest(matrix, f"{key}, expert {expert}" if experts else key)
+            # Programs multiply gate and up as one matrix, with one global scale.
+            other = _other(key)
+            if other is not None:
+                with opened(stored[released_name(other)].file) as partner:
+                    largest = largest.maximum(_largest(partner.get_tensor(released_name(other)), other))
+            for half in matrix.chunk(each):
+                named = names_of(next(stems), kind)
+                yield from ((named[buffer], made) for buffer, made in by_rows(half, kind, largest).items())
+
+
+def by_rows(matrix: torch.Tensor, kind: str, largest: torch.Tensor) -> dict[str, torch.Tensor]:
+    """`formats.quantise` of a matrix (out, in), some rows at a time: what is computed on the way stays small."""
+    filled = {name: torch.empty(size, dtype=dtype) for name, (dtype, size) in buffers(kind, matrix.shape, 1).items()}
+    step = max(1, _BLOCK // matrix.shape[1])
+    for start in range(0, len(matrix), step):
+        for name, part in quantise(matrix[start : start + step], kind, largest).items():
+            at = 0 if name == "global_scale" else start
+            filled[name][at : at + len(part)] = part
+    return filled
 
 
 def _other(key: str) -> str | None:
@@ -144,6 +160,7 @@ def _other(key: str) -> str | None:
 
 def _largest(matrix: torch.Tensor, name: str) -> torch.Tensor:
     """The largest magnitude. Raises InputError where it is not a finite number."""
-    largest = matrix.abs().amax().float()
+    low, high = matrix.aminmax()  # without a copy of all magnitudes
+    largest = high.maximum(-low).float()
     check(bool(largest.isfinite()), f"{name} holds {largest.item()}", "a weight that is not finite cannot be quantised")
     return largest

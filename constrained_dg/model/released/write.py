@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -150,18 +152,22 @@ def _quantised(key: str, weight: Any, state: dict[str, torch.Tensor], kinds: dic
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A tensor to write: `type` as in the file format, `size` and `item` in bytes, and what fetches it."""
+    """A tensor to write: `type` as in the file format, `size` and `item` in bytes, and what fetches it, if anything."""
 
     type: str
     shape: tuple[int, ...]
     size: int
     item: int
-    fetch: Callable[[], torch.Tensor]
+    fetch: Callable[[], torch.Tensor] | None
 
 
 def from_memory(tensor: torch.Tensor) -> Outgoing:
-    item = tensor.element_size()
-    return Outgoing(ALL_TYPES[tensor.dtype], tuple(tensor.shape), tensor.numel() * item, item, tensor.detach().cpu)
+    return replace(later(tensor.dtype, tuple(tensor.shape)), fetch=tensor.detach().cpu)
+
+
+def later(dtype: torch.dtype, shape: tuple[int, ...]) -> Outgoing:
+    """A tensor that is made while its file is written, see `write_shard`."""
+    return Outgoing(ALL_TYPES[dtype], shape, math.prod(shape) * dtype.itemsize, dtype.itemsize, None)
 
 
 def from_file(path: Path, names: Iterable[str]) -> dict[str, Outgoing]:
@@ -212,10 +218,14 @@ def write_index(folder: Path, shards: Mapping[str, Iterable[str]], total: int) -
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
 
 
-def write_shard(path: Path, tensors: Mapping[str, Outgoing]) -> None:
+def write_shard(path: Path, tensors: Mapping[str, Outgoing], made: Iterable[tuple[str, torch.Tensor]] = ()) -> None:
     """The safetensors format: length of the header, header, tensors; wide types first, so that all are aligned.
 
     By hand, since safetensors' writer needs all tensors at once and other users cannot read its files.
+
+    Args:
+        made: those of `tensors` that nothing fetches, by name, in any order. Each is in the file before the next is
+            asked for.
     """
     ordered = sorted(tensors.items(), key=lambda named: -named[1].item)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -227,8 +237,11 @@ def write_shard(path: Path, tensors: Mapping[str, Outgoing]) -> None:
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for _, tensor in ordered:
-            file.write(tensor.fetch().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        start = file.tell()
+        fetched = ((name, tensor.fetch()) for name, tensor in ordered if tensor.fetch is not None)
+        for name, whole in chain(fetched, made):
+            file.seek(start + header[name]["data_offsets"][0])
+            file.write(whole.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
