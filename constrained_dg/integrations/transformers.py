@@ -81,7 +81,7 @@ class Wrapped:
         self.eos_token_ids: tuple[int, ...] = tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
         self.pad_token_id: int = 0 if pad is None else pad
 
-    def memory_needed(self, rows: int, committed: int, canvas: int, pictures: int = 0) -> None:
+    def memory_needed(self, rows: int, committed: int, canvas: int, pictures: tuple[int, int] = (0, 0)) -> None:
         """Not known of a model of transformers."""
 
     def prefill(

@@ -258,7 +258,7 @@ class Backbone(nn.Module):
         """Tied, soft-capped head: (..., D) -> fp32 logits (..., V)."""
         return soft_capped(self, x)
 
-    def memory_needed(self, rows: int, committed: int, canvas: int, pictures: int = 0) -> int:
+    def memory_needed(self, rows: int, committed: int, canvas: int, pictures: tuple[int, int] = (0, 0)) -> int:
         """Bytes beyond the weights that generating takes at its peak, see `footprint.generation_bytes`."""
         weight = self.embed_tokens.weight
         with torch.no_grad():  # of no rows: it holds nothing, and knows the sizes

@@ -26,7 +26,7 @@ def generation_bytes(
     canvas: int,
     swept: int,
     narrow: bool,
-    pictures: int = 0,
+    pictures: tuple[int, int] = (0, 0),
 ) -> int:
     """Bytes beyond the weights that generating takes at its peak, counted without allocating anything.
 
@@ -40,7 +40,7 @@ def generation_bytes(
         canvas: C.
         swept: logits that the sampler works on at a time.
         narrow: whether full layers keep 8 bits, which are widened tile by tile.
-        pictures: bytes that reading the pictures takes, before the prefill (`tower_bytes`).
+        pictures: bytes of the soft tokens of all pictures, which are kept, and those that reading them takes beside.
     """
     layers = range(config.num_hidden_layers)
     # 1. Prefill, a chunk at a time; of the last layer it makes the keys and values only.
@@ -48,7 +48,8 @@ def generation_bytes(
     numbers = [_layer_numbers(config, layer, size) for layer in layers[:-1]]
     numbers.append(2 * config.hidden_size + _key_numbers(config, True) * (_turned(size) + narrow))
     turns = chunk * _rotations(config) * size
-    prefill = rows * chunk * max(numbers) * size + turns + _mask_bytes(config, chunk, size)
+    prefill = rows * chunk * max(numbers) * size + turns + _mask_bytes(config, chunk, size, rows if pictures[0] else 0)
+    soft, reading = pictures
     # 2. A canvas through the stack, then its logits, once in the type of the weights where that is not fp32.
     layer = max(_layer_numbers(config, index, size) for index in layers) + _rotations(config)
     tiles = 2 * TILE * config.num_global_key_value_heads * config.global_head_dim * size if narrow else 0
@@ -59,7 +60,7 @@ def generation_bytes(
     one_pass = max(canvas * layer * size + tiles, logits)
     # 3. Rows that stop leave the batch: then the cache of those left is there beside that of all.
     both = (2 * rows - 1) * cache + max((rows - 1) * one_pass, probabilities) if rows > 1 else 0
-    return max(rows * cache + max(prefill, pictures, rows * one_pass, probabilities + sweep), both)
+    return soft + max(rows * cache + max(prefill, reading, rows * one_pass, probabilities + sweep), both)
 
 
 def tower_bytes(config: VisionConfig, patches: int, size: int) -> int:
@@ -110,11 +111,22 @@ def _layer_numbers(config: ModelConfig, layer: int, size: int) -> int:
     return max(2 * width + attention, 5 * width + 2 * keys + max(experts, dense, norms))
 
 
-def _mask_bytes(config: ModelConfig, chunk: int, size: int) -> int:
-    """Bytes of the masks of a prefill's first chunk, as bool and as numbers; blocks that see the same share one."""
+def _mask_bytes(config: ModelConfig, chunk: int, size: int, pictured: int) -> int:
+    """Bytes of the masks of a prefill's first chunk, as bool and as numbers; blocks that see the same share one.
+
+    Args:
+        pictured: rows, if pictures stand in the prompts: then each row and block has its own.
+    """
     shapes = set()
     for window in {config.window(layer) for layer in range(config.num_hidden_layers)}:
         for lo in range(0, chunk, QUERY_BLOCK):
             hi = min(lo + QUERY_BLOCK, chunk)
-            shapes.add((window, hi - lo, hi - (lo if window is None else first_visible(lo, window))))
-    return sum(queries * keys * (1 + size) for _, queries, keys in shapes)
+            shapes.add(
+                (
+                    lo if pictured else window,
+                    window,
+                    hi - lo,
+                    hi - (lo if window is None else first_visible(lo, window)),
+                )
+            )
+    return max(pictured, 1) * sum(queries * keys * (1 + size) for *_, queries, keys in shapes)

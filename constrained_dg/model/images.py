@@ -37,11 +37,12 @@ class SoftTokens:
         self.count = patches // tower.config.pooling_kernel_size**2
 
     @property
-    def memory_needed(self) -> int:
-        """Bytes that reading them takes at its peak, what is kept included."""
-        config, size = self.tower.config, self.tower.projection.weight.element_size()
-        most = max(each.pixels[..., 0].numel() for each in self.pictures)
-        return tower_bytes(config, most, size) + self.count * self.size * size
+    def memory_needed(self) -> tuple[int, int]:
+        """Bytes that are kept, and those that reading takes at its peak beside them."""
+        size = self.tower.projection.weight.element_size()
+        kept = self.count * self.size * size
+        most = max((each.pixels[..., 0].numel() for each in self.pictures), default=0)
+        return kept, max(tower_bytes(self.tower.config, most, size), kept)  # twice when they are joined
 
     @cached_property
     def features(self) -> FloatTensor:
@@ -86,6 +87,13 @@ class Pictures:
             f"pictures of {self.columns} columns and {rows} rows of patches",
             f"give multiples of {k}, at most {tower.config.position_embedding_size}",
         )
+
+    def memory_needed(self, tower: VisionTower) -> tuple[int, int]:
+        """Bytes that are kept, and those that reading takes at its peak beside them; all are read at once."""
+        config, size, patches = tower.config, tower.projection.weight.element_size(), self.pixels[..., 0].numel()
+        kept = patches // config.pooling_kernel_size**2 * config.text_size * size
+        numbers = 4 * self.pixels.numel()  # the pixels in fp32
+        return kept + numbers, max(tower_bytes(config, patches, size), kept)
 
     def read(self, tower: VisionTower, length: int) -> Images:
         """Their soft tokens, at positions 0 .. of sequences of a length. With gradients the tower gets some, too."""

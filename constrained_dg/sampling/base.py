@@ -54,14 +54,14 @@ class Denoiser(Protocol):
     makes_room: bool = False
     image_width: int | None = None
 
-    def memory_needed(self, rows: int, committed: int, canvas: int, pictures: int = 0) -> int | None:
+    def memory_needed(self, rows: int, committed: int, canvas: int, pictures: tuple[int, int] = (0, 0)) -> int | None:
         """Bytes that a call takes in addition to the weights; None where the model cannot say.
 
         Args:
             rows: B.
             committed: S at the last canvas.
             canvas: C.
-            pictures: bytes that reading the pictures takes; given only where there are some.
+            pictures: bytes of their soft tokens, and those that reading takes beside; given only where there are some.
         """
         return None
 

@@ -44,10 +44,7 @@ def check_tokens(options: Options, vocab_size: int) -> None:
 def check_images(model: Denoiser, batch: Batch) -> None:
     """Raise InputError unless every image token of the prompts has its soft token, and the model reads these."""
     if isinstance(batch.images, Pictures):
-        tower = getattr(model, "vision", None)
-        if not isinstance(tower, VisionTower):
-            raise InputError(f"a {type(model).__name__} without a vision tower", "use a model trained with pictures")
-        batch.images.check(tower, batch.prompt.shape[1])
+        batch.images.check(_tower(model), batch.prompt.shape[1])
         return
     images, pictured = batch.images, torch.zeros(len(batch.prompt), dtype=torch.bool, device=batch.prompt.device)
     prompt = batch.prompt
@@ -73,6 +70,14 @@ def check_images(model: Denoiser, batch: Batch) -> None:
     check(not bare, f"the prompts {bare} hold image tokens without an image", "let Vision write the image tokens")
 
 
+def _tower(model: Denoiser) -> VisionTower:
+    """The tower that reads the pictures of a task. Raises InputError where the model has none."""
+    tower = getattr(model, "vision", None)
+    if not isinstance(tower, VisionTower):
+        raise InputError(f"a {type(model).__name__} without a vision tower", "use a model trained with pictures")
+    return tower
+
+
 def check_lengths(model: Denoiser | None, batch: Batch, options: Options) -> int:
     """The canvas length of a call that fits the model and the memory."""
     (rows, length), prompt = batch.answer.shape, batch.prompt.shape[1]
@@ -90,7 +95,11 @@ def check_lengths(model: Denoiser | None, batch: Batch, options: Options) -> int
         f"a prompt of {prompt} and an answer of {length} tokens do not fit a context of {context}",
         "shorten the prompt, or lower max_new_tokens",
     )
-    more = {"pictures": batch.images.soft.memory_needed} if isinstance(batch.images, Images) else {}
+    more, images = {}, batch.images
+    if isinstance(images, Images):
+        more = {"pictures": images.soft.memory_needed}
+    elif isinstance(images, Pictures):
+        more = {"pictures": images.memory_needed(_tower(model))}
     needed = model.memory_needed(rows * options.candidates, prompt + length - canvas_length, canvas_length, **more)
     free = None if needed is None else free_memory(batch.answer.device)
     if needed is not None and free is not None:

@@ -11,7 +11,7 @@ from constrained_dg.errors import InputError
 from constrained_dg.memory import free_memory
 from constrained_dg.model import Backbone, ModelConfig, preset
 from constrained_dg.model.config import VisionConfig
-from constrained_dg.model.images import Images, SoftTokens
+from constrained_dg.model.images import Images, Pictures, SoftTokens
 from constrained_dg.model.vision import Patches, VisionTower
 from constrained_dg.sampling import generate
 
@@ -149,6 +149,38 @@ def test_the_estimate_of_a_call_with_pictures_is_within_a_tenth(shape, dtype):
     plain, needed = model.memory_needed(1, 400, 64), model.memory_needed(1, 400, 64, soft.memory_needed)
     assert needed > 1.5 * plain
     taken = peak(lambda: generate(model, tokens(1, 400), images=Images(index, soft), max_passes=2, eos=()))
+    assert needed == pytest.approx(taken, rel=0.1)
+
+
+TOWER = {
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 32, "patch_size": 4,
+    "pooling_kernel_size": 3, "position_embedding_size": 80, "hidden_size": 64, "intermediate_size": 64,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_the_estimate_counts_the_soft_tokens_of_many_pictures(dtype, rows):
+    """40 pictures of 70 soft tokens: what is kept of them, and the masks of each row."""
+    model, count = model_of("experts", dtype), 40 // rows
+    tower = VisionTower(VisionConfig(text_size=256, **TOWER)).to(dtype).eval()
+    soft = SoftTokens(tower, [Patches(torch.rand(15 * 42, 48), 42) for _ in range(40)])
+    index = torch.full((rows, count * 72), -1)
+    index.view(40, 72)[:, 1:-1] = torch.arange(40 * 70).view(40, 70)
+    taken = peak(lambda: generate(model, tokens(rows, count * 72), images=Images(index, soft), max_passes=2, eos=()))
+    assert model.memory_needed(rows, count * 72, 64, soft.memory_needed) == pytest.approx(taken, rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_estimate_counts_the_pictures_of_a_task(dtype):
+    """Read together by the model's own tower."""
+    sizes = {"vocab_size": 512, "num_experts": 4, "top_k_experts": 2} | SIZES | SHAPES["queries"]
+    model = Backbone(ModelConfig(**sizes, vision=VisionConfig(text_size=64, **TOWER | {"intermediate_size": 512})))
+    model = model.init_weights(torch.Generator().manual_seed(0)).to(dtype).eval()
+    pictures = Pictures(torch.randint(0, 256, (6, 15 * 42, 48), dtype=torch.uint8), 42)
+    plain, needed = model.memory_needed(6, 70, 64), model.memory_needed(6, 70, 64, pictures.memory_needed(model.vision))
+    assert needed > 1.5 * plain
+    taken = peak(lambda: generate(model, tokens(6, 70), images=pictures, max_passes=2, eos=()))
     assert needed == pytest.approx(taken, rel=0.1)
 
 
