@@ -443,6 +443,20 @@ def test_a_wrapped_model_reads_prompts_of_different_lengths(small):
     assert torch.equal(*found)
 
 
+@pytest.mark.parametrize("given", [1, 3])
+def test_a_wrapped_model_refuses_other_counts_of_pictures_as_ours_does(small, given):
+    theirs, ours, vision = small
+    wrapped, found = wrap(theirs), []
+    for model in (ours, wrapped):
+        with pytest.raises(InputError, match=rf"the prompt has 2 .* and {given} images were given") as refused:
+            constrained_dg.generate(model, [[5, IMAGE, IMAGE, 6]], images=[[picture(40, 40)] * given], vision=vision)
+        found.append(str(refused.value))
+    assert found[0] == found[1] and "\n" not in found[0]
+    bare = torch.tensor([[5, BEGIN, IMAGE, IMAGE, END, 6]])
+    with pytest.raises(InputError, match=rf"the prompt holds the image tokens .{IMAGE}, {BEGIN}, {END}."):
+        constrained_dg.generate(wrapped, bare, max_passes=1)
+
+
 def test_a_wrapped_model_refuses_what_transformers_does_not_compute(theirs, folder):
     vision = Vision.load(folder, soft_tokens=70, attention=ATTENTION[1])
     rows, pictures, _ = prompts(vision)
