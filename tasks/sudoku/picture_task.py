@@ -34,10 +34,11 @@ from constrained_dg.vision.processor import cut_patches
 from . import drawing
 from .codec import BLANK, BOX, EOS, FIRST_SYMBOL, PAD, SYMBOLS, Puzzle, to_text
 from .generator import HELD_OUT, generate_puzzles
-from .pictures import HELD_OUT_STYLES, TRAINING_STYLES, draw
+from .pictures import HELD_OUT_STYLES, TRAINING_FONTS, TRAINING_STYLES, draw
 from .pictures.drawing import render
 from .pictures.straighten import straightened
 from .pictures.styles import look
+from .pictures.variations import varied
 from .rules import all_different
 from .solver import count_solutions
 from .task import RELATIONS, Sudoku, relations
@@ -279,9 +280,10 @@ class PictureSudoku(Task):
 
 
 def _straight(cells: Sequence[int], style: str, generator: np.random.Generator) -> np.ndarray:
-    """A drawing as `straightened` leaves it: the grid fills the picture, but for small errors."""
+    """A drawing for training, as `straightened` leaves it: the grid fills the picture, but for small errors."""
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) + generator.normal(0, ERROR, (4, 2))
-    return render(cells, replace(look(style, generator), corners=corners), generator, SIDE)
+    chosen = varied(look(style, generator), generator, TRAINING_FONTS)
+    return render(cells, replace(chosen, corners=corners), generator, SIDE)
 
 
 def pictured(puzzle: Puzzle, style: str, generator: np.random.Generator) -> PicturedPuzzle:

@@ -19,6 +19,7 @@ from tasks.sudoku.pictures.fonts import glyph, path_of
 from tasks.sudoku.pictures.straighten import grid_corners, straightened
 from tasks.sudoku.pictures.strokes import _FORMS, MOST_POINTS, PEN, _curve, _strokes, drawn
 from tasks.sudoku.pictures.styles import MARGIN, look
+from tasks.sudoku.pictures.variations import MESH, Variation, varied
 from tests.licences import licence_of
 
 CLUES = [int(sign) for sign in "530070000600195000098000060800060003400803001700020006060000280000419005000080079"]
@@ -255,3 +256,40 @@ def test_pictures_without_a_grid_do_no_harm(shape: tuple[int, int], kind: str) -
     found = straightened(pixels, 216)
     assert found.shape == (216, 216, 3) and found.dtype == np.uint8
     assert np.isfinite(grid_corners(pixels)).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.sampled_from(TRAINING_STYLES))
+def test_varied_looks_are_pure_and_keep_to_the_fonts_of_training(seed: int, style: str) -> None:
+    chosen = varied(look(style, rng(seed)), rng(seed + 1), TRAINING_FONTS)
+    again = varied(look(style, rng(seed)), rng(seed + 1), TRAINING_FONTS)
+    pictures = [render(CLUES, each, rng(seed), 216) for each in (chosen, again)]
+    assert np.array_equal(*pictures)
+    used = {chosen.font} if chosen.variation is None else set(chosen.variation.fonts)
+    assert used <= {*TRAINING_FONTS, PEN}
+    assert np.abs(chosen.ink - chosen.paper).max() >= 40  # a person can still read it
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.sampled_from(["print", "screen"]))
+def test_varied_digits_stay_in_their_cells_and_differ(seed: int, style: str) -> None:
+    for more in range(30):  # the first look with digits that no font has
+        chosen = varied(look(style, rng(seed)), rng(seed + more), TRAINING_FONTS)
+        if chosen.variation is not None:
+            break
+    assert chosen.variation is not None
+    masks = [np.asarray(chosen.variation.glyph(digit, 48, 30)) for digit in range(1, 10)]
+    for mask in masks:
+        assert mask.shape == (48, 48)
+        assert (mask > 128).sum() >= 20
+        assert mask[[0, -1]].max() < 128  # not cut off at the top and the bottom
+        assert mask[:, [0, -1]].max() < 128
+    assert len({mask.tobytes() for mask in masks}) == 9
+
+
+def test_a_mesh_that_does_not_move_changes_nothing() -> None:
+    places = np.stack(np.meshgrid(*[np.linspace(0, 1, MESH + 1)] * 2), -1)
+    same = Variation(("Roboto",) * 9, (None,) * 9, np.broadcast_to(places, (9, *places.shape)), False)
+    for digit in range(1, 10):
+        plain = np.asarray(glyph("Roboto", digit, 48, 30)).astype(int)
+        assert np.abs(np.asarray(same.glyph(digit, 48, 30)).astype(int) - plain).max() <= 1

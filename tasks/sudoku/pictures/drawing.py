@@ -176,10 +176,14 @@ def _digits(values: Sequence[int], chosen: Look, cell: int, edge: int, generator
         forms, habit = generator.random(81), generator.random(10)  # a writer mostly keeps to one form of a digit
         forms = np.where(generator.random(81) < 0.8, -1, forms)
         shifts = generator.normal(0, 0.035, (81, MOST_POINTS, 2)) + generator.normal(0, 0.03, (MOST_POINTS, 2))
+    variation = chosen.variation
+    changed = {} if variation is None else {v: variation.glyph(v, cell, height) for v in set(values) - {0}}
     for index, value in enumerate(values):
         if not value:
             continue
-        if pen:
+        if changed:
+            mask = changed[value]
+        elif pen:
             form = habit[value] if forms[index] < 0 else forms[index]
             mask = drawn(value, form, shifts[index], cell, height, chosen.stroke * cell)
         else:

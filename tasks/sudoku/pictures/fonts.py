@@ -82,6 +82,57 @@ _TRAINING = {
     "Alfa Slab One": _plain("alfa-slab-one", "AlfaSlabOne-Regular.ttf"),
     "Space Mono": _plain("space-mono", "SpaceMono-Regular.ttf"),
     "Lobster": _plain("lobster", "Lobster-Regular.ttf"),
+    "ABeeZee": _plain("abeezee", "ABeeZee-Regular.ttf"),
+    "ABeeZee Italic": _plain("abeezee", "ABeeZee-Italic.ttf"),
+    "Abel": _plain("abel", "Abel-Regular.ttf"),
+    "Acme": _plain("acme", "Acme-Regular.ttf"),
+    "Albert Sans": _plain("albert-sans", "AlbertSans[wght].ttf", 500),
+    "Albert Sans Italic": _plain("albert-sans", "AlbertSans-Italic[wght].ttf", 500),
+    "Baloo 2": _plain("baloo-2", "Baloo2[wght].ttf", 500),
+    "Bebas Neue": _plain("bebas-neue", "BebasNeue-Regular.ttf"),
+    "Bodoni Moda": _plain("bodoni-moda", "BodoniModa[opsz,wght].ttf", 600),
+    "Bodoni Moda Italic": _plain("bodoni-moda", "BodoniModa-Italic[opsz,wght].ttf", 600),
+    "Chakra Petch": _plain("chakra-petch", "ChakraPetch-Medium.ttf"),
+    "Cormorant Garamond": _plain("cormorant-garamond", "CormorantGaramond[wght].ttf", 700),
+    "DM Serif Display": _plain("dm-serif-display", "DMSerifDisplay-Regular.ttf"),
+    "Fjalla One": _plain("fjalla-one", "FjallaOne-Regular.ttf"),
+    "Hammersmith One": _plain("hammersmith-one", "HammersmithOne-Regular.ttf"),
+    "Inconsolata": _plain("inconsolata", "Inconsolata[wdth,wght].ttf", 500),
+    "Josefin Sans": _plain("josefin-sans", "JosefinSans[wght].ttf", 500),
+    "Jost": _plain("jost", "Jost[wght].ttf", 500),
+    "Karla": _plain("karla", "Karla[wght].ttf", 500),
+    "Lilita One": _plain("lilita-one", "LilitaOne-Regular.ttf"),
+    "Luckiest Guy": _plain("luckiest-guy", "LuckiestGuy-Regular.ttf"),
+    "Marcellus": _plain("marcellus", "Marcellus-Regular.ttf"),
+    "Maven Pro": _plain("maven-pro", "MavenPro[wght].ttf", 500),
+    "Orbitron": _plain("orbitron", "Orbitron[wght].ttf", 500),
+    "Outfit": _plain("outfit", "Outfit[wght].ttf", 400),
+    "Play": _plain("play", "Play-Regular.ttf"),
+    "Playfair Display": _plain("playfair-display", "PlayfairDisplay[wght].ttf", 600),
+    "Playfair Display Italic": _plain("playfair-display", "PlayfairDisplay-Italic[wght].ttf", 600),
+    "Questrial": _plain("questrial", "Questrial-Regular.ttf"),
+    "Raleway": _plain("raleway", "Raleway[wght].ttf", 500),
+    "Righteous": _plain("righteous", "Righteous-Regular.ttf"),
+    "Rowdies": _plain("rowdies", "Rowdies-Light.ttf"),
+    "Rubik": _plain("rubik", "Rubik[wght].ttf", 500),
+    "Russo One": _plain("russo-one", "RussoOne-Regular.ttf"),
+    "Signika": _plain("signika", "Signika[GRAD,wght].ttf", 500),
+    "Smooch Sans": _plain("smooch-sans", "SmoochSans[wght].ttf", 600),
+    "Space Grotesk": _plain("space-grotesk", "SpaceGrotesk[wght].ttf", 500),
+    "Syne": _plain("syne", "Syne[wght].ttf", 500),
+    "Teko": _plain("teko", "Teko[wght].ttf", 400),
+    "Unbounded": _plain("unbounded", "Unbounded[wght].ttf", 400),
+    "Urbanist": _plain("urbanist", "Urbanist[wght].ttf", 500),
+    "Viga": _plain("viga", "Viga-Regular.ttf"),
+    "Vollkorn": _plain("vollkorn", "Vollkorn[wght].ttf", 500),
+    "Vollkorn Italic": _plain("vollkorn", "Vollkorn-Italic[wght].ttf", 500),
+    "Work Sans": _plain("work-sans", "WorkSans[wght].ttf", 500),
+    "Yanone Kaffeesatz": _plain("yanone-kaffeesatz", "YanoneKaffeesatz[wght].ttf", 500),
+    "Great Vibes": _written("great-vibes", "GreatVibes-Regular.ttf"),
+    "Lobster Two Italic": _written("lobster-two", "LobsterTwo-Italic.ttf"),
+    "Oleo Script": _written("oleo-script", "OleoScript-Regular.ttf"),
+    "Pacifico": _written("pacifico", "Pacifico-Regular.ttf"),
+    "Yellowtail": _written("yellowtail", "Yellowtail-Regular.ttf"),
     "Zeyada": _written("zeyada", "Zeyada.ttf"),
     "Dancing Script": _written("dancing-script", "DancingScript[wght].ttf", 600),
     "Satisfy": _written("satisfy", "Satisfy-Regular.ttf"),
@@ -132,11 +183,12 @@ def path_of(name: str) -> Path:
 
 
 @lru_cache(maxsize=512)
-def _face(name: str, size: float) -> ImageFont.FreeTypeFont:
+def _face(name: str, size: float, weight: int | None = None) -> ImageFont.FreeTypeFont:
     face = ImageFont.truetype(path_of(name), size)
-    weight = FONTS[name].weight
-    if weight is not None:
+    if FONTS[name].weight is not None:
         axes = face.get_variation_axes()
+        wanted = FONTS[name].weight if weight is None else weight
+        weight = next(min(max(wanted, axis["minimum"]), axis["maximum"]) for axis in axes if axis["name"] == b"Weight")
         face.set_variation_by_axes([weight if axis["name"] == b"Weight" else axis["default"] for axis in axes])
     return face
 
@@ -149,7 +201,7 @@ def _extent(name: str) -> tuple[float, float, float]:
 
 
 @lru_cache(maxsize=16384)
-def glyph(name: str, digit: int, cell: int, height: int) -> Image.Image:
+def glyph(name: str, digit: int, cell: int, height: int, weight: int | None = None) -> Image.Image:
     """A digit in the middle of its cell.
 
     Args:
@@ -157,13 +209,14 @@ def glyph(name: str, digit: int, cell: int, height: int) -> Image.Image:
         digit: 1 to 9.
         cell: side of the cell, pixels.
         height: of the highest digit of the font, pixels; less where the widest would fill the cell.
+        weight: in place of the font's own, where its file holds several.
 
     Returns:
         A grey picture of cell x cell pixels, not to be written to: 255 on the digit, 0 elsewhere.
     """
     top, bottom, width = _extent(name)
     size = min(height / (bottom - top), _WIDEST * cell / width)
-    face = _face(name, size)
+    face = _face(name, size, weight)
     left, _, right, _ = face.getbbox(str(digit), anchor="ls")
     mask = Image.new("L", (cell, cell))
     corner = ((cell - left - right) / 2, cell / 2 - size * (top + bottom) / 2)  # digits of a row share a baseline

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from constrained_dg.errors import check
 
 from .fonts import FONTS, HELD_OUT_FONTS, TRAINING_FONTS, font_named
 from .strokes import PEN
+
+if TYPE_CHECKING:
+    from .variations import Variation
 
 #: Blank edge around the grid, at most; and how far it is turned, at most, in degrees.
 MARGIN, TURN = 0.06, 4.0
@@ -43,6 +47,7 @@ class Look:
         noise: standard deviation in grey levels.
         light: how uneven the light is, 0 to 1.
         quality: of the JPEG that the picture goes through, 0 to 95; None for no JPEG.
+        variation: how the digits differ from those of the font; None where they do not. Only training varies them.
     """
 
     font: str
@@ -65,6 +70,7 @@ class Look:
     speckles: int = 0
     light: float = 0.0
     quality: int | None = None
+    variation: Variation | None = None
 
 
 def _corners(rng: np.random.Generator) -> np.ndarray:
