@@ -14,8 +14,9 @@ from .styles import Look
 
 #: The mesh has MESH x MESH patches, with corners that move.
 MESH = 4
-#: Shares of pictures with changed digits, with a font for each digit, with a pen in any style, with pale ink.
-_CHANGED, _MIXED, _PENNED, _PALE = 0.8, 0.3, 0.1, 0.3
+#: Shares of pictures with changed digits, with a font for each digit, with a pen in any style, with pale ink, with
+#: digits that are smaller than those of the styles.
+_CHANGED, _MIXED, _PENNED, _PALE, _SMALL = 0.8, 0.3, 0.1, 0.3, 0.35
 #: Weights of fonts that have several: those of `FONTS`, a light one and a bold one.
 _WEIGHTS = (None, 330, 800)
 #: Heights are rounded to multiples of this, so that few glyphs have to be drawn.
@@ -57,9 +58,11 @@ class Variation:
 
 
 def varied(chosen: Look, generator: np.random.Generator, fonts: Sequence[str]) -> Look:
-    """A look with more noise, blur and pale ink, and mostly with digits that no font has."""
+    """A look with more noise, blur and pale ink, and mostly with digits that no font has, smaller or off the middle."""
     if generator.random() < _PALE:
         chosen = replace(chosen, ink=chosen.ink + (chosen.paper - chosen.ink) * generator.uniform(0, 0.3))
+    if generator.random() < _SMALL:
+        chosen = replace(chosen, height=chosen.height * generator.uniform(0.62, 1))
     more = generator.uniform(-8, 8), generator.uniform(-0.4, 0.4)
     chosen = replace(chosen, noise=chosen.noise + max(0.0, more[0]), blur=min(1.2, chosen.blur + max(0.0, more[1])))
     if chosen.font == PEN:
@@ -83,10 +86,10 @@ def varied(chosen: Look, generator: np.random.Generator, fonts: Sequence[str]) -
 
 
 def _nodes(generator: np.random.Generator) -> np.ndarray:
-    """All digits stretched, slanted and turned alike, and each bent on its own."""
+    """All digits stretched, slanted, turned and moved alike, and each bent on its own."""
     places = np.stack(np.meshgrid(*[np.linspace(-0.5, 0.5, MESH + 1)] * 2), -1)  # [row, column] -> x, y
     wide, high = generator.uniform(0.82, 1.15, 2)
     slant, turn = generator.uniform(-0.15, 0.35), generator.uniform(-0.1, 0.1)
     map_ = np.array([[1 / wide, slant + turn], [-turn, 1 / high]])
     bends = generator.normal(0, generator.uniform(0, 0.04), (9, *places.shape))
-    return places @ map_.T + 0.5 + bends
+    return places @ map_.T + 0.5 + generator.uniform(-0.05, 0.05, 2) + bends
