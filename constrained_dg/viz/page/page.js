@@ -62,7 +62,7 @@ function changed(why) {
 
 function legend() {
   const signs = [["given", "5", "", "given"], ["accepted", "5", "", "accepted in this pass"], ["renoised", "5", "~", "re-noised: a guess"],
-    ["finished", "5", "", "answer, or an earlier canvas"], ["answer broken", "5", "!", "takes part in a broken rule"],
+    ["finished", "5", "", "answer, or an earlier canvas"], ["finished clue", "5", "", "read as a clue in a picture"], ["answer broken", "5", "!", "takes part in a broken rule"],
     ["searched", "5", "◆", "written by the search"], ["renoised", "", "", "living tokens of a set", "257"],
     ["renoised", "5", "~×", "no token is possible"]];
   for (const [kind, token, mark, meaning, alive] of signs) {
