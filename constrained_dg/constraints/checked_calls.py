@@ -19,7 +19,7 @@ def called(constraint: Constraint, method: str, *arguments: Any) -> Any:
         result = getattr(constraint, method)(*arguments)
     except InputError:
         raise
-    except Exception as error:
+    except Exception as error:  # a user's code may raise anything
         on = "" if first is None else f", on {first}"
         raise InputError(
             f"{type(constraint).__name__}.{method} raised {type(error).__name__}: {error}{on}", "it must never raise"

@@ -70,7 +70,7 @@ class Wrapped:
         self.max_context: int = text.max_position_embeddings
         images = (config.image_token_id, config.boi_token_id, config.eoi_token_id)
         self.image_token_ids = tuple(token for token in images if token is not None)
-        self.makes_room, self.image_width = False, text.hidden_size
+        self.makes_room, self.image_width, self.vision = False, text.hidden_size, None
 
         described = [part.to_dict() for part in (model.generation_config, config, text)]
 
@@ -153,9 +153,11 @@ class Wrapped:
         encoder, past = self.model.model.encoder, {self._cache: cache.past}
         given: dict[str, Any] = {"input_ids": tokens, "attention_mask": cache.mask}
         if images is not None:
-            fits = isinstance(images, Images) and images.attention == ATTENTION[0]
-            what = f"images with attention={images.attention!r}" if isinstance(images, Images) else "pictures of a task"
-            check(fits, what, f"a model of transformers takes those with attention={ATTENTION[0]!r}")
+            check(
+                images.attention == ATTENTION[0],
+                f"images with attention={images.attention!r}",
+                f"a model of transformers takes those with attention={ATTENTION[0]!r}",
+            )
             given = {"inputs_embeds": images.placed(encoder.get_input_embeddings()(tokens), 0)}
             # The encoder makes masks that show a picture to itself, and does not use them (5.23, 5.24).
             masks = encoder.create_masks_for_generate(

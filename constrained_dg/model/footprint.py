@@ -117,16 +117,10 @@ def _mask_bytes(config: ModelConfig, chunk: int, size: int, pictured: int) -> in
     Args:
         pictured: rows, if pictures stand in the prompts: then each row and block has its own.
     """
-    shapes = set()
+    shapes = []
     for window in {config.window(layer) for layer in range(config.num_hidden_layers)}:
         for lo in range(0, chunk, QUERY_BLOCK):
             hi = min(lo + QUERY_BLOCK, chunk)
-            shapes.add(
-                (
-                    lo if pictured else window,
-                    window,
-                    hi - lo,
-                    hi - (lo if window is None else first_visible(lo, window)),
-                )
-            )
-    return max(pictured, 1) * sum(queries * keys * (1 + size) for *_, queries, keys in shapes)
+            shapes.append((window, hi - lo, hi - (lo if window is None else first_visible(lo, window))))
+    each = sum(queries * keys * (1 + size) for _, queries, keys in (shapes if pictured else set(shapes)))
+    return max(pictured, 1) * each

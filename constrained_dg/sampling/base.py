@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
 from constrained_dg.model.images import Images, Pictures
+from constrained_dg.model.vision import VisionTower
 from constrained_dg.sampling.class_log_probs import ClassLogProbs
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -42,6 +43,7 @@ class Denoiser(Protocol):
         image_token_ids: tokens that mark images; a prompt that contains one without its image is refused. The first one
             stands where a soft token goes.
         makes_room: `prefill` takes a further keyword `room`, the tokens that will follow the prompt.
+        vision: reads the `Pictures` of a task; None where the model was not trained with any.
         image_width: D of the soft tokens that `prefill` takes as a further keyword `images`; None where it takes none.
     """
 
@@ -53,6 +55,7 @@ class Denoiser(Protocol):
     image_token_ids: tuple[int, ...] = ()
     makes_room: bool = False
     image_width: int | None = None
+    vision: VisionTower | None = None
 
     def memory_needed(self, rows: int, committed: int, canvas: int, pictures: tuple[int, int] = (0, 0)) -> int | None:
         """Bytes that a call takes in addition to the weights; None where the model cannot say.

@@ -72,10 +72,9 @@ def check_images(model: Denoiser, batch: Batch) -> None:
 
 def _tower(model: Denoiser) -> VisionTower:
     """The tower that reads the pictures of a task. Raises InputError where the model has none."""
-    tower = getattr(model, "vision", None)
-    if not isinstance(tower, VisionTower):
+    if model.vision is None:
         raise InputError(f"a {type(model).__name__} without a vision tower", "use a model trained with pictures")
-    return tower
+    return model.vision
 
 
 def check_lengths(model: Denoiser | None, batch: Batch, options: Options) -> int:

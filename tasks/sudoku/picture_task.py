@@ -34,7 +34,7 @@ from constrained_dg.vision.processor import cut_patches
 from . import drawing
 from .codec import BLANK, BOX, EOS, FIRST_SYMBOL, PAD, SYMBOLS, Puzzle, to_text
 from .generator import HELD_OUT, generate_puzzles
-from .pictures import HELD_OUT_STYLES, TRAINING_FONTS, TRAINING_STYLES, draw
+from .pictures import HELD_OUT_STYLES, TRAINING_STYLES, draw
 from .pictures.drawing import render
 from .pictures.straighten import straightened
 from .pictures.styles import look
@@ -165,10 +165,7 @@ class PictureSudoku(Task):
         problems = []
         for number, style in enumerate((*TRAINING_STYLES, *HELD_OUT_STYLES)):
             generator = np.random.default_rng((seed, number))
-            clues = generator.integers(CLUES[0], CLUES[1] + 1, per_tier)
-            made = generate_puzzles(SIZE, clues, int(generator.integers(2**62)), HELD_OUT)
-            for cells, solution in zip(made.puzzles.tolist(), made.solutions.tolist(), strict=True):
-                problems.append(pictured(Puzzle.of(cells, style, solution), style, generator))
+            problems += [pictured(puzzle, style, generator) for puzzle in held_out_puzzles(style, per_tier, generator)]
         return problems
 
     def overlap(self, problems: Sequence[PicturedPuzzle]) -> list[int]:
@@ -282,13 +279,23 @@ class PictureSudoku(Task):
 def _straight(cells: Sequence[int], style: str, generator: np.random.Generator) -> np.ndarray:
     """A drawing for training, as `straightened` leaves it: the grid fills the picture, but for small errors."""
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) + generator.normal(0, ERROR, (4, 2))
-    chosen = varied(look(style, generator), generator, TRAINING_FONTS)
+    chosen = varied(look(style, generator), generator)
     return render(cells, replace(chosen, corners=corners), generator, SIDE)
 
 
-def pictured(puzzle: Puzzle, style: str, generator: np.random.Generator) -> PicturedPuzzle:
-    """A puzzle, drawn."""
-    return PicturedPuzzle(puzzle.tier, puzzle.text, draw(puzzle.cells, style, generator), puzzle)
+def held_out_puzzles(tier: str, count: int, generator: np.random.Generator) -> list[Puzzle]:
+    """Puzzles that never train, with the clues of `CLUES`."""
+    clues = generator.integers(CLUES[0], CLUES[1] + 1, count)
+    made = generate_puzzles(SIZE, clues, int(generator.integers(2**62)), HELD_OUT)
+    pairs = zip(made.puzzles.tolist(), made.solutions.tolist(), strict=True)
+    return [Puzzle.of(cells, tier, solution) for cells, solution in pairs]
+
+
+def pictured(
+    puzzle: Puzzle, style: str, generator: np.random.Generator, fonts: Sequence[str] | None = None
+) -> PicturedPuzzle:
+    """A puzzle, drawn; in one of these fonts, or of those of the style."""
+    return PicturedPuzzle(puzzle.tier, puzzle.text, draw(puzzle.cells, style, generator, fonts=fonts), puzzle)
 
 
 def _as_numbers(answer: IntTensor) -> tuple[Puzzle, IntTensor]:

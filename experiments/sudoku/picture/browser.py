@@ -28,9 +28,7 @@ from constrained_dg.runs import load
 from constrained_dg.vision.pictures import pixels_of
 from experiments.arguments import parse
 from experiments.arguments import run as command
-from tasks.sudoku.codec import Puzzle
-from tasks.sudoku.generator import HELD_OUT, generate_puzzles
-from tasks.sudoku.picture_task import CLUES, SIZE, PicturedPuzzle
+from tasks.sudoku.picture_task import PicturedPuzzle, held_out_puzzles
 from tasks.sudoku.pictures import FONTS, HELD_OUT_FONTS
 from tasks.sudoku.pictures.fonts import path_of
 
@@ -95,12 +93,10 @@ def photographed(n: int, seed: int, folder: Path) -> list[PicturedPuzzle]:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
         for number, layout in enumerate(LAYOUTS):
             draws = np.random.default_rng((seed, number))
-            clues = draws.integers(CLUES[0], CLUES[1] + 1, n)
-            made = generate_puzzles(SIZE, clues, int(draws.integers(2**62)), HELD_OUT)
-            for at, (cells, solution) in enumerate(zip(made.puzzles.tolist(), made.solutions.tolist(), strict=True)):
+            for at, puzzle in enumerate(held_out_puzzles(layout, n, draws)):
                 scale = int(draws.integers(1, 3))
                 page = browser.new_page(viewport={"width": 700, "height": 700}, device_scale_factor=scale)
-                page.set_content(page_of(cells, layout, str(draws.choice([*HELD_OUT_FONTS, *SYSTEM])), draws))
+                page.set_content(page_of(puzzle.cells, layout, str(draws.choice([*HELD_OUT_FONTS, *SYSTEM])), draws))
                 page.evaluate("document.fonts.ready")
                 box = page.locator("body").bounding_box()
                 margin = page.evaluate("parseInt(getComputedStyle(document.body).marginLeft)")
@@ -108,9 +104,7 @@ def photographed(n: int, seed: int, folder: Path) -> list[PicturedPuzzle]:
                 file = folder / f"{layout}_{at:03}.png"
                 page.screenshot(path=str(file), clip={"x": 0, "y": 0, **sides})
                 page.close()
-                problems.append(
-                    PicturedPuzzle(layout, file.name, pixels_of(str(file)), Puzzle.of(cells, layout, solution))
-                )
+                problems.append(PicturedPuzzle(layout, file.name, pixels_of(str(file)), puzzle))
         browser.close()
     return problems
 

@@ -20,23 +20,10 @@ from constrained_dg.evaluation import solve, summarise
 from constrained_dg.runs import load
 from experiments.arguments import parse
 from experiments.arguments import run as command
-from tasks.sudoku.codec import Puzzle
-from tasks.sudoku.generator import HELD_OUT, generate_puzzles
-from tasks.sudoku.picture_task import CLUES, SIZE, PicturedPuzzle
-from tasks.sudoku.pictures import HELD_OUT_FONTS, HELD_OUT_STYLES, draw
+from tasks.sudoku.picture_task import held_out_puzzles, pictured
+from tasks.sudoku.pictures import HELD_OUT_FONTS, HELD_OUT_STYLES
 
 KEYS: dict[str, Any] = {"run": None, "n": 40, "seed": 13, "out": None}
-
-
-def pictures(font: str, n: int, draws: np.random.Generator) -> list[PicturedPuzzle]:
-    """n held-out puzzles in one font; the tier is its name."""
-    made = generate_puzzles(SIZE, draws.integers(CLUES[0], CLUES[1] + 1, n), int(draws.integers(2**62)), HELD_OUT)
-    problems = []
-    for cells, solution in zip(made.puzzles.tolist(), made.solutions.tolist(), strict=True):
-        puzzle = Puzzle.of(cells, font, solution)
-        pixels = draw(cells, HELD_OUT_STYLES[0], draws, fonts=[font])
-        problems.append(PicturedPuzzle(font, puzzle.text, pixels, puzzle))
-    return problems
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -49,7 +36,9 @@ def main(arguments: Sequence[str]) -> None:
     run = load(given["run"])
     problems = []
     for number, font in enumerate(HELD_OUT_FONTS):
-        problems += pictures(font, given["n"], np.random.default_rng((given["seed"], number)))
+        draws = np.random.default_rng((given["seed"], number))
+        puzzles = held_out_puzzles(font, given["n"], draws)
+        problems += [pictured(puzzle, HELD_OUT_STYLES[0], draws, [font]) for puzzle in puzzles]
     name = "one_pass_completed"
     ended = solve(run.model, run.task, load_sampler(name), problems, batch_size=40, seed=given["seed"])
     found = {

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from .fonts import glyph
+from .fonts import FONTS, TRAINING_FONTS, glyph
 from .strokes import PEN
 from .styles import Look
 
@@ -57,7 +56,7 @@ class Variation:
         return mask.transform(mask.size, Image.Transform.MESH, patches, Image.Resampling.BILINEAR)
 
 
-def varied(chosen: Look, generator: np.random.Generator, fonts: Sequence[str]) -> Look:
+def varied(chosen: Look, generator: np.random.Generator) -> Look:
     """A look with more noise, blur and pale ink, and mostly with digits that no font has, smaller or off the middle."""
     if generator.random() < _PALE:
         chosen = replace(chosen, ink=chosen.ink + (chosen.paper - chosen.ink) * generator.uniform(0, 0.3))
@@ -72,13 +71,17 @@ def varied(chosen: Look, generator: np.random.Generator, fonts: Sequence[str]) -
     if generator.random() >= _CHANGED:
         return chosen
     mixed = generator.random() < _MIXED
-    names = generator.choice(list(fonts), 9) if mixed else [chosen.font] * 9
+    names = generator.choice(TRAINING_FONTS, 9) if mixed else [chosen.font] * 9
     weights = generator.integers(len(_WEIGHTS), size=9 if mixed else 1)
     return replace(
         chosen,
         variation=Variation(
             tuple(str(name) for name in names),
-            tuple(_WEIGHTS[each] for each in np.broadcast_to(weights, 9)),
+            # No weight where a font has one only: its glyphs are kept by their weight, too.
+            tuple(
+                None if FONTS[name].weight is None else _WEIGHTS[each]
+                for name, each in zip(names, np.broadcast_to(weights, 9), strict=True)
+            ),
             _nodes(generator),
             bool(generator.random() < 0.25),
         ),
