@@ -202,8 +202,10 @@ class Pool:
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> Pool:
-        batch: dict[str, Any] = {f.name: state[f.name] for f in fields(Batch)}
-        batch["images"] = None if batch["images"] is None else Pictures(**batch["images"])
+        # Earlier checkpoints lack fields of a batch that are newer; those have a default.
+        batch: dict[str, Any] = {f.name: state[f.name] for f in fields(Batch) if f.name in state}
+        if batch.get("images") is not None:
+            batch["images"] = Pictures(**batch["images"])
         if "width" in state:  # earlier checkpoints hold relations as they are
             bits = np.unpackbits(batch["relations"].cpu(), axis=-1, count=state["width"])
             batch["relations"] = torch.from_numpy(bits).bool()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import pytest
@@ -292,6 +292,17 @@ def test_a_pool_survives_a_checkpoint() -> None:
     larger.optimisation = replace(OPTIMISATION, batch_size=9)
     with pytest.raises(InputError, match="pool of 8 rows"):
         larger.on_load_checkpoint(checkpoint)
+
+
+def test_a_pool_of_an_older_version_is_read() -> None:
+    """What became a field of a batch, or of a pool, after the checkpoint was written has its default."""
+    pool = one_dead(example())
+    newer = {"lost", *(f.name for f in fields(Batch) if f.default is None)}
+    assert pool.batch.mask is pool.batch.images is None
+    old = {name: value for name, value in pool.state_dict().items() if name not in newer}
+    again = Pool.from_state_dict(old)
+    assert not again.lost.any() and torch.equal(again.sets, pool.sets)
+    assert again.batch.mask is again.batch.images is None and torch.equal(again.batch.answer, pool.batch.answer)
 
 
 def test_the_first_pass_of_a_rollout_has_no_self_conditioning(monkeypatch) -> None:
