@@ -61,7 +61,7 @@ def answers(name: str, second: bool) -> tuple[torch.Tensor, list[Counter[str]]]:
         return result.tokens.cpu(), before
 
 
-@pytest.mark.parametrize("name", sampler_names())
+@pytest.mark.parametrize("name", [name for name in sampler_names() if name != "views"])  # that needs pictures
 def test_every_sampler_answers_as_on_the_cpu_and_rarely_waits(name):
     tokens, before = answers(name, True)
     assert torch.equal(tokens, answers(name, False)[0])

@@ -16,6 +16,7 @@ from constrained_dg.sampling.search import Search, solve
 from constrained_dg.sampling.sets import Sets
 from constrained_dg.sampling.stop import Stable
 from constrained_dg.sampling.temperature import LinearTemperature
+from constrained_dg.sampling.views import Views
 from constrained_dg.sampling.wrappers import Candidates, Restarts, Symmetry
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "StepRecord",
     "Symmetry",
     "Uniform",
+    "Views",
     "Violations",
     "generate",
     "named",

@@ -16,6 +16,7 @@ from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.sampling.search import Search
 from constrained_dg.sampling.sets import Sets
 from constrained_dg.sampling.temperature import LinearTemperature
+from constrained_dg.sampling.views import Views
 from constrained_dg.sampling.wrappers import Candidates, Restarts, Symmetry
 
 #: DiffusionGemma's sampler (2026). It reads no rule but the pinned cells.
@@ -50,6 +51,8 @@ SETS_RESTARTS = Restarts("sets_restarts", ELIMINATION, attempts=1_000_000, max_p
 ONE_PASS = replace(PLAIN, name="one_pass", max_passes=1)
 #: The likeliest answer under that pass which keeps the rules.
 ONE_PASS_COMPLETED = replace(ONE_PASS, name="one_pass_completed", complete=Completer(improve=True))
+#: The same under the mean of that pass on sixteen views of a picture.
+VIEWS = Views("views", ONE_PASS_COMPLETED)
 #: Sixteen answers from one prefill; the first that the judge accepts ends the others.
 CANDIDATES = Candidates("candidates", replace(EAGER, max_passes=64))
 #: For texts that are open but for their rules: a growing share of positions keeps its draw, and a short search mends.
@@ -69,7 +72,7 @@ SEARCH = Search()
 
 _SIMPLE = (PLAIN, PLAIN_EAGER, VALIDITY, KNOWN, EAGER, ELIMINATION, EXACT, EXACT_SHARPER, COMPLETED)
 _ONCE = (ONE_PASS, ONE_PASS_COMPLETED)
-_WRAPPED = (RESTARTS, GUARANTEED, SYMMETRY, COLD, SETS, SETS_RULES, SETS_GUARANTEED, SETS_RESTARTS, CANDIDATES)
+_WRAPPED = (RESTARTS, GUARANTEED, SYMMETRY, COLD, SETS, SETS_RULES, SETS_GUARANTEED, SETS_RESTARTS, CANDIDATES, VIEWS)
 _ALL: dict[str, Sampler] = {
     each.name: each for each in (*_SIMPLE, *_ONCE, *_WRAPPED, AUTOREGRESSIVE, AUTOREGRESSIVE_RULES, SEARCH)
 }

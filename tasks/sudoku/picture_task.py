@@ -137,7 +137,7 @@ class PictureSudoku(Task):
     num_relations = len(RELATIONS)
     max_prompt = max_canvas = CELLS
     vision: ClassVar = {"patch_size": PATCH, "pooling_kernel_size": POOL}
-    samplers = ("sets_restarts", "one_pass", "one_pass_completed")
+    samplers = ("sets_restarts", "one_pass", "one_pass_completed", "views")
 
     def __init__(self, puzzles: int = 24_000, seed: int = 0, minimal: float = 0.3, added: int = 25) -> None:
         self.numbers = Sudoku({SIZE: 1.0}, puzzles, seed, minimal, added, prompt=False)

@@ -15,6 +15,8 @@ from tests.fakes import GRIDS, VOCAB, Anything, Fake, Oracle, Restless, sudoku4,
 
 FOLDER = Path(__file__).parents[2] / "conf" / "sampler"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+#: `views` needs pictures, see tests/unit/test_views.py.
+WITHOUT_PICTURES = [name for name in NAMES if name != "views"]
 MODELS = {"uniform": Fake, "oracle": Oracle, "liar": lambda: Oracle(lies=(1, 6)), "restless": lambda: Restless(3)}
 CLUES = torch.rand(6, 16, generator=torch.Generator().manual_seed(1)) < 0.3
 
@@ -36,7 +38,7 @@ def run(sampler, model, batch, rules=None, seeds=0, **options):
     return sampler.run(model, batch, rules, seeds, **options)
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=WITHOUT_PICTURES)
 def sampler(request):
     return sampler_of(request.param)
 
@@ -69,7 +71,7 @@ def test_every_name_has_a_yaml_and_every_key_can_be_adjusted():
 
 
 def test_the_yaml_files_say_only_what_differs():
-    assert sum(len(path.read_text().splitlines()) for path in FOLDER.glob("*.yaml")) < 175
+    assert sum(len(path.read_text().splitlines()) for path in FOLDER.glob("*.yaml")) < 180
 
 
 def test_pinned_cells_never_change_and_the_free_ones_are_partitioned(sampler, model):
@@ -123,7 +125,7 @@ def test_a_row_depends_on_its_own_seed_alone(sampler, model):
         assert part.status == [whole.status[i] for i in order]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if sampler_of(name).inner is not None])
+@pytest.mark.parametrize("name", [name for name in WITHOUT_PICTURES if sampler_of(name).inner is not None])
 def test_an_oracle_is_believed(name):
     """By every sampler that denoises, wrappers included; several candidates stop together."""
     batch, rules = sudoku_batch([0, 1, 2], CLUES[:3])

@@ -33,7 +33,7 @@ from tasks.sudoku.pictures import FONTS, HELD_OUT_FONTS
 from tasks.sudoku.pictures.fonts import path_of
 
 KEYS: dict[str, Any] = {"run": None, "n": 24, "seed": 12, "out": None}
-SAMPLERS = ("sets_restarts", "one_pass", "one_pass_completed")
+SAMPLERS = ("sets_restarts", "one_pass", "one_pass_completed", "views")
 SYSTEM = ("DejaVu Sans Condensed", "DejaVu Serif Condensed")
 #: Layout -> the style sheet of its table; `td` are cells, `.r` and `.b` those to the left of and above a thick line.
 LAYOUTS = {

@@ -23,7 +23,7 @@ from experiments.arguments import run as command
 from tasks.sudoku.picture_task import held_out_puzzles, pictured
 from tasks.sudoku.pictures import HELD_OUT_FONTS, HELD_OUT_STYLES
 
-KEYS: dict[str, Any] = {"run": None, "n": 40, "seed": 13, "out": None}
+KEYS: dict[str, Any] = {"run": None, "n": 40, "seed": 13, "sampler": "views", "out": None}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -33,18 +33,17 @@ def main(arguments: Sequence[str]) -> None:
     check(not out.exists(), f"{str(out)!r} is there already", "give a new file")
     check(given["n"] >= 2, f"n={given['n']}", "give at least 2")
     torch.set_num_threads(1)
-    run = load(given["run"])
+    run, sampler = load(given["run"]), load_sampler(given["sampler"])
     problems = []
     for number, font in enumerate(HELD_OUT_FONTS):
         draws = np.random.default_rng((given["seed"], number))
         puzzles = held_out_puzzles(font, given["n"], draws)
         problems += [pictured(puzzle, HELD_OUT_STYLES[0], draws, [font]) for puzzle in puzzles]
-    name = "one_pass_completed"
-    ended = solve(run.model, run.task, load_sampler(name), problems, batch_size=40, seed=given["seed"])
+    ended = solve(run.model, run.task, sampler, problems, batch_size=40, seed=given["seed"])
     found = {
         "command": "python -m experiments.sudoku.picture.by_font " + " ".join(arguments),
         "date": time.strftime("%F"),
-        "rows": summarise(name, ended, run.task, run.model),
+        "rows": summarise(sampler.name, ended, run.task, run.model),
     }
     out.write_text(json.dumps(found, indent=1) + "\n")
     for row in found["rows"]:
