@@ -98,8 +98,7 @@ class Model:
             raise ModelError(
                 f"a model of {len(self.domains)} variables and over {MOST_ENTRIES} literals is too large to build"
             )
-        if len(self.statements) % 1024 == 0:
-            check_time()
+        check_time()
         self.statements.append(statement)
 
     def root(self, candidates: BoolTensor) -> Lowering:

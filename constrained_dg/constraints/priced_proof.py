@@ -48,7 +48,7 @@ def refuted(product: Product | None, counters: Sequence[Counter], candidates: np
         if _below(product, values, prices / unit, weights, bounds):
             return True
         # 3. The answer of the highest priced total, and the nearest mixture with it.
-        classes, exists = (values.argmax(1), True) if product is None else product.best(values)
+        classes, exists = (values.argmax(1), True) if product is None else product.best(values.astype(np.float32))
         if not exists:
             return True
         met = (weights[:, at, classes].sum(1) - bounds) / unit

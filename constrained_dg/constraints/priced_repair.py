@@ -85,7 +85,7 @@ def _attempted(
     for sweep in range(1, _SWEEPS + 1):
         check_time()
         # 2. The best answer at these prices, in the sweep's windows or wider.
-        scores = log_probs - np.tensordot(price / unit, weights, 1)
+        scores = (log_probs - np.tensordot(price / unit, weights, 1)).astype(np.float32)
         windows = [each.interval(round(rest), round(rest)) for each, rest in zip(product.sums, gap, strict=True)]
         classes, exists = product.best(scores, windows)
         if not exists:

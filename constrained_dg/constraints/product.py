@@ -218,8 +218,8 @@ class Product:
         return classes.to(log_probs.device), torch.tensor([exists for _, exists in rows], device=log_probs.device)
 
     def best(self, log_probs: np.ndarray, windows: Sequence[tuple[int, int]] | None = None) -> tuple[np.ndarray, bool]:
-        """(T, A) float32 -> the classes of the highest sum (T) among answers whose grid sums lie in the windows (those
-        of exact grids by default), and whether there is one."""
+        """(T, A) -> the classes of the highest sum (T) among answers whose grid sums lie in the windows (those of exact
+        grids by default), and whether there is one. Sums are as exact as the type of the scores: float32 or float64."""
         layout = self._layout([each.narrowed for each in self.sums] if windows is None else windows)
         # 1. Positions that are not swept take their best class.
         chosen = log_probs.argmax(1)
@@ -230,8 +230,8 @@ class Product:
         first, size, offset = layout
         log_probs = log_probs[self.at]
         # 2. From behind: the best sum from each entry to an accepted end.
-        scores = self._per_edge(log_probs.astype(np.float32), _NEVER)
-        values = np.full(offset[-1], _NEVER, np.float32)
+        scores = self._per_edge(log_probs, _NEVER)
+        values = np.full(offset[-1], _NEVER, log_probs.dtype)
         self._mark_ends(layout, values, 0.0)
         kernels.best_behind(*self._graph(), scores, first, size, offset, values)
         begin = self._start_entry(layout)

@@ -108,7 +108,8 @@ class Proposals:
         while self.work < first:
             outcome = self._solve(first - self.work, self._objective(), most=1)
             if outcome.bound is not None:
-                self.ceiling = self.highest + (outcome.bound + self.open_positions / 2) / SCALE
+                ceiling = self.highest + (outcome.bound + self.open_positions / 2) / SCALE
+                self.ceiling = ceiling if self.ceiling is None else min(ceiling, self.ceiling)
             if outcome.proved and (outcome.values is None or self._is_best(outcome)):
                 return True
             if not outcome.proved:

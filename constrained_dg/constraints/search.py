@@ -100,7 +100,7 @@ def complete(
             classes. `Constraint.likeliest` computes both from the model's (T, V).
         budget: deterministic time of the solver; 0: without it.
         time_limit: seconds, building the model included, or None. With a limit the outcome depends on the machine.
-        improve: whether a likelier answer is sought than one that `repair` found.
+        improve: whether a likelier answer is sought than the draft, if that satisfies, or than one that `repair` found.
         other_than: (N, T) int64 answers that are not sought: one that differs in the class of a bound position is.
 
     Raises:
@@ -190,7 +190,7 @@ def _sought(constraint: Constraint, draft: Draft, budget: float, improve: bool, 
         return found or Completion(None, exhausted=True)
     # 2. The best answer, where the rule can say which that is.
     if constraint.has_most_likely and plain:
-        scores = draft.log_probs.clamp(min=LOWEST).masked_fill(~candidates, -torch.inf)
+        scores = draft.log_probs.double().clamp(min=LOWEST).masked_fill(~candidates, -torch.inf)
         best = tried(constraint, "most_likely", scores[None])
         if best is not None and not bool(best[1].all()):
             return Completion(None, exhausted=True)
@@ -201,34 +201,46 @@ def _sought(constraint: Constraint, draft: Draft, budget: float, improve: bool, 
     if tried(constraint, "refuted", candidates, False):
         return Completion(None, exhausted=True)
     hint, repaired, moves = draft.classes, None, 0
-    if plain:
+    likelier = improve and draft.likely
+    if plain and likelier and bool(candidates.gather(-1, hint[:, None]).all()):
+        repaired = _accepted(constraint, draft, hint, proved=False)
+    if plain and repaired is None:
         classes, moves = tried(constraint, "repair", draft.classes, candidates, draft.log_probs) or (None, 0)
         if classes is not None and bool(candidates.gather(-1, classes[:, None]).all()):
             repaired = _accepted(constraint, draft, classes, proved=not draft.likely)
             hint = hint if repaired is None else classes
-        if repaired is not None and not (improve and draft.likely):
+        if repaired is not None and not likelier:
             return replace(repaired, nodes=moves)
     if budget == 0:
         return replace(repaired or Completion(None), nodes=moves)
     if repaired is None and tried(constraint, "refuted", candidates, True):
         return Completion(None, exhausted=True, nodes=moves)
-    # 4. The solver.
-    proposals = Proposals(
-        constraint, candidates, draft.open_log_probs, hint, draft.written, plain and not bool(draft.fixed.any())
-    )
-    for each in excluded:
-        proposals.exclude(each)
+    # 4. The solver; and where it is at a loss after a long repair, repairs of other drafts.
     again = plain and moves >= _LONG
-    ended = proposals.search(budget * _FIRST if again else budget)
-    work, found = ended.work, None
-    # 5. The repair of other drafts, where the solver is at a loss.
-    if again and ended.classes is None and not ended.proved:
-        found, more = _repaired_again(constraint, draft, candidates, budget - work)
-        work, moves = work + more * _MOVE, moves + more
-    elif ended.classes is not None:
+    try:
+        proposals = Proposals(
+            constraint, candidates, draft.open_log_probs, hint, draft.written, plain and not bool(draft.fixed.any())
+        )
+        for each in excluded:
+            proposals.exclude(each)
+        ended = proposals.search(budget * _FIRST if again else budget)
+        work, found = ended.work, None
+        if again and repaired is None and ended.classes is None and not ended.proved:
+            found, more = _repaired_again(constraint, draft, candidates, budget - work)
+            work, moves = work + more * _MOVE, moves + more
+    except (TimeIsUpError, ModelError) as error:
+        if repaired is None:
+            raise
+        if isinstance(error, ModelError):
+            log.warning("no likelier answer is sought: %s", error)
+        return replace(repaired, nodes=moves)
+    if ended.classes is not None:
         found = _accepted(constraint, draft, ended.classes, proved=ended.proved)
-    if found is None or (repaired is not None and repaired.score > found.score):
+    if found is None:
         found = repaired or Completion(None, exhausted=ended.classes is None and ended.proved)
+    elif repaired is not None and repaired.score > found.score:
+        # Within the rounding what is proved holds for it too.
+        found = replace(repaired, proved=found.proved)
     bound = -torch.inf if found.exhausted else found.bound if ended.bound is None else ended.bound
     return replace(found, work=work, nodes=ended.branches + moves, bound=bound)
 

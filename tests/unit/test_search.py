@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constrained_dg.constraints import Constraint, Pinned, TokenClasses, Vocabulary, complete
+from constrained_dg.constraints import Constraint, Pinned, Predicate, TokenClasses, Vocabulary, complete, lowering
+from constrained_dg.constraints.proposals import Proposals
 from constrained_dg.errors import InputError
 from tests.fakes import GRIDS, HIGH, LOW, VOCAB, sudoku4
 
@@ -143,6 +144,44 @@ def test_the_repair_of_a_rule_on_a_part_leaves_the_rest():
     answer = torch.tensor([4, 0, 1, 4, 2, 3, 0])
     found = complete(rule, answer, torch.zeros(7, dtype=torch.bool))
     assert found.answer.tolist() == [4, 1, 1, 4, 1, 1, 1] and found.nodes == 7
+
+
+class Slow(Guessing):
+    """Writes until the time is up, or the model is too large."""
+
+    def lower(self, into):
+        while True:
+            into.clause([into.new_literal() for _ in range(99)])
+
+
+@pytest.mark.parametrize(("limit", "entries"), [(0.1, lowering.MOST_ENTRIES), (None, 1000)])
+def test_what_is_found_stays_where_no_likelier_answer_can_be_sought(limit, entries, monkeypatch):
+    monkeypatch.setattr(lowering, "MOST_ENTRIES", entries)
+    log_probs = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    arguments = {"log_probs": log_probs, "improve": True, "time_limit": limit}
+    found = complete(Slow([2] * 5), torch.tensor([2, 0, 0, 0, 0]), torch.zeros(5, dtype=torch.bool), **arguments)
+    assert found.answer.tolist() == [2] * 5 and not found.proved and found.bound == torch.inf
+    assert found.score == pytest.approx(float(log_probs[:, 2].sum()))
+
+
+def test_a_repair_that_is_likelier_by_less_than_the_rounding_is_proved_as_well(monkeypatch):
+    monkeypatch.setattr(Proposals, "_hints", lambda self: {})  # or the solver would find the same
+    for token in range(1, 4):
+        log_probs = torch.full((5, 4), -1e-7)
+        log_probs[:, token], log_probs[:, 0] = 0, -1
+        arguments = {"log_probs": log_probs, "improve": True}
+        found = complete(Guessing([token] * 5), torch.tensor([0, 0, 0, 0, 1]), torch.arange(5) < 0, **arguments)
+        assert found.answer.tolist() == [token] * 5 and found.proved
+
+
+def test_the_draft_stays_where_the_solver_finds_nothing_likelier():
+    """The judge alone knows two answers of 4**12: the draft, and a less likely one."""
+    draft = torch.arange(12) % 4
+    rule = Predicate(lambda answer: answer in (draft.tolist(), [3] * 12), 12, 4)
+    log_probs = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+    for budget in (1e-6, 0.01):
+        found = complete(rule, draft, draft < 0, log_probs=log_probs, improve=True, budget=budget)
+        assert torch.equal(found.answer, draft) and not found.proved and found.bound > found.score
 
 
 class Wandering(Constraint):
