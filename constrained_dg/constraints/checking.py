@@ -6,11 +6,10 @@ from itertools import product
 
 import torch
 
-from constrained_dg.constraints import cpsat
 from constrained_dg.constraints.base import Constraint
 from constrained_dg.constraints.candidates import candidates_of, one_hot
 from constrained_dg.constraints.checked_calls import allowed_by, blamed_by, called, judged, propagated, shaped
-from constrained_dg.constraints.lowering import Model
+from constrained_dg.constraints.checked_lowering import check_lowering
 from constrained_dg.constraints.predicate import strict
 from constrained_dg.constraints.search import complete
 from constrained_dg.errors import InputError, check
@@ -22,8 +21,6 @@ _ALL = 4096
 _ENTRIES = 2**23
 #: Rows that are also judged alone.
 _ALONE = 32
-#: Answers of each verdict that are compared with what a rule writes for a solver, and literals up to which they are.
-_LOWERED, _LITERALS = 4, 2**14
 #: Rows of the constraint that are tested.
 _ROWS = 4
 
@@ -94,7 +91,7 @@ def check_constraint(
         _check_propagate(rule, pool, good, examples, draws)
         if rule.has_most_likely:
             _check_most_likely(rule, good, every, examples, draws)
-        _check_lowering(rule, pool, verdict, draws)
+        check_lowering(rule, good, pool[~verdict], every, examples, draws)
     _check_rows(constraint, pool, draws)
 
 
@@ -329,33 +326,6 @@ def _check_most_likely(rule: Constraint, good: IntTensor, every: bool, examples:
             f"{good_classes[int(scores.argmax())].tolist() if len(good) else 'nothing'} has {best:.4f}",
             "give the best of all satisfying answers",
         )
-
-
-def _check_lowering(rule: Constraint, pool: IntTensor, verdict: BoolTensor, draws: torch.Generator) -> None:
-    """What the rule writes for a constraint solver agrees with the judge on some answers, each fixed in the model."""
-    if rule.length * rule.num_classes > _LITERALS:
-        return
-    model = Model()
-    root = model.root(torch.ones(rule.length, rule.num_classes, dtype=torch.bool))
-    called(rule, "lower", root)
-    for wanted in (True, False):
-        those = pool[verdict == wanted]
-        for answer in those[torch.randperm(len(those), generator=draws)[:_LOWERED]]:
-            mark = model.mark()
-            root.all_of(root.literals[range(rule.length), rule.class_of(answer).numpy()])
-            outcome = cpsat.solve(model, {}, {}, budget=10)
-            model.reset(mark)
-            excluded = outcome.values is None and outcome.proved
-            check(
-                not (wanted and excluded),
-                f"lower is unsound: {answer.tolist()} satisfies, and what it writes excludes it",
-                "write only what every satisfying answer fulfils",
-            )
-            check(
-                wanted or excluded or bool(model.deferred),
-                f"lower is incomplete: {answer.tolist()} does not satisfy, and what it writes does not exclude it",
-                "write all of the rule, or call into.defer(self)",
-            )
 
 
 def _check_rows(constraint: Constraint, pool: IntTensor, draws: torch.Generator) -> None:

@@ -128,9 +128,73 @@ class Writing(Even):
         return verdict
 
 
+class OnlyTwice(Constraint):
+    """Not three equal tokens in a row. What it writes is right but for one answer of 81."""
+
+    length, num_classes = LENGTH, ALPHABET
+
+    def is_satisfied(self, answer):
+        return ~((answer[:, 1:] == answer[:, :-1]).unfold(1, 2, 1).all(-1).any(-1))
+
+    def lower(self, into):
+        for start in range(2):
+            for token in range(3):
+                into.forbid((at, token) for at in range(start, start + 3))
+
+
+class WritesTooMuch(OnlyTwice):
+    def lower(self, into):
+        super().lower(into)
+        into.forbid([(0, 0), (1, 1), (2, 2), (3, 1)])
+
+
+class WritesTooLittle(OnlyTwice):
+    def lower(self, into):
+        super().lower(into)
+        into.model.statements.pop()  # token 2 at the last three positions
+
+
+class OppositeTooMuch(OnlyTwice):
+    def lower_opposite(self, into):
+        into.defer(~self)
+        into.forbid([(0, 1), (1, 1), (2, 1), (3, 0)])
+
+
+class CutsTooMuch(OnlyTwice):
+    def lower(self, into):
+        into.defer(self)
+
+    def cut(self, answer, into):
+        into.forbid((at, int(answer[at])) for at in range(2))
+
+
+class BlamesTooFew(OnlyTwice):
+    blame_is_reason = True
+
+    def violations(self, answer):
+        return ~self.is_satisfied(answer)[:, None] & (torch.arange(LENGTH) == 1)
+
+
+class NamesNobody(OnlyTwice):
+    def normal_form(self, into):
+        into.clause([])
+
+
+class RefutesTooMuch(OnlyTwice):
+    def refuted(self, candidates, thorough):
+        return thorough and bool(candidates[0, 0]) and int(candidates.sum()) < 8
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
+        (WritesTooMuch, r"lower is unsound: \[0, 1, 2, 1\] satisfies"),
+        (WritesTooLittle, r"lower is incomplete: \[[01], 2, 2, 2\] does not satisfy"),
+        (OppositeTooMuch, r"lower_opposite is unsound: \[1, 1, 1, 0\] does not satisfy"),
+        (CutsTooMuch, "cut is unsound: .* satisfies"),
+        (BlamesTooFew, "cut is unsound: .* satisfies"),
+        (NamesNobody, "normal_form is unsound"),
+        (RefutesTooMuch, "refuted is unsound: .* satisfies"),
         (WrongShape, r"is_satisfied has shape \(\d+, 1\)"),
         (WrongType, r"violations has .*torch.int64; give \(B, T\)"),
         (WrongSet, r"allowed has .*torch.float32; give \(B, C, A\)"),
@@ -156,6 +220,7 @@ def test_a_planted_fault_is_found_and_its_invariant_named(kind, words):
 GRAPH = torch.tensor([[[0, 1], [1, 2], [-1, -1]], [[0, 3], [2, 3], [1, 3]]])
 RULES = {
     "a judge alone": Even(),
+    "clauses": OnlyTwice(),
     "Pinned": Pinned(torch.tensor([[0, 1, 2, 0]]), torch.tensor([[True, False, True, False]]), ALPHABET),
     "Vocabulary": Vocabulary(torch.tensor([[[1, 1, 0], [0, 1, 1], [1, 1, 1], [0, 0, 1]]]).bool()),
     "graphs a row": DifferentAcross(GRAPH, (0, ALPHABET), LENGTH, ALPHABET),
