@@ -99,7 +99,8 @@ def complete(
         tokens: (T, A) int64, the token to write for each class; None means that of the draft, and the first of other
             classes. `Constraint.likeliest` computes both from the model's (T, V).
         budget: deterministic time of the solver; 0: without it.
-        time_limit: seconds, building the model included, or None. With a limit the outcome depends on the machine.
+        time_limit: seconds, building the model included, or None. With a limit the outcome depends on the machine. The
+            first solve of a process also imports the solver, about a second, and may compile loops.
         improve: whether a likelier answer is sought than the draft, if that satisfies, or than one that `repair` found.
         other_than: (N, T) int64 answers that are not sought: one that differs in the class of a bound position is.
 

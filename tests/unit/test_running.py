@@ -1,5 +1,7 @@
 """What a search hears of the rules under it: judges that fail, and that its time is up."""
 
+import gc
+
 import pytest
 import torch
 
@@ -89,6 +91,16 @@ class Endless(Failing):
 def test_a_time_limit_reaches_into_a_rule(wrap):
     found = complete(wrap(Endless()), DRAFT, FREE, time_limit=0.01)
     assert found.answer is None and not found.exhausted
+
+
+def test_no_garbage_is_collected_within_a_short_limit():
+    for seconds, collects in ((None, True), (60.0, True), (0.5, False)):
+        with time_limit(seconds):
+            assert gc.isenabled() == collects
+            with time_limit(60.0):
+                assert gc.isenabled() == collects
+            assert gc.isenabled() == collects
+        assert gc.isenabled()
 
 
 def test_limits_nest_and_end():
