@@ -99,6 +99,8 @@ class Model:
                 f"a model of {len(self.domains)} variables and over {MOST_ENTRIES} literals is too large to build"
             )
         check_time()
+        least, most, count = min(statement.literals, default=0), max(statement.literals, default=0), len(self.domains)
+        check(-count <= least <= most < count, f"literals from {least} to {most}", f"there are {count} variables")
         self.statements.append(statement)
 
     def root(self, candidates: BoolTensor) -> Lowering:
@@ -162,6 +164,8 @@ class Lowering:
 
     def new_integer(self, low: int, high: int) -> int:
         """An integer variable; only `linear` takes it."""
+        low, high = index(low), index(high)
+        check(-NO_BOUND <= low <= high <= NO_BOUND, f"an integer from {low} to {high}", "give low <= high within 2**62")
         return self.model.new(low, high)
 
     def any_of(self, position: int, classes: Iterable[int] | np.ndarray) -> int:
@@ -267,8 +271,9 @@ class Lowering:
 
     def circuit(self, arcs: Iterable[tuple[int, int, int]]) -> None:
         """The true arcs (tail, head, literal) form one cycle through all nodes; a node with a true arc to itself is
-        left out."""
-        arcs = [(tail, head, literal) for tail, head, literal in arcs if literal != FALSE]
+        left out. Nodes are integers of 0 or more."""
+        arcs = [arc for arc in (tuple(map(index, arc)) for arc in arcs) if arc[2] != FALSE]
+        check(all(min(arc[:2]) >= 0 for arc in arcs), "a node of a circuit is below 0", "give integers of 0 or more")
         tails, heads, literals = (list(column) for column in zip(*arcs, strict=True)) if arcs else ([], [], [])
         if self.conditions:
             # Where the condition fails, every node is left out. The arcs that count hold where both do.

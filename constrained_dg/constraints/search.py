@@ -105,17 +105,24 @@ def complete(
         other_than: (N, T) int64 answers that are not sought: one that differs in the class of a bound position is.
 
     Raises:
-        InputError: shapes do not fit, log-probabilities beyond +-1e6 but for -inf, or a negative budget or time.
+        InputError: shapes or tokens do not fit, log-probabilities beyond +-1e6 but for -inf, or a negative budget or
+            time.
     """
     length, num_classes = constraint.length, constraint.num_classes
     check(constraint.rows == 1, f"search got a constraint of {constraint.rows} rows", "select one row")
     check(budget == 0 or is_number(budget, above=0), f"budget is {budget!r}", "give a number of 0 or more")
     constraint.check_answer(answer[None])
-    check(known.shape == answer.shape, f"known has shape {tuple(known.shape)}", f"give ({length})")
+    _check_tokens("answer", answer, constraint)
+    what = f"known has shape {tuple(known.shape)} and type {known.dtype}"
+    check(known.shape == answer.shape and known.dtype == torch.bool, what, f"give ({length}) of torch.bool")
+    other_than = torch.empty(0, length, dtype=torch.int64) if other_than is None else other_than
+    what = f"other_than has shape {tuple(other_than.shape)}"
+    check(other_than.dim() == 2 and other_than.shape[1] == length, what, f"give (N, {length})")
     likely = log_probs is not None and bool((log_probs != log_probs[:, :1]).any())
     log_probs = torch.zeros(length, num_classes) if log_probs is None else log_probs.float()
+    of_class = torch.arange(num_classes)
     if tokens is None:
-        tokens = constraint.tokens_of(torch.arange(num_classes)).repeat(length, 1)
+        tokens = constraint.tokens_of(of_class).repeat(length, 1)
         tokens.scatter_(1, constraint.class_of(answer)[:, None], answer[:, None])
     for name, values in (("log_probs", log_probs), ("tokens", tokens)):
         got = tuple(values.shape)
@@ -125,23 +132,28 @@ def complete(
     check(not odd, what, f"give -inf, or numbers from {LOWEST:g} to {-LOWEST:g}")
     seconds = time_limit is None or time_limit == 0 or is_number(time_limit, above=0)
     check(seconds, f"time_limit is {time_limit!r}", "give seconds, or None")
-    if other_than is not None:
-        check(
-            other_than.dim() == 2 and other_than.shape[1] == length,
-            f"other_than has shape {tuple(other_than.shape)}",
-            f"give (N, {length})",
-        )
-    excluded = torch.empty(0, length, dtype=torch.int64) if other_than is None else other_than
+    _check_tokens("tokens", tokens, constraint)
+    _check_tokens("other_than", other_than, constraint)
+    wrong = (constraint.class_of(tokens) != of_class).nonzero().tolist()
+    what = f"tokens hold {int(tokens[tuple(wrong[0])]) if wrong else 0} at {wrong[:1]}, a token of another class"
+    check(not wrong, what, "give each class one of its tokens")
     draft = Draft(answer, known | ~constraint.bound, constraint.class_of(answer), log_probs, tokens, likely)
     with within(time_limit), listening() as faults:
         try:
-            found = _sought(constraint, draft, budget, improve, constraint.class_of(excluded))
+            found = _sought(constraint, draft, budget, improve, constraint.class_of(other_than))
         except TimeIsUpError:
             found = Completion(None)
         except ModelError as error:
             log.warning("the search ends without an answer: %s", error)
             found = Completion(None)
     return replace(found, exhausted=found.exhausted and not faults)
+
+
+def _check_tokens(name: str, values: IntTensor, constraint: Constraint) -> None:
+    size = constraint.vocab_size
+    good = values.dtype == torch.int64 and bool(((values >= 0) & (values < size)).all())
+    what = f"{name} hold {values.min() if len(values) else 0} to {values.max() if len(values) else 0}"
+    check(good, f"{what}, of {values.dtype}", f"give tokens from 0 to {size - 1}, of torch.int64")
 
 
 @dataclass(frozen=True)

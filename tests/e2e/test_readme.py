@@ -30,7 +30,7 @@ PRINTED = {
     "README.md": r"solved \d+ 5346789126721953.*\nsolved\n",
     "rules.md": r"solved 7 -\n\[True\] .+\nsolved 3\n\[\['broken: Tokens never fall\.'\]\]\nsolved \[.*\]\n",
     "puzzles.md": r"\[\d(, \d){4}\] True\n\[\d(, \d){4}\]\n"
-    r"(\[\d(, \d){4}\] True\n){2}True\nTrue \d{81}\nTrue -\d+\.\d+\n"
+    r"(\[\d(, \d){4}\] True\n){2}True\nTrue \d{81}\n(True -\d+\.\d+\n){2}"
     r"True \[\[.*15, 14, \d+\]\]\nTrue True\n3 impossible\n4 possible, likeliest: True\nTrue \[.*\]\n",
     "page.md": r"\d+ accepted; solved by passes\n",
     "samplers.md": r"restarts solved \d+\ncareful solved \d+\n",

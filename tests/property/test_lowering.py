@@ -196,6 +196,30 @@ class Halves(AllDifferent):
         into.linear([1] * 3, into.literals[:3, 0], 3.5, 4)
 
 
+class Beyond(AllDifferent):
+    """Names a variable that there is not."""
+
+    def lower(self, into: Lowering) -> None:
+        into.clause([10**6])
+
+
+class Vague(AllDifferent):
+    """An integer that the solver cannot be given."""
+
+    def lower(self, into: Lowering) -> None:
+        into.new_integer(0, 2**70)
+
+
+class Halfway(AllDifferent):
+    def lower(self, into: Lowering) -> None:
+        into.circuit([(0.5, 1, int(into.literals[0, 0]))])  # type: ignore[list-item]
+
+
+class Below(AllDifferent):
+    def lower(self, into: Lowering) -> None:
+        into.circuit([(-1, 1, int(into.literals[0, 0])), (1, -1, int(into.literals[1, 0]))])
+
+
 class Nameless(AllDifferent):
     def lower(self, into: Lowering) -> None:
         into.defer(self)
@@ -206,7 +230,15 @@ class Nameless(AllDifferent):
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"), [(Halves, "Halves.lower raised TypeError"), (Nameless, "Nameless.normal_form raised KeyError")]
+    ("kind", "words"),
+    [
+        (Halves, "Halves.lower raised TypeError"),
+        (Beyond, "Beyond.lower raised InputError: literals from 1000000 to 1000000; there are"),
+        (Vague, f"Vague.lower raised InputError: an integer from 0 to {2**70}"),
+        (Halfway, "Halfway.lower raised TypeError"),
+        (Below, "Below.lower raised InputError: a node of a circuit is below 0"),
+        (Nameless, "Nameless.normal_form raised KeyError"),
+    ],
 )
 def test_what_a_rule_writes_wrongly_is_left_out(
     kind: type[AllDifferent], words: str, caplog: pytest.LogCaptureFixture

@@ -20,7 +20,7 @@ def test_imports_go_one_way() -> None:
 
 
 def test_the_library_imports_without_what_only_parts_of_it_need() -> None:
-    absent = ("hydra", "omegaconf", "wandb", "lightning", "Bio", "matplotlib", "transformers", "tokenizers")
+    absent = ("hydra", "omegaconf", "wandb", "lightning", "Bio", "matplotlib", "transformers", "tokenizers", "ortools")
     code = (
         "import sys\n"
         f"for name in {absent}: sys.modules[name] = None\n"

@@ -101,10 +101,15 @@ def test_bad_input_is_named():
         "log_probs hold inf": {"log_probs": torch.full((16, VOCAB), torch.inf)},
         "time_limit is nan; give seconds": {"time_limit": float("nan")},
         "time_limit is -1": {"time_limit": -1},
+        "answer hold 99 to 99, of torch.int64; give tokens from 0 to": {"answer": torch.full((16,), 99)},
+        r"tokens hold 0.0 to 0.0, of torch.float32": {"tokens": torch.zeros(16, VOCAB)},
+        r"tokens hold 0 at \[\[0, 1\]\], a token of another class": {"tokens": torch.zeros(16, VOCAB).long()},
+        r"known has shape \(16,\) and type torch.int64": {"known": NOTHING.long()},
+        "other_than hold 50 to 50": {"other_than": torch.full((1, 16), 50)},
         r"other_than has shape \(16,\); give \(N, 16\)": {"other_than": GRIDS[0]},
     }.items():
         with pytest.raises(InputError, match=words):
-            complete(RULES, GRIDS[0], NOTHING, **arguments)
+            complete(**{"constraint": RULES, "answer": GRIDS[0], "known": NOTHING} | arguments)
     with pytest.raises(InputError, match="2 rows"):
         complete(Pinned(GRIDS[:2], GRIDS[:2] > 0, VOCAB), GRIDS[0], NOTHING)
 
