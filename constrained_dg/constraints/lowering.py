@@ -272,7 +272,7 @@ class Lowering:
     def circuit(self, arcs: Iterable[tuple[int, int, int]]) -> None:
         """The true arcs (tail, head, literal) form one cycle through all nodes; a node with a true arc to itself is
         left out. Nodes are integers of 0 or more."""
-        arcs = [arc for arc in (tuple(map(index, arc)) for arc in arcs) if arc[2] != FALSE]
+        arcs = [(index(tail), index(head), index(literal)) for tail, head, literal in arcs if literal != FALSE]
         check(all(min(arc[:2]) >= 0 for arc in arcs), "a node of a circuit is below 0", "give integers of 0 or more")
         tails, heads, literals = (list(column) for column in zip(*arcs, strict=True)) if arcs else ([], [], [])
         if self.conditions:
