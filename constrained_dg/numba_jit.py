@@ -16,15 +16,18 @@ except ModuleNotFoundError:  # a machine that only samples: the same functions, 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """`numba.njit` with the disk cache where one can be written, and without it where not.
 
+    Other threads go on while the function runs: a server answers while it builds a rule, and a thread can set a flag
+    that stops the loop of another one.
+
     Numba raises RuntimeError at decoration when neither the source folder nor the user's cache folder is writable; a
     product installed read-only must still import, at the price of compiling in every process (a few seconds).
     """
     if numba is None:
         return function
     try:
-        return numba.njit(cache=True)(function)
+        return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:
-        return numba.njit(function)
+        return numba.njit(nogil=True)(function)
 
 
 @compiled

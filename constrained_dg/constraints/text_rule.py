@@ -17,6 +17,7 @@ from constrained_dg.constraints.language.dfa import Dfa
 from constrained_dg.constraints.language.vocabulary import TokenAutomaton
 from constrained_dg.constraints.lowering import Lowering
 from constrained_dg.constraints.machine import Machine
+from constrained_dg.constraints.running import interruptible
 from constrained_dg.constraints.sweep import Swept
 from constrained_dg.constraints.token_classes import TokenClasses
 from constrained_dg.constraints.token_machine import Edges, TokenMachine
@@ -90,6 +91,9 @@ class TextRule(Swept):
     def _bind(self, texts: Texts, length: int, end: End | None) -> None:
         check(is_count(length, 1), f"length is {length}", "give 1 or more")
         _check_end(end, len(texts))
+        interruptible(partial(self._build, texts, length, end))
+
+    def _build(self, texts: Texts, length: int, end: End | None) -> None:
         key, make = self.language(length * texts.longest)
         over = over_tokens(key, make, texts)
         if over is None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 import constrained_dg
+from constrained_dg.constraints.text_rule import TextRule
 from constrained_dg.errors import InputError
 from constrained_dg.runs import Run
 from constrained_dg.sampling import Autoregressive, named, sampler_names
@@ -26,15 +27,17 @@ from constrained_dg.serving.jobs import Draft, Queue, Result
 from constrained_dg.serving.messages import ChatRequest, CompletionRequest, SolveRequest, TextRequest
 from constrained_dg.serving.metrics import Metrics
 from constrained_dg.serving.puzzles import Puzzle, Puzzles
-from constrained_dg.serving.refusals import Failure, Refused, internal, json_response, of_http, of_validation
+from constrained_dg.serving.readings import Read, Readings, Rules
+from constrained_dg.serving.refusals import Failure, Refused, internal, json_response, of_http, of_validation, timed_out
 from constrained_dg.serving.rows import Rows, while_there
 from constrained_dg.serving.settings import Settings
 from constrained_dg.serving.streams import DONE, Deltas, EventStream, event
-from constrained_dg.serving.texts import Piece, Prompt, Texts, check_kept
+from constrained_dg.serving.texts import Piece, Prompt, Texts, check_kept, rule_of
 from constrained_dg.task import Task
 from constrained_dg.viz.page.writing import live_page
 
-Read = TypeVar("Read")
+#: Rules that are kept, with their automata.
+_RULES = 64
 
 
 class Model:
@@ -71,26 +74,16 @@ class Server:
     def __init__(self, runs: Mapping[str, Run], settings: Settings) -> None:
         self.models, self.settings = {name: Model(name, run) for name, run in runs.items()}, settings
         self.metrics, self.begun = Metrics(), int(time.time())
-        self.queue = Queue(settings, self.metrics)
-        self._readers, self._reading = ThreadPoolExecutor(1, "rules"), 0
+        self.queue, self.readings = Queue(settings, self.metrics), Readings(settings.queue)
+        self.rules: Rules[TextRule] = Rules(self.readings, _RULES)
 
-    def close(self) -> None:
-        self.queue.close()
-        self._readers.shutdown(wait=False, cancel_futures=True)
-
-    async def read(self, reader: Callable[[], Read]) -> Read:
-        """What a reader makes of a request, in a thread: parsing and rules may take seconds.
-
-        Raises:
-            Refused: as many requests are read already as the queue holds.
-        """
-        if self._reading >= self.settings.queue:
-            raise Refused(429, f"{self._reading} requests are being read; ask again later", code="queue_full")
-        self._reading += 1
+    async def read(self, request: Request, reading: Awaitable[Read], deadline: float) -> Read | None:
+        """What is read, or None where the client goes meanwhile. Raises Refused where the time is up."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, reader)
-        finally:
-            self._reading -= 1
+            async with asyncio.timeout_at(deadline):
+                return await while_there(request, reading)
+        except TimeoutError:
+            raise timed_out(self.settings.time_limit) from None
 
     def deadline(self) -> float:
         return time.monotonic() + self.settings.time_limit
@@ -103,7 +96,9 @@ class Server:
         if puzzles is None:
             raise Refused(404, "this run has no puzzles; use /v1/chat/completions", code="no_puzzles")
         seed = secrets.randbits(53) if body.seed is None else body.seed
-        work = await self.read(lambda: _puzzle(model.run, body))
+        work = await self.read(request, self.readings.run(lambda: _puzzle(model.run, body)), deadline)
+        if work is None:
+            return _no_one()
         rows = Rows(self.queue, puzzles, [work], puzzles.key, [puzzles.seed(seed)], deadline)
         head = {"object": "solve", "model": model.name, "seed": seed, "sampler": work.sampler.name}
         if work.opening is not None:
@@ -118,7 +113,9 @@ class Server:
         texts = model.texts
         if texts is None:
             raise Refused(404, "this run reads no text; use /v1/solve", code="no_text")
-        prompts = await self.read(lambda: texts.read(body))
+        prompts = await self.read(request, self._prompts(texts, body), deadline)
+        if prompts is None:
+            return _no_one()
         works = [prompt for prompt in prompts for _ in range(body.n)]
         if len(works) > self.settings.queue:
             raise Refused(400, f"n: {len(works)} answers; ask for at most {self.settings.queue}", "n", "too_many")
@@ -135,6 +132,18 @@ class Server:
         for result in results:
             check_kept(result, works[0].limit)
         return json_response(bodies.whole(results))
+
+    async def _prompts(self, texts: Texts, body: TextRequest) -> list[Prompt]:
+        prompts = await self.readings.run(lambda: texts.read(body))
+        asked = rule_of(body)
+        if asked is None:
+            return prompts
+        try:
+            key = (id(texts), asked, prompts[0].length)
+            rule = await self.rules.get(key, lambda: texts.rule(asked, prompts[0].length))
+        except InputError as error:
+            raise Refused(400, f"{asked.where}: {error}", asked.where, "rule") from None
+        return [replace(prompt, rule=rule) for prompt in prompts]
 
     def model(self, name: str | None) -> Model:
         """The model of this name. Raises Refused where there is none."""
@@ -221,7 +230,7 @@ def create_app(runs: Mapping[str, Run], settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(server.close)
+        await asyncio.to_thread(server.queue.close)
 
     app = FastAPI(
         title="constrained_dg",

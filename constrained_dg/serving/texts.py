@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,8 +40,6 @@ from constrained_dg.text import BOS, IMAGE, PAD, TURN, TURN_END, VIDEO, Tokenize
 from constrained_dg.vision import Pictured
 from constrained_dg.viz.page.recording import Recorder, candidates_of, kind_of
 
-#: Rules that are kept, with their automata.
-_RULES = 64
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "model"}
 
 
@@ -79,6 +76,33 @@ class Piece:
     text: str
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A rule that a request asks for.
+
+    Attributes:
+        kind: "regex" or "json".
+        text: the pattern, or the schema as JSON.
+        where: the field that holds it.
+    """
+
+    kind: str
+    text: str
+    where: str
+
+
+def rule_of(request: TextRequest) -> Asked | None:
+    """The rule of a request, if it has one."""
+    wanted = request.response_format
+    if wanted is None or isinstance(wanted, AnyText):
+        return None
+    if isinstance(wanted, Pattern):
+        return Asked("regex", wanted.pattern, "response_format.pattern")
+    if isinstance(wanted, JsonSchema):
+        return Asked("json", json.dumps(wanted.json_schema.schema_), "response_format.json_schema.schema")
+    return Asked("json", '{"type": "object"}', "response_format")
+
+
 class Texts:
     """Answers prompts as `generate(model, tokens, rule, tokenizer=..., canvas=..., pinned=..., seeds=...)` does."""
 
@@ -88,38 +112,36 @@ class Texts:
         self.device = next(run.model.parameters()).device
         self.canvas = run.task.canvas_length or run.task.max_canvas
         self.vision = vision_of(run, tokenizer)
-        self._rule = lru_cache(_RULES)(self._new_rule)
 
     # -- reading a request, in a thread of its own: rules may take seconds ---------------------------------------------
 
     def read(self, request: TextRequest) -> list[Prompt]:
-        """A prompt for each of the request, without `n`.
+        """A prompt for each of the request, without `n` and without its rule.
 
         Raises:
             Refused: naming the field.
-            InputError: in a rule.
         """
         longest = -(-self.run.task.max_canvas // self.canvas) * self.canvas
         limit = min(request.limit or longest, longest)
         length = -(-limit // self.canvas) * self.canvas
-        rule = self._rule_of(request, length)
+        ruled = rule_of(request) is not None
         try:
-            sampler = named(request.sampler) if request.sampler else self._default(rule)
+            sampler = named(request.sampler) if request.sampler else self._default(ruled)
         except InputError as error:
             raise Refused(400, str(error), "sampler", "sampler") from None
-        sampler = _searching(sampler) if rule else sampler
+        sampler = _searching(sampler) if ruled else sampler
         prompts = self._prompts(request)
         stops, streams, drafts = tuple(request.stops), request.stream, request.drafts
         return [
-            Prompt(tuple(tokens), pictured, limit, length, rule, sampler, stops, streams, drafts)
+            Prompt(tuple(tokens), pictured, limit, length, None, sampler, stops, streams, drafts)
             for tokens, pictured in prompts
         ]
 
-    def _default(self, rule: TextRule | None) -> Sampler:
+    def _default(self, ruled: bool) -> Sampler:
         """As `generate` chooses, but left to right for a model that was trained so."""
         if isinstance(self.run.sampler, Autoregressive):
-            return AUTOREGRESSIVE_RULES if rule else AUTOREGRESSIVE
-        return VALIDITY if rule else PLAIN
+            return AUTOREGRESSIVE_RULES if ruled else AUTOREGRESSIVE
+        return VALIDITY if ruled else PLAIN
 
     def _prompts(self, request: TextRequest) -> list[tuple[list[int], Pictured | None]]:
         prompts: list[tuple[list[int], Pictured | None]]
@@ -204,24 +226,9 @@ class Texts:
             raise Refused(400, f"{where}: {half!r} is half of a surrogate pair; write whole characters", where, "text")
         return self.tokenizer.encode(text)
 
-    def _rule_of(self, request: TextRequest, length: int) -> TextRule | None:
-        wanted = request.response_format
-        if wanted is None or isinstance(wanted, AnyText):
-            return None
-        if isinstance(wanted, Pattern):
-            kind, where, text = "regex", "response_format.pattern", wanted.pattern
-        elif isinstance(wanted, JsonSchema):
-            kind, where = "json", "response_format.json_schema.schema"
-            text = json.dumps(wanted.json_schema.schema_)
-        else:
-            kind, where, text = "json", "response_format", '{"type": "object"}'
-        try:
-            return self._rule(kind, text, length)
-        except InputError as error:
-            raise Refused(400, f"{where}: {error}", where, "rule") from None
-
-    def _new_rule(self, kind: str, text: str, length: int) -> TextRule:
-        rule = Regex(text) if kind == "regex" else Json(json.loads(text))
+    def rule(self, asked: Asked, length: int) -> TextRule:
+        """The rule over T tokens. Raises InputError where it is none."""
+        rule = Regex(asked.text) if asked.kind == "regex" else Json(json.loads(asked.text))
         return rule.over(self.tokenizer.texts(), length, (self.tokenizer.ends, self.tokenizer.pad_id))
 
     @staticmethod

@@ -8,8 +8,11 @@ from constrained_dg.numba_jit import compiled
 
 
 @compiled
-def chains(table, group):
+def chains(table, group, stop):
     """Where an automaton goes from each state on a plain character, if it takes most of them alike.
+
+    Args:
+        stop: (1) bool, see `running.run_loop`.
 
     Returns:
         by state: the state after one plain character, -1 if there is none; the ASCII characters that lead there
@@ -32,6 +35,8 @@ def chains(table, group):
             elif t >= 0:
                 two[s] = one[t]
     for s in range(states):
+        if stop[0]:
+            break
         # 2. All characters of several bytes lead to one state.
         to = -2
         for b in range(0xC2, 0xF5):

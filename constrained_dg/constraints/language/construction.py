@@ -22,6 +22,7 @@ from constrained_dg.constraints.language.expression import (
     Seq,
     has_places,
 )
+from constrained_dg.constraints.running import run_loop
 
 #: States before the subset construction; moves that it looks at.
 MOST_NFA, MOST_WORK = 2**18, 2**26
@@ -188,7 +189,8 @@ class _Nfa:
         order = np.argsort(source, kind="stable")
         begin = np.searchsorted(source[order], np.arange(count + 1))
         by_source = np.argsort(empty[0], kind="stable")
-        table, accepting, states = subsets(
+        table, accepting, states = run_loop(
+            subsets,
             np.searchsorted(empty[0][by_source], np.arange(count + 1)),
             empty[1][by_source].astype(np.int32),
             begin,

@@ -9,6 +9,7 @@ import numpy as np
 
 from constrained_dg.constraints.language.dfa_loops import TOO_LARGE, pairs, useful
 from constrained_dg.constraints.language.minimal_loops import smallest
+from constrained_dg.constraints.running import run_loop
 from constrained_dg.errors import InputError
 
 #: States of an automaton over bytes.
@@ -50,7 +51,7 @@ class Dfa:
         # 2. Groups that act alike are one, before and after states are joined.
         table, group = _columns(table, group)
         label, tail = np.nonzero(table.T >= 0)
-        block = smallest(len(table), tail, label, table[tail, label].astype(np.int64), accepting)
+        block = run_loop(smallest, len(table), tail, label, table[tail, label].astype(np.int64), accepting)
         # 3. Blocks in the order in which they are met, so that equal languages have equal tables.
         _, first = np.unique(block, return_index=True)
         table, accepting = np.append(block, -1)[table[first]], accepting[first]
@@ -106,7 +107,7 @@ class Dfa:
         if not self.states or not other.states:
             return self if without or not self.states else other
         both, group = np.unique(np.stack([self.group, other.group]), axis=1, return_inverse=True)
-        table, of, states = pairs(self.table[:, both[0]], other.table[:, both[1]], without, MOST_STATES)
+        table, of, states = run_loop(pairs, self.table[:, both[0]], other.table[:, both[1]], without, MOST_STATES)
         if states == TOO_LARGE:
             raise TooLargeError("an intersection")
         theirs = np.append(other.accepting, False)[of[:, 1]]

@@ -19,7 +19,7 @@ def grown(array, size):
 
 
 @compiled
-def subsets(eps_begin, eps_to, begin, low, high, to, start, final, groups, most_states, most_work):
+def subsets(eps_begin, eps_to, begin, low, high, to, start, final, groups, most_states, most_work, stop):
     """Subset construction (Rabin and Scott, 1959) with empty moves.
 
     Args:
@@ -29,6 +29,7 @@ def subsets(eps_begin, eps_to, begin, low, high, to, start, final, groups, most_
         final: (N) bool.
         groups: G.
         most_states, most_work: bounds on the states and on the moves that are looked at.
+        stop: (1) bool, see `running.run_loop`.
 
     Returns:
         (Q, G) int32 transitions, -1 for none; (Q) bool accepting; and Q, or TOO_LARGE.
@@ -65,7 +66,7 @@ def subsets(eps_begin, eps_to, begin, low, high, to, start, final, groups, most_
             if group == groups:
                 at += 1
                 group = 0
-                if at == states:
+                if at == states or stop[0]:
                     break
                 for g in range(groups):
                     head[g] = -1
@@ -225,12 +226,13 @@ def useful(table, accepting):
 
 
 @compiled
-def pairs(one, other, without, most_states):
+def pairs(one, other, without, most_states, stop):
     """The reachable part of the product of two automata over the same groups, from their states 0.
 
     Args:
         one, other: (Q, G) transitions, -1 for none.
         without: whether the other may be lost: then its state is -1, and stays so.
+        stop: (1) bool, see `running.run_loop`.
 
     Returns:
         (P, G) transitions; the two states of each pair (P, 2); and P, or TOO_LARGE.
@@ -242,7 +244,7 @@ def pairs(one, other, without, most_states):
     of[0, 0] = of[0, 1] = 0
     states, at = 1, 0
     slots[np.int64(mix(np.uint64(1)) % np.uint64(len(slots)))] = 0
-    while at < states:
+    while at < states and not stop[0]:
         for g in range(groups):
             a = one[of[at, 0], g]
             b = other[of[at, 1], g] if of[at, 1] >= 0 else -1

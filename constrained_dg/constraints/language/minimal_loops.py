@@ -45,12 +45,13 @@ def _split(elements, block, first, past, marked, touched, count, blocks):
 
 
 @compiled
-def smallest(states, tail, label, head, accepting):
+def smallest(states, tail, label, head, accepting, stop):
     """(Q) the block of each state of the minimal automaton (Valmari, 2012: after Hopcroft, for partial automata).
 
     Args:
         tail, label, head: (M) the moves, sorted by label.
         accepting: (Q) bool. All states are useful.
+        stop: (1) bool, see `running.run_loop`.
     """
     moves = len(tail)
     size = max(states, moves) + 1
@@ -94,7 +95,7 @@ def smallest(states, tail, label, head, accepting):
     # 4. Split blocks by blocks until nothing splits.
     c_marked = np.zeros(size, np.int64)
     b, c = 1, 0
-    while c < cords:
+    while c < cords and not stop[0]:
         count = 0
         for i in range(c_first[c], c_past[c]):
             count = _mark(tail[c_elements[i]], b_elements, b_location, b_block, b_first, marked, touched, count)

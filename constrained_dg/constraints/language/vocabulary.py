@@ -13,9 +13,14 @@ import numpy as np
 from constrained_dg.constraints.language import trie_loops
 from constrained_dg.constraints.language import vocabulary_loops as loops
 from constrained_dg.constraints.language.chain_loops import chains
-from constrained_dg.constraints.language.dfa import Dfa
+from constrained_dg.constraints.language.dfa import Dfa, TooLargeError
+from constrained_dg.constraints.language.dfa_loops import TOO_LARGE
 from constrained_dg.constraints.language.shift_loops import shifts
+from constrained_dg.constraints.running import run_loop
 from constrained_dg.texts import Texts
+
+#: Edges of an automaton over tokens, and members of their labels; so many take a gigabyte while they are sorted.
+MOST_MEMBERS = 2**25
 
 _tries: WeakKeyDictionary[Texts, Trie] = WeakKeyDictionary()
 
@@ -72,10 +77,13 @@ def _kind(text: bytes) -> int:
 
 
 def walks(dfa: Dfa, trie: Trie) -> tuple[Any, ...]:
-    """What `vocabulary_loops.tokens` finds."""
+    """What `vocabulary_loops.tokens` finds. Raises TooLargeError."""
     longest = int(trie.nodes[1].max())
-    ways = *chains(dfa.table, dfa.group), *shifts(dfa.table, longest)
-    return loops.tokens(dfa.table, dfa.group, *trie.nodes, trie.code, *trie.below, *ways)
+    ways = *run_loop(chains, dfa.table, dfa.group), *shifts(dfa.table, longest)
+    found = run_loop(loops.tokens, dfa.table, dfa.group, *trie.nodes, trie.code, *trie.below, *ways, MOST_MEMBERS)
+    if found[-1] == TOO_LARGE:
+        raise TooLargeError(size=f"more than {MOST_MEMBERS:,} moves on the tokens of this vocabulary")
+    return found
 
 
 @dataclass(frozen=True, eq=False)

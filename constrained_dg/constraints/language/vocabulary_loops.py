@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from constrained_dg.constraints.language.dfa_loops import grown
+from constrained_dg.constraints.language.dfa_loops import TOO_LARGE, grown
 from constrained_dg.numba_jit import compiled
 
 
@@ -35,7 +35,7 @@ def _slot(slots, label_code, code):
 @compiled
 def tokens(
     table, group, byte, depth, past, first, ends, code, ascii, wide, plain, height, missing, lowest, begin, sums,
-    after, chars, takes_wide, run, image, shift, before, far,
+    after, chars, takes_wide, run, image, shift, before, far, most, stop,
 ):  # fmt: skip
     """Walk the trie once from each state that tokens reach, from state 0 on. The edges of a state that is the image of
     another follow from the other's, where `shift_loops` shows it.
@@ -43,9 +43,13 @@ def tokens(
     Two states are joined by an edge if some text leads from one to the other; the texts that do so are its label.
     Equal labels, found by sums of random codes of 128 bits, are one.
 
+    Args:
+        most: edges, and members of labels, at most.
+        stop: (1) bool, see `running.run_loop`.
+
     Returns:
         source, target, label of each edge; where the members of each label begin; the members, numbers of texts;
-        the states by their numbers as sources; and how many were walked from. Edges are in no order.
+        the states by their numbers as sources; and how many were walked from, or TOO_LARGE. Edges are in no order.
     """
     states = len(table)
     number = np.full(states, -1, np.int32)
@@ -72,7 +76,7 @@ def tokens(
     waits = np.zeros(states, np.bool_)
     waits[0] = True
     walked, start = 0, 0
-    while start < states:
+    while start < states and not stop[0]:
         # The first state that waits: images lie behind the states that they are images of.
         if not waits[start]:
             start += 1
@@ -226,6 +230,9 @@ def tokens(
             is_new[t] = -1
         edge_end[start] = edges
         start = first_waits
+        if max(edges, used) > most:
+            walked = TOO_LARGE
+            break
     return (
         source[:edges], target[:edges], label[:edges], label_begin[: labels + 1], members[:used], order[:count], walked,
     )  # fmt: skip
