@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 from constrained_dg.constraints.automaton import End
 from constrained_dg.constraints.language.schema.languages import Compiled, compiled_schema
 from constrained_dg.constraints.language.schema.nodes import Document, read_schema
 from constrained_dg.constraints.language.schema.places import Place, canonical
+from constrained_dg.constraints.running import once
 from constrained_dg.constraints.text_rule import Language, TextRule
 from constrained_dg.errors import check, is_count
 
@@ -54,7 +54,7 @@ class Json(TextRule):
     def language(self, longest: int | None) -> Language:
         return ["json", json.dumps(self.schema), *self._options], lambda: self.compiled.dfa
 
-    @cached_property
+    @once
     def compiled(self) -> Compiled:
         """The schema as an automaton over bytes, and the bounds that it has."""
         return compiled_schema(self.schema, *self._options)

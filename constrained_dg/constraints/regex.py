@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from constrained_dg.constraints.automaton import End
 from constrained_dg.constraints.language.construction import automaton
 from constrained_dg.constraints.language.expression import shortened
-from constrained_dg.constraints.language.pattern import read
+from constrained_dg.constraints.language.pattern import read, shown
 from constrained_dg.constraints.text_rule import Language, TextRule
 
 
@@ -38,7 +38,7 @@ class Regex(TextRule):
         end: End | None = None,
     ) -> None:
         self.pattern, self._expression = pattern, read(pattern)
-        super().__init__(f"the pattern {pattern!r}", texts, length, end)
+        super().__init__(f"the pattern {shown(pattern)}", texts, length, end)
 
     def language(self, longest: int | None) -> Language:
         expression = self._expression if longest is None else shortened(self._expression, longest)

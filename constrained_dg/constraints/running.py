@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,6 +27,17 @@ _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 _faults: ContextVar[list[str] | None] = ContextVar("faults", default=None)
 _stop: ContextVar[np.ndarray] = ContextVar("stop")
 _NEVER = np.zeros(1, np.bool_)
+
+
+class once(cached_property[Made]):
+    """`functools.cached_property` without its lock, which until Python 3.12 all instances share: while one thread reads
+    a large schema, no other could read any."""
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            return self
+        made = instance.__dict__[self.attrname] = self.func(instance)
+        return made
 
 
 class TimeIsUpError(Exception):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from constrained_dg.constraints import token_loops
 from constrained_dg.constraints.candidates import without_dead_rows
 from constrained_dg.constraints.machine import TABLE, Machine
 from constrained_dg.constraints.product import Product
+from constrained_dg.constraints.running import once
 from constrained_dg.errors import InputError
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 
@@ -39,7 +39,7 @@ class Edges:
     def states(self) -> int:
         return len(self.begin) - 1
 
-    @cached_property
+    @once
     def source(self) -> np.ndarray:
         """(E) the state that each edge leaves."""
         return np.repeat(np.arange(self.states, dtype=np.int32), np.diff(self.begin))
@@ -99,7 +99,7 @@ class TokenMachine(Machine):
     def entries(self) -> int:
         return self.edges.states * self.edges.effects
 
-    @cached_property
+    @once
     def step(self) -> IntTensor:  # type: ignore[override]  # a field there; here it is made when it is asked for
         """The table, where it is small enough to be written."""
         if self.entries > TABLE:
@@ -114,17 +114,17 @@ class TokenMachine(Machine):
         table[np.repeat(edges.source, sizes), effects] = np.repeat(edges.target, sizes)
         return torch.from_numpy(table)[None].to(self.device)
 
-    @cached_property
+    @once
     def idle(self) -> BoolTensor:
         edges = self.edges
         free = edges.states == 1 and len(np.unique(edges.members)) == edges.effects
         return torch.full((len(self.kind),), free, device=self.device)
 
-    @cached_property
+    @once
     def compiled(self) -> Product | None:
         return None
 
-    @cached_property
+    @once
     def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """The first and the last position before which each state may be."""
         start = np.zeros(self.edges.states, bool)
@@ -137,16 +137,16 @@ class TokenMachine(Machine):
         edges = self.edges
         return edges.begin, edges.target, edges.label, edges.inside, edges.members, self.start, self._accepts
 
-    @cached_property
+    @once
     def _accepts(self) -> np.ndarray:
         return self.accepting.cpu().numpy()
 
-    @cached_property
+    @once
     def _effect_of(self) -> np.ndarray:
         """(A) the effect of each class."""
         return self.effect[0].cpu().numpy()
 
-    @cached_property
+    @once
     def _same(self) -> bool:
         """Whether each class is its own effect."""
         return np.array_equal(self._effect_of, np.arange(self.edges.effects))

@@ -237,6 +237,7 @@ def create_app(runs: Mapping[str, Run], settings: Settings) -> FastAPI:
         version=constrained_dg.__version__,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
         responses={"4XX": {"model": Failure}, "5XX": {"model": Failure}},
     )

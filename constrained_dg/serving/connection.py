@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from constrained_dg.serving.refusals import Refused
 
 #: Seconds for the head of a request, counted from the connection or from its first byte.
 HEAD = 10.0
@@ -64,6 +67,19 @@ class Connection(H11Protocol):
         super().resume_writing()
         if self.taking is not None:
             self.taking.cancel()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is refused as other requests are; uvicorn answers plain text."""
+        message = "this is no request of HTTP/1.1, or its head is larger than 64 kB; send another one"
+        body = Refused(400, message, code="http").response()
+        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        events = (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=body.body),
+            h11.EndOfMessage(),
+        )
+        self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
+        self.transport.close()
 
     def _watch(self) -> None:
         """Start the time limit while no request is being served, and stop it once one is."""

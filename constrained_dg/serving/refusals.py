@@ -77,6 +77,9 @@ def of_validation(error: RequestValidationError) -> Refused:
     first = max(error.errors(), key=lambda each: (len(each["loc"]), not each["type"].endswith("_type")))
     if first["type"] == "json_invalid":
         return Refused(400, f"the body is not JSON ({first['ctx']['error']}); send a JSON object", code="not_json")
+    if first["loc"] == ("body",) and first["type"].endswith("_type"):
+        hint = "send one, with the header Content-Type: application/json"
+        return Refused(400, f"the body is no JSON object; {hint}", code=first["type"])
     param = first.get("ctx", {}).get("field") or _field(first["loc"][1:], error.body)
     message = "there is no such field; leave it out" if first["type"] == "extra_forbidden" else first["msg"]
     return Refused(400, f"{param or 'the body'}: {message}", param, first["type"])
@@ -97,5 +100,9 @@ def _field(path: Sequence[str | int], body: Any) -> str | None:
 
 def of_http(error: HTTPException) -> Refused:
     """What the framework refuses: unknown paths and methods, bodies that cannot be read."""
-    said = {404: "no such path; /openapi.json lists them", 405: "no such method for this path"}
+    said = {
+        400: "the body cannot be read; send JSON in UTF-8, not nested deeply, without numbers of over 4,300 digits",
+        404: "no such path; /openapi.json lists them",
+        405: "no such method for this path; /openapi.json lists them",
+    }
     return Refused(error.status_code, said.get(error.status_code, str(error.detail)), code="http")

@@ -18,7 +18,7 @@ from constrained_dg.constraints.text_rule import TextRule
 from constrained_dg.errors import InputError, check
 from constrained_dg.model.images import Images
 from constrained_dg.runs import Run
-from constrained_dg.sampling import Autoregressive, Diffusion, generate, named
+from constrained_dg.sampling import Autoregressive, Diffusion, Search, generate, named
 from constrained_dg.sampling.base import Generation, Status, StepRecord
 from constrained_dg.sampling.named import AUTOREGRESSIVE, AUTOREGRESSIVE_RULES, PLAIN, VALIDITY
 from constrained_dg.sampling.sampler import Sampler
@@ -129,6 +129,9 @@ class Texts:
             sampler = named(request.sampler) if request.sampler else self._default(ruled)
         except InputError as error:
             raise Refused(400, str(error), "sampler", "sampler") from None
+        if sampler.uses_symmetry or (isinstance(sampler, Search) and not ruled):
+            why = "needs symmetries of a task" if sampler.uses_symmetry else "needs a response_format"
+            raise Refused(400, f"sampler: {sampler.name} {why}; use {self._default(ruled).name}", "sampler", "sampler")
         sampler = _searching(sampler) if ruled else sampler
         prompts = self._prompts(request)
         stops, streams, drafts = tuple(request.stops), request.stream, request.drafts

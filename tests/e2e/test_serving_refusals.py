@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,6 +48,8 @@ def client(served: Served) -> Any:
         ({"stop": ""}, "stop", "at least 1"),
         ({"drafts": True}, None, "give stream=true"),
         ({"sampler": "nothing"}, "sampler", "known: autoregressive"),
+        ({"sampler": "sets"}, "sampler", "sets needs symmetries of a task; use plain"),
+        ({"sampler": "search"}, "sampler", "search needs a response_format; use plain"),
         ({"response_format": {"type": "xml"}}, "response_format", "'json_schema'"),
         ({"response_format": {"type": "regex", "pattern": "("}}, "response_format.pattern", "("),
         ({"response_format": {"type": "regex", "pattern": r"(a)\1"}}, "response_format.pattern", "back-reference"),
@@ -107,6 +110,47 @@ def test_bad_prompts_are_refused(served: Served, prompt: object, said: str) -> N
         timeout=60,
     )
     assert response.status_code == 400 and said in response.json()["error"]["message"], response.text
+
+
+SCHEMA = '{"model": "tiny", "prompt": "a", "response_format": {"type": "json_schema", "json_schema": {"schema": %s}}}'
+
+
+@pytest.mark.parametrize(
+    "body, kind, said",
+    [
+        (SCHEMA % '{"minimum": NaN}', "application/json", "nan is no number of JSON"),
+        (SCHEMA % '{"type": "string", "maxLength": Infinity}', "application/json", "inf is no number of JSON"),
+        (SCHEMA % '{"items": [{"default": -1e999}]}', "application/json", "-inf is no number of JSON"),
+        (SCHEMA % f'{{"const": {"9" * 5000}}}', "application/json", "without numbers of over 4,300 digits"),
+        ("[" * 100_000, "application/json", "not nested deeply"),
+        ("[1]", "application/json", "the body is no JSON object; send one"),
+        ('{"model": "tiny", "prompt": "a"}', "text/plain", "with the header Content-Type: application/json"),
+    ],
+)
+def test_bodies_that_are_no_json_are_refused(served: Served, body: str, kind: str, said: str) -> None:
+    headers = {"content-type": kind}
+    response = httpx.post(f"{served.url}/v1/completions", content=body, headers=headers, trust_env=False, timeout=60)
+    assert response.status_code == 400 and said in response.json()["error"]["message"], response.text
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: a\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX: " + b"a" * 99_999,
+    ],
+)
+def test_what_is_no_http_is_refused_in_json(served: Served, head: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2])), timeout=10) as client:
+        client.sendall(head)
+        said, _, body = client.recv(65536).partition(b"\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 400 Bad Request") and "HTTP/1.1" in json.loads(body)["error"]["message"]
+
+
+def test_a_path_with_one_slash_more_is_no_path(served: Served) -> None:
+    response = served.post("/v1/completions/", {"model": "tiny", "prompt": "a"})
+    assert response.status_code == 404 and "no such path" in response.json()["error"]["message"]
 
 
 def test_the_client_raises_the_errors_it_knows(client: Any) -> None:

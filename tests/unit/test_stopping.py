@@ -8,12 +8,13 @@ import time
 import numpy as np
 import pytest
 
+from constrained_dg.constraints import Json, Regex
 from constrained_dg.constraints.language.chain_loops import chains
 from constrained_dg.constraints.language.dfa_loops import pairs
 from constrained_dg.constraints.language.minimal_loops import smallest
 from constrained_dg.constraints.language.pattern import matches
-from constrained_dg.constraints.running import StoppedError, check_time, interruptible, run_loop, stopped_by
-from tests.slow_rules import QUICK, SLOW, build
+from constrained_dg.constraints.running import StoppedError, check_time, interruptible, once, run_loop, stopped_by
+from tests.slow_rules import END, QUICK, SLOW, TEXTS, build
 
 #: Seconds in which a build must have ended; a machine that does other work too is slow.
 SOON = 3.0
@@ -106,6 +107,60 @@ def test_what_is_stopped_raises_and_is_made_anew_later(make):
     with stopped_by(np.ones(1, np.bool_)), pytest.raises(StoppedError):
         interruptible(make)
     assert make() is not None
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda: Regex("[ab]" * 30_000),
+        lambda: Regex("(?:" + "|".join(f"w{number}" for number in range(15_000)) + ")*"),
+        lambda: Json({"enum": [*range(100_000)]}),
+        lambda: Json({"properties": {f"p{n}": {"type": "integer"} for n in range(1500)}}),
+        lambda: Json({"not": {"allOf": [{"anyOf": [{"minimum": n}, {"maximum": -n}]} for n in range(60)]}}),
+    ],
+)
+def test_builds_in_plain_python_stop_too(rule):
+    stop, heard = np.zeros(1, np.bool_), []
+
+    def work() -> None:
+        with stopped_by(stop):
+            try:
+                rule().over(TEXTS, 64, END)
+            except StoppedError:
+                heard.append(time.monotonic())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(0.5)
+    stop[0], called = True, time.monotonic()
+    thread.join()
+    assert heard and heard[0] - called < SOON
+
+
+def test_one_thread_reads_a_schema_while_another_one_does():
+    """`functools.cached_property` has one lock for all instances until Python 3.12."""
+    inside, go, counts = threading.Event(), threading.Event(), []
+
+    class Rule:
+        def __init__(self, slow: bool) -> None:
+            self.slow = slow
+
+        @once
+        def compiled(self) -> int:
+            if self.slow:
+                inside.set()
+                go.wait(20)
+            counts.append(1)
+            return len(counts)
+
+    thread = threading.Thread(target=lambda: Rule(True).compiled)
+    thread.start()
+    assert inside.wait(20)
+    quick = Rule(False)
+    assert (quick.compiled, quick.compiled) == (1, 1)
+    go.set()
+    thread.join()
+    assert len(counts) == 2 and isinstance(vars(Json)["compiled"], once)
 
 
 def test_flags_nest_and_end():

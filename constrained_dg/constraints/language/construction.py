@@ -22,7 +22,7 @@ from constrained_dg.constraints.language.expression import (
     Seq,
     has_places,
 )
-from constrained_dg.constraints.running import run_loop
+from constrained_dg.constraints.running import check_time, run_loop
 
 #: States before the subset construction; moves that it looks at.
 MOST_NFA, MOST_WORK = 2**18, 2**26
@@ -100,6 +100,7 @@ class _Nfa:
 
     def emit(self, expression: Expression, at: int) -> int:
         """Add what leads from a state through the expression; the state behind it."""
+        check_time()
         match expression:
             case Lit(data):
                 for byte in data:

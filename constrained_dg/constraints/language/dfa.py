@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from constrained_dg.constraints.language.dfa_loops import TOO_LARGE, pairs, useful
 from constrained_dg.constraints.language.minimal_loops import smallest
-from constrained_dg.constraints.running import run_loop
+from constrained_dg.constraints.running import check_time, once, run_loop
 from constrained_dg.errors import InputError
 
 #: States of an automaton over bytes.
@@ -75,7 +74,7 @@ class Dfa:
                 return False
         return bool(self.accepting[state])
 
-    @cached_property
+    @once
     def ranges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The moves as ranges of bytes: source, lowest and highest byte, target, each (M)."""
         edges = np.flatnonzero(np.diff(self.group)) + 1
@@ -152,6 +151,7 @@ def _order(table: np.ndarray, start: int) -> np.ndarray:
     seen[[start, -1]] = True
     layer, order = np.array([start]), [np.array([start])]
     while len(layer):
+        check_time()
         after = table[layer].reshape(-1)
         after = after[~seen[after]]
         _, first = np.unique(after, return_index=True)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 from constrained_dg.constraints.language.dfa import Dfa
+from constrained_dg.constraints.running import once
 
 #: Code points from a first to a last, inclusive, in order and without neighbours.
 Ranges = tuple[tuple[int, int], ...]
@@ -25,12 +25,12 @@ class _Measured:
 
     # mypy: every subclass of this is in `Expression`, which a mixin cannot say.
 
-    @cached_property
+    @once
     def size(self) -> int:
         """States before the subset construction, at most."""
         return _size(self)  # type: ignore[arg-type]
 
-    @cached_property
+    @once
     def empty(self) -> bool:
         """Whether no text fits."""
         return _empty(self)  # type: ignore[arg-type]

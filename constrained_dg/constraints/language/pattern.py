@@ -29,6 +29,7 @@ from constrained_dg.constraints.language.expression import (
     joined,
     opposite,
 )
+from constrained_dg.constraints.running import check_time
 from constrained_dg.errors import InputError, check
 
 #: "python": as `re.fullmatch` reads it. "ecma": as ECMA 262 does, whose patterns JSON Schema has; most checkers read
@@ -50,16 +51,24 @@ _CLASSES = {
     op.CATEGORY_WORD: r"\w",
     op.CATEGORY_NOT_WORD: r"\W",
 }
+#: Characters of a pattern; Python's parser needs a second for so many. Characters of one that errors name.
+LONGEST, _SHOWN = 2**17, 200
 _FLAGS = re.IGNORECASE | re.DOTALL | re.ASCII
 _ANYTHING = Rep(Chars(ANY), 0, None)
+
+
+def shown(pattern: str) -> str:
+    """A pattern in a sentence: its beginning, where it is long."""
+    return repr(pattern) if len(pattern) <= _SHOWN else f"{pattern[:_SHOWN]!r}..."
 
 
 def read(pattern: str, dialect: Dialect = "python", search: bool = False) -> Expression:
     """The expression of the texts that a pattern matches in full, or, with `search`, somewhere.
 
     Raises:
-        InputError: not a valid regular expression, or something that no automaton here does, by name.
+        InputError: not a valid regular expression, too long a one, or something that no automaton here does, by name.
     """
+    check(len(pattern) <= LONGEST, f"{shown(pattern)} has {len(pattern):,} characters", f"write at most {LONGEST:,}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python warns of sets whose meaning may change
@@ -68,7 +77,7 @@ def read(pattern: str, dialect: Dialect = "python", search: bool = False) -> Exp
         return _Reader(pattern, dialect).whole(tree, flags, search, search)
     except (re.error, OverflowError, RecursionError) as error:
         raise InputError(
-            f"{pattern!r} is not a valid regular expression ({str(error) or type(error).__name__})",
+            f"{shown(pattern)} is not a valid regular expression ({str(error) or type(error).__name__})",
             "write it in the syntax of Python's re",
         ) from None
 
@@ -84,7 +93,7 @@ class _Reader:
         self.pattern, self.dialect = pattern, dialect
 
     def refuse(self, what: str) -> None:
-        raise InputError(f"{self.pattern!r} has {what}, which no automaton here does", "leave it out")
+        raise InputError(f"{shown(self.pattern)} has {what}, which no automaton here does", "leave it out")
 
     def whole(self, tree: Iterable[Any], flags: int, before: bool, behind: bool) -> Expression:
         """The full pattern, with anything before and behind it; only here may it look ahead or behind."""
@@ -124,6 +133,7 @@ class _Reader:
         return parts[0] if len(parts) == 1 else Seq(parts)
 
     def item(self, kind: Any, value: Any, flags: int) -> Expression:
+        check_time()
         if kind in _REFUSED:
             self.refuse(_REFUSED[kind])
         if kind in (op.ASSERT, op.ASSERT_NOT):
@@ -139,7 +149,8 @@ class _Reader:
             low, high, inner = value
             return Rep(self.sequence(inner, flags), low, None if high is op.MAXREPEAT else high)
         known = flags & ~re.UNICODE & ~re.VERBOSE & ~re.MULTILINE & ~re.DEBUG
-        check(not known & ~_FLAGS, f"{self.pattern!r} sets {re.RegexFlag(known & ~_FLAGS)!r}", "leave it out")
+        if known & ~_FLAGS:
+            raise InputError(f"{shown(self.pattern)} sets {re.RegexFlag(known & ~_FLAGS)!r}", "leave it out")
         return Chars(_ranges(kind, _frozen(value), int(known & _FLAGS), self.dialect))
 
     def place(self, where: Any, flags: int) -> Expression:

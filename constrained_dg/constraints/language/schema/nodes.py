@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
+from constrained_dg.constraints.running import check_time
 from constrained_dg.errors import InputError, check, needs
 
 #: The drafts that are read, by what `$schema` says.
@@ -17,6 +19,10 @@ DRAFTS = {
     "https://json-schema.org/draft/2019-09/schema": 2019,
     "https://json-schema.org/draft/2020-12/schema": 2020,
 }
+
+
+#: Objects in a schema; the checker of schemas needs two seconds for so many, and nothing stops it.
+_OBJECTS = 2**13
 
 
 class Refused(InputError):
@@ -43,7 +49,7 @@ class Document:
         formats: whether `format` is enforced.
 
     Raises:
-        InputError: no valid schema, or a draft that is not read.
+        InputError: no valid schema, too large a one, or a draft that is not read.
     """
 
     def __init__(self, schema: Any, formats: bool) -> None:
@@ -64,6 +70,7 @@ class Document:
             2019: jsonschema.Draft201909Validator,
             2020: jsonschema.Draft202012Validator,
         }[self.draft]
+        _check_values(schema)
         try:
             self.validator.check_schema(schema)
         except jsonschema.SchemaError as error:
@@ -89,6 +96,7 @@ class Document:
 
     def node(self, schema: Any, parent: Node) -> Node:
         """A schema within another; the same node for the same schema."""
+        check_time()
         if id(schema) not in self._nodes or isinstance(schema, bool):
             resolver = parent.resolver
             if isinstance(schema, dict) and isinstance(schema.get("id" if self.draft == 4 else "$id"), str):
@@ -126,6 +134,7 @@ class Document:
 
     def accepts(self, node: Node, value: Any) -> bool:
         """The judge."""
+        check_time()
         judge = self.validator(
             node.schema, registry=self.registry, _resolver=node.resolver, format_checker=self.checker
         )
@@ -150,6 +159,18 @@ class Document:
                 yield self.node(value, node)
             elif key in ("dependentSchemas", "dependencies"):
                 yield from (self.node(each, node) for each in value.values() if isinstance(each, dict | bool))
+
+
+def _check_values(schema: Any) -> None:
+    """Raise InputError where a schema is too large, or holds what Python's parser takes for JSON and is none."""
+    objects, todo = 0, [schema]
+    while todo:
+        value = todo.pop()
+        objects += isinstance(value, dict)
+        todo += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        if isinstance(value, float):
+            check(isfinite(value), f"{value} is no number of JSON", "write a finite one")
+    check(objects <= _OBJECTS, f"the schema holds {objects:,} objects", f"write at most {_OBJECTS:,}")
 
 
 def _words(schema: Any) -> str:

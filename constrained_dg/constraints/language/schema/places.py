@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from constrained_dg.constraints.language.pattern import matches
 from constrained_dg.constraints.language.schema import spelling
 from constrained_dg.constraints.language.schema.nodes import Document, Node, Refused, prefix_and_rest
 from constrained_dg.constraints.language.schema.spelling import COLON, COMMA
+from constrained_dg.constraints.running import once
 from constrained_dg.errors import InputError, check
 
 #: What Python and ECMA 262 read differently.
@@ -53,7 +54,7 @@ class Place:
             self.values += [schema["const"]] if "const" in schema else []
         self._children: dict[tuple[str, Any], Place] = {}
 
-    @cached_property
+    @once
     def names(self) -> dict[str, None]:
         """The declared keys, in their order."""
         names: dict[str, None] = {}
@@ -70,13 +71,13 @@ class Place:
             names.update(dict.fromkeys(value) if isinstance(value, dict) else {})
         return names
 
-    @cached_property
+    @once
     def patterns(self) -> list[str]:
         """Those of strings that stand here."""
         found_ = (self.document.live(node).get("pattern") for node in self.nodes)
         return list(dict.fromkeys(each for each in found_ if isinstance(each, str)))
 
-    @cached_property
+    @once
     def hosts(self) -> bool:
         """Whether `format` demands a host name."""
         demanded = self.document.checker is not None
