@@ -75,7 +75,7 @@ class Connection(H11Protocol):
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
         events = (
             h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
-            h11.Data(data=body.body),
+            h11.Data(data=bytes(body.body)),
             h11.EndOfMessage(),
         )
         self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))

@@ -246,3 +246,26 @@ def test_counted_repeats_up_to_a_thousand_are_exact(pattern):
 def test_repeats_that_are_too_large_are_refused_by_size(pattern):
     with pytest.raises(InputError, match=r"needs more than [0-9,]+ states"):
         matches(pattern)
+
+
+@pytest.mark.parametrize(
+    "rule, said",
+    [
+        (lambda: Regex("a" * 200_000), r"'a{200}'\.\.\. has 200,000 characters; write at most 131,072"),
+        (lambda: Regex("(" + "a" * 9999), r"^'\(a{199}'\.\.\. is not a valid regular expression"),
+        (lambda: Json({"anyOf": [{} for _ in range(9000)]}).compiled, "holds 9,001 objects; write at most 8,192"),
+        (lambda: Json({"items": [{"maximum": float("nan")}]}).compiled, "nan is no number of JSON"),
+        (lambda: Json('{"default": -Infinity}').compiled, "-inf is no number of JSON"),
+    ],
+)
+def test_what_is_too_large_or_no_json_is_refused_by_its_size_or_value(rule, said):
+    with pytest.raises(InputError, match=said) as refused:
+        rule()
+    assert len(str(refused.value)) < 400
+
+
+def test_an_automaton_with_too_many_moves_over_a_vocabulary_is_refused(monkeypatch):
+    monkeypatch.setattr("constrained_dg.constraints.language.vocabulary.MOST_MEMBERS", 1000)
+    assert Regex("[^a]" * 3).over(TEXTS, 4, END)
+    with pytest.raises(InputError, match="more than 1,000 moves on the tokens of this vocabulary"):
+        Regex("[^a][^b][^c][^d][^e][^f]").over(TEXTS, 8, END)
