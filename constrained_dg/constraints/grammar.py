@@ -37,6 +37,8 @@ class Grammar(TextRule):
         start: str = "start",
         recursion: int = 4,
     ) -> None:
+        odd = [each for each in (grammar, start) if not isinstance(each, str)]
+        check(not odd, f"the grammar or its start is {odd[:1]}", "give text")
         check(is_count(recursion, 1) and recursion <= 64, f"recursion is {recursion!r}", "give a number from 1 to 64")
         self._options = (grammar, start, recursion)
         super().__init__("the grammar", texts, length, end)

@@ -33,7 +33,8 @@ class Holes(TextRule):
         length: int | None = None,
         end: End | None = None,
     ) -> None:
-        odd = [part for part in parts if not isinstance(part, str | bytes | TextRule | None)]
+        check(isinstance(parts, Sequence), f"the parts are {parts!r}", "give a list")
+        odd = [part for part in parts if not isinstance(part, str | bytes | TextRule | None) or _has_half(part)]
         check(len(parts) > 0 and not odd, f"a part is {odd[:1] or 'missing'}", "give text, rules on text, and None")
         self.pieces = tuple(parts)
         super().__init__("the text with holes", texts, length, end)
@@ -61,3 +62,8 @@ class Holes(TextRule):
             return automaton(Seq(tuple(items)))
 
         return ["holes", keys], made
+
+
+def _has_half(part: object) -> bool:
+    """Whether a text holds half of a surrogate pair, which UTF-8 cannot write."""
+    return isinstance(part, str) and any(0xD800 <= ord(each) <= 0xDFFF for each in part)

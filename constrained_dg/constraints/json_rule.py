@@ -12,7 +12,7 @@ from constrained_dg.constraints.language.schema.nodes import Document, read_sche
 from constrained_dg.constraints.language.schema.places import Place, canonical
 from constrained_dg.constraints.running import once
 from constrained_dg.constraints.text_rule import Language, TextRule
-from constrained_dg.errors import check, is_count
+from constrained_dg.errors import InputError, check, is_count
 
 
 class Json(TextRule):
@@ -67,9 +67,12 @@ def json_text(instance: Any, schema: Any = True, *, formats: bool = True) -> str
         formats: as for `Json`.
 
     Raises:
-        InputError: the schema is not valid, or the instance has no such text: it holds half of a surrogate pair, a
-            number that is not finite, or a string on which checkers disagree: one that a pattern matches in ECMA 262
-            but not in Python, or a host name with a label such as "xn--...".
+        InputError: the schema is not valid, or the instance has no such text: it is no JSON, it holds half of a
+            surrogate pair, a number that is not finite, or a string or key on which checkers disagree: one that a
+            pattern matches in ECMA 262 or in Python alone, or a host name with a label such as "xn--...".
     """
     document = Document(read_schema(schema), formats)
-    return canonical(instance, Place(document, [document.root]))
+    try:
+        return canonical(instance, Place(document, [document.root]))
+    except RecursionError:
+        raise InputError("the instance is nested too deeply", "write a flatter one") from None

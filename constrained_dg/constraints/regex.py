@@ -9,6 +9,7 @@ from constrained_dg.constraints.language.construction import automaton
 from constrained_dg.constraints.language.expression import shortened
 from constrained_dg.constraints.language.pattern import read, shown
 from constrained_dg.constraints.text_rule import Language, TextRule
+from constrained_dg.errors import check
 
 
 class Regex(TextRule):
@@ -37,6 +38,7 @@ class Regex(TextRule):
         length: int | None = None,
         end: End | None = None,
     ) -> None:
+        check(isinstance(pattern, str), f"the pattern is {pattern!r}", "give text")
         self.pattern, self._expression = pattern, read(pattern)
         super().__init__(f"the pattern {shown(pattern)}", texts, length, end)
 

@@ -6,14 +6,14 @@ import copy
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Self
+from typing import NoReturn, Self
 
 import numpy as np
 import torch
 
 from constrained_dg.constraints.automaton import End
 from constrained_dg.constraints.language.cache import over_tokens
-from constrained_dg.constraints.language.dfa import Dfa
+from constrained_dg.constraints.language.dfa import Dfa, TooLargeError
 from constrained_dg.constraints.language.vocabulary import TokenAutomaton
 from constrained_dg.constraints.lowering import Lowering
 from constrained_dg.constraints.machine import Machine
@@ -89,7 +89,8 @@ class TextRule(Swept):
         return bound
 
     def _bind(self, texts: Texts, length: int, end: End | None) -> None:
-        check(is_count(length, 1), f"length is {length}", "give 1 or more")
+        check(len(texts) > 0, "there are no texts", "give one for each token")
+        check(is_count(length, 1), f"length is {length!r}", "give 1 or more")
         _check_end(end, len(texts))
         interruptible(partial(self._build, texts, length, end))
 
@@ -97,7 +98,7 @@ class TextRule(Swept):
         key, make = self.language(length * texts.longest)
         over = over_tokens(key, make, texts)
         if over is None:
-            raise InputError(f"no text fits {self.what}", "change the rule")
+            self._refuse_empty(texts, length)
         self._length, self.show = length, partial(_shown, texts)
         edges, accepting, classes = _with_end(over, end)
         _check_reach(edges, accepting, length, self.what, make, texts)
@@ -116,6 +117,16 @@ class TextRule(Swept):
         if end is None:
             possible = self.most_likely(torch.zeros(1, length, self.num_classes))[1]
             check(bool(possible), f"{self.what} fits no answer of {length} tokens", "change the rule or the length")
+
+    def _refuse_empty(self, texts: Texts, length: int) -> NoReturn:
+        """Say whether texts are too long for the answer, or there is none."""
+        try:
+            shortest = self.language(None)[1]().shortest()
+        except TooLargeError:
+            raise InputError(f"no text of {length} tokens fits {self.what}", "give a larger length") from None
+        check(shortest is not None, f"no text fits {self.what}", "change the rule")
+        least = -(-len(shortest or b"") // max(texts.longest, 1))
+        raise InputError(f"{self.what} needs at least {least} tokens, and there are {length}", "give a larger length")
 
     def lower(self, into: Lowering) -> None:
         if self.machine.entries * self.length > _LOWERED:

@@ -91,7 +91,7 @@ def refused(pattern: str) -> bool:
     except TooLargeError:
         return True
     except InputError as error:
-        return "look-around beside" in str(error)
+        return "look-around beside" in str(error) or "a look-behind after" in str(error)
     return False
 
 
@@ -128,6 +128,31 @@ def test_tokens_of_several_characters_are_judged_as_python_does(pattern):
             Regex(pattern, TEXTS, LENGTH)
     else:
         assert Regex(pattern, TEXTS, LENGTH).is_satisfied(LONGER).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "texts"),
+    [
+        ("(?i)i", "iIİıj"),  # the lower case of U+0130 is two characters
+        ("(?i)[İ]", "iIİıj"),
+        ("(?i)[^İ]", "iIİıj"),
+        ("(?i)k|ſ", "kK\u212asSſß"),
+        (r"(?a)(?u:\w)", "éa-"),  # of the flags a and u the inner one counts
+        (r"(?a:\w(?u:\w)\w)", ["aéa", "éaa", "aaé"]),
+        ("(?:a|c)b(?<=ab)(?<!cb)", ["ab", "cb"]),  # several looks: each sees all that is behind it
+        ("(?=a).*(?<=b)c?(?<![a]c)", ["ab", "abc", "bb", "aac"]),
+        ("(?!a)(?<!b)b?", ["", "b"]),
+    ],
+)
+def test_hand_made_patterns_are_judged_as_python_does(pattern, texts):
+    dfa = automaton(read(pattern))
+    assert [dfa.accepts(text.encode()) for text in texts] == matches(pattern, list(texts))
+
+
+@pytest.mark.parametrize("pattern", ["[^a](?!a)(?<!b)", r"\w(?<=a)\A(?!a)(?!b).?"])
+def test_looks_that_see_beyond_their_part_are_refused(pattern):
+    with pytest.raises(InputError, match=r"a look-behind after a look-ahead|look-around beside"):
+        read(pattern)
 
 
 def test_what_re_escape_writes_is_read():

@@ -3,6 +3,7 @@
 import json
 import re
 from enum import Enum
+from functools import reduce
 
 import pytest
 import torch
@@ -119,6 +120,20 @@ def test_holes_keep_what_is_given():
         (lambda: Grammar('start: "a"', TEXTS, 5, recursion=0), "recursion is 0"),
         (lambda: Holes([], TEXTS, 5), "a part is missing"),
         (lambda: Holes([3], TEXTS, 5), r"a part is \[3\]"),
+        (lambda: Json({"const": {1}}, TEXTS, 9), "the schema is not JSON"),
+        (lambda: Json('{"maximum": 1e999}', TEXTS, 9), "the schema is not JSON"),
+        (lambda: json_text({1, 2}), r"\{1, 2\} is no JSON"),
+        (lambda: json_text([{1: 2}]), r"the instance has keys such as \[1\]"),
+        (lambda: json_text(reduce(lambda inner, _: [inner], range(5000), 1)), "nested too deeply"),
+        (lambda: Regex(b"a", TEXTS, 5), "the pattern is b'a'"),
+        (lambda: Regex("a", [], 5), "there are no texts"),
+        (lambda: Regex("a", TEXTS, "5"), "length is '5'"),
+        (lambda: Regex("a{20}", BYTES, 9), "needs at least 20 tokens, and there are 9"),
+        (lambda: Regex("(a{1000}){1000}", BYTES, 9), "no text of 9 tokens fits the pattern"),
+        (lambda: Regex("(?!)", BYTES, 9), "no text fits the pattern"),
+        (lambda: Grammar(3, TEXTS, 5), r"the grammar or its start is \[3\]"),
+        (lambda: Holes(None, TEXTS, 5), "the parts are None"),
+        (lambda: Holes(["\ud800"], TEXTS, 5), r"a part is \['\\ud800'\]"),
         (lambda: Texts(["a", 3]), r"a token writes \[3\]"),
     ],
 )

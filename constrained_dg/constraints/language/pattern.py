@@ -100,29 +100,36 @@ class _Reader:
         items = list(tree)
         while len(items) == 1 and items[0][0] is op.SUBPATTERN:  # one group around everything
             _, added, removed, inner = items[0][1]
-            flags, items = (flags | added) & ~removed, list(inner)
+            flags, items = _within(flags, added, removed), list(inner)
         if len(items) == 1 and items[0][0] is op.BRANCH:
             return alt(self.whole(branch, flags, before, behind) for branch in items[0][1][1])
-        for at, (kind, value) in enumerate(items):
-            if kind in (op.ASSERT, op.ASSERT_NOT):
-                return self.look(items, at, kind is op.ASSERT, value, flags, before, behind)
+        looks = [at for at, (kind, _) in enumerate(items) if kind in _LOOKS]
+        if looks:
+            return self.look(items, looks, flags, before, behind)
         inner = self.sequence(items, flags)
         return Seq((*[_ANYTHING] * before, inner, *[_ANYTHING] * behind))
 
-    def look(
-        self, items: Sequence[Any], at: int, holds: bool, value: Any, flags: int, before: bool, behind: bool
-    ) -> Expression:
+    def look(self, items: Sequence[Any], looks: Sequence[int], flags: int, before: bool, behind: bool) -> Expression:
         """`head(?=seen)tail`: the tails that also begin with what is seen; and the same for heads and their ends."""
-        direction, inner = value
+        # What stands at the begin sees everything. Otherwise the last look-behind has its head, which looks no further.
+        at, back = looks[0], [at for at in looks if items[at][1][0] < 0]
+        begins = all(kind is op.AT and where in _BEGINS for kind, where in items[:at])
+        first = items[at][1][0] > 0 and begins and (at > 0 or not before)
+        if back and not first:
+            at = back[-1]
+        kind, (direction, inner) = items[at]
+        holds = kind is op.ASSERT
         seen = (self if holds else _Reader(self.pattern, _OPPOSITE[self.dialect])).sequence(inner, flags)
-        head = self.sequence(items[:at], flags)
-        at_begin = all(kind is op.AT and where in _BEGINS for kind, where in items[:at])
-        if direction > 0 and at_begin and (items[:at] or not before):
-            both = self.whole(items[at + 1 :], flags, False, behind), Seq((seen, _ANYTHING))
-            return _met(*both, holds)
         tail = self.whole(items[at + 1 :], flags, False, behind)
-        head = Seq((_ANYTHING, head)) if before else head
-        if has_places(head, ("end", "last line")) or has_places(tail, ("begin",)) or has_places(seen):
+        if first:
+            return _met(tail, Seq((seen, _ANYTHING)), holds)
+        if back and len(back) != sum(each <= at for each in looks):
+            self.refuse("a look-behind after a look-ahead")
+        head = self.whole(items[:at], flags, before, False)
+        parts = [
+            self.sequence([each for each in part if each[0] not in _LOOKS], flags) for part in (items[:at], items[at:])
+        ]
+        if has_places(parts[0], ("end", "last line")) or has_places(parts[1], ("begin",)) or has_places(seen):
             self.refuse("look-around beside ^ or $")
         if direction > 0:
             return Seq((head, _met(tail, Seq((seen, _ANYTHING)), holds)))
@@ -136,13 +143,13 @@ class _Reader:
         check_time()
         if kind in _REFUSED:
             self.refuse(_REFUSED[kind])
-        if kind in (op.ASSERT, op.ASSERT_NOT):
+        if kind in _LOOKS:
             self.refuse("look-around within a group or a repeat")
         if kind is op.AT:
             return self.place(value, flags)
         if kind is op.SUBPATTERN:
             _, added, removed, inner = value
-            return self.sequence(inner, (flags | added) & ~removed)
+            return self.sequence(inner, _within(flags, added, removed))
         if kind is op.BRANCH:
             return alt(self.sequence(branch, flags) for branch in value[1])
         if kind in (op.MAX_REPEAT, op.MIN_REPEAT):
@@ -169,7 +176,14 @@ def _met(one: Expression, other: Expression, holds: bool) -> Expression:
     return Lang(first & second if holds else first - second)
 
 
+def _within(flags: int, added: int, removed: int) -> int:
+    """The flags in a group: of a, L and u the last one counts."""
+    kinds = re.ASCII | re.LOCALE | re.UNICODE
+    return (flags & ~(kinds if added & kinds else 0) | added) & ~removed
+
+
 _BEGINS = (op.AT_BEGINNING, op.AT_BEGINNING_STRING)
+_LOOKS = (op.ASSERT, op.ASSERT_NOT)
 
 
 # -- characters -------------------------------------------------------------------------------------------------------
@@ -243,8 +257,8 @@ def _found(source: str, flags: int) -> Ranges:
 def _lowered() -> dict[str, list[str]]:
     table: dict[str, list[str]] = {}
     for code in range(0x110000):
-        low = chr(code).lower()
-        if len(low) == 1 and ord(low) != code:
+        low = chr(code).lower()[0]  # of U+0130 `lower` makes two characters; `re` takes the first
+        if ord(low) != code:
             table.setdefault(low, []).append(chr(code))
     return table
 
@@ -252,8 +266,8 @@ def _lowered() -> dict[str, list[str]]:
 def _cases(code: int, flags: int) -> list[int]:
     """The characters that a literal matches with `(?i)`."""
     character = chr(code)
-    low = character.lower()
-    lows = {low, *map(chr, _casefix._EXTRA_CASES.get(ord(low) if len(low) == 1 else -1, ()))}
+    low = character.lower()[0]
+    lows = {low, *map(chr, _casefix._EXTRA_CASES.get(ord(low), ()))}
     tried = {character, *lows, *(c for each in lows for c in _lowered().get(each, ()))}
     pattern = re.compile(re.escape(character), flags)
-    return [ord(each) for each in tried if len(each) == 1 and pattern.fullmatch(each)]
+    return [ord(each) for each in tried if pattern.fullmatch(each)]

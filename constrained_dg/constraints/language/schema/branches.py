@@ -235,7 +235,7 @@ def _tightest(before: Bound | None, schema: dict[str, Any], key: str, exclusive:
     """The tightest of a bound and those of a schema; `exclusive` is a flag in draft 4, later a bound of its own."""
     bounds = [] if before is None else [before]
     if key in schema:
-        bounds.append((Decimal(str(schema[key])), schema.get(exclusive) is True))
+        bounds.append((Decimal(schema[key]), schema.get(exclusive) is True))
     if not isinstance(schema.get(exclusive, True), bool):
-        bounds.append((Decimal(str(schema[exclusive])), True))
+        bounds.append((Decimal(schema[exclusive]), True))
     return max(bounds, key=lambda bound: (sign * bound[0], bound[1]), default=None)

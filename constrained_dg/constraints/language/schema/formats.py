@@ -57,5 +57,21 @@ FORMATS = {
     "json-pointer": _POINTER,
     "relative-json-pointer": f"(?:0|[1-9][0-9]*)(?:#|{_POINTER})",
 }
+#: By name: all that a checker may accept under a format, where it is a loose one.
+WIDE = {
+    "date": "[0-9]{4}-[0-9]{2}-[0-9]{2}",
+    "time": "(?s)[0-9]{2}:[0-9]{2}:[0-9]{2}.*",
+    "date-time": "(?s)[0-9]{4}-[0-9]{2}-[0-9]{2}.*",
+    "duration": "(?s).?P.*",
+    "email": "(?s).*@.*",
+    "hostname": "[!-~]*",
+    "ipv4": "[0-9.]*",
+    "ipv6": "[0-9A-Fa-f:.]*",
+    "uri": "(?s)[A-Za-z][A-Za-z0-9+.-]*:.*",
+    "uri-reference": "(?s).*",
+    "uuid": "(?s).{8}-.{4}-.{4}-.{4}-.*",
+    "json-pointer": "(?s)(?:/.*)?",
+    "relative-json-pointer": "(?s)[0-9].*",
+}
 #: Formats of the drafts that no automaton here decides.
 REFUSED = ("regex", "uri-template", "iri", "iri-reference", "idn-hostname", "idn-email")

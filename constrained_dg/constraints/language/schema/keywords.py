@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from constrained_dg.constraints.language.schema.nodes import Document, Node
+from constrained_dg.constraints.language.schema.nodes import DRAFTS, Document, Node, Refused
 from constrained_dg.errors import InputError
 
 KINDS = frozenset(["null", "boolean", "integer", "fraction", "string", "array", "object"])
@@ -32,11 +32,16 @@ _UNTIL = {"additionalItems": 2019, "$recursiveRef": 2019}
 
 
 def keywords(document: Document, node: Node) -> dict[str, Any]:
-    """The keywords of a schema that its draft knows."""
-    draft = document.draft
-    return {
-        key: value for key, value in document.live(node).items() if _SINCE.get(key, 4) <= draft <= _UNTIL.get(key, 9999)
-    }
+    """The keywords of a schema that its draft knows.
+
+    Raises:
+        Refused: a schema within the document is of another draft.
+    """
+    draft, schema = document.draft, document.live(node)
+    named = schema.get("$schema")
+    if isinstance(named, str) and DRAFTS.get(named.rstrip("#"), draft) != draft:
+        raise Refused("$schema", f"{named!r} within a schema of another draft")
+    return {key: value for key, value in schema.items() if _SINCE.get(key, 4) <= draft <= _UNTIL.get(key, 9999)}
 
 
 def kinds(types: str | list[str]) -> frozenset[str]:

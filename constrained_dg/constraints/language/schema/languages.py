@@ -18,7 +18,7 @@ from constrained_dg.constraints.language.schema.keywords import Demand
 from constrained_dg.constraints.language.schema.leaves import anything, numbers_within, strings
 from constrained_dg.constraints.language.schema.nodes import Document, Refused
 from constrained_dg.constraints.language.schema.objects import members
-from constrained_dg.constraints.language.schema.places import Place, canonical
+from constrained_dg.constraints.language.schema.places import Place, canonical, spellings
 
 #: States of an array's items, written out, from which a longer array is cut short.
 
@@ -52,16 +52,22 @@ class _TooMuchWorkError(TooLargeError):
 class Languages:
     """The languages of the schemas of a document, within bounds.
 
+    Args:
+        wide: also what only some checkers accept: to prove that schemas have no common instance.
+
     Attributes:
         narrowed: what the bounds cut off.
     """
 
-    def __init__(self, document: Document, bounds: Bounds) -> None:
-        self.document, self.bounds = document, bounds
+    def __init__(self, document: Document, bounds: Bounds, wide: bool = False) -> None:
+        self.document, self.bounds, self.wide = document, bounds, wide
         self.branches = Branches(document, self._overlap)
         self.narrowed: set[str] = set()
         #: Where recursion ends.
         self.beyond: Expression = NOTHING
+        #: Formats that are enforced. A checker need not know all of them, nor does each draft.
+        checked = document.checker.checkers if wide and document.checker is not None else FORMATS
+        self._formats = FORMATS.keys() & checked
         self._within: Counter[frozenset[tuple[int, bool]]] = Counter()
         self._cut: set[frozenset[tuple[int, bool]]] = set()
         self._known: dict[tuple[frozenset[tuple[int, bool]], int], Expression] = {}
@@ -81,7 +87,7 @@ class Languages:
         if key not in self._overlaps:
             if self._probes >= _PROBES:
                 return True
-            probe = Languages(self.document, Bounds(0, 1, 64))
+            probe = Languages(self.document, Bounds(0, 1, 64), wide=True)
             probe.beyond, probe._probes = anything(0), self._probes + 1
             probe._places, probe._overlaps = self._places, self._overlaps
             place = Place(self.document, [node for node, _ in demands])
@@ -149,14 +155,15 @@ class Languages:
             parts.append(members(self, branch, place))
         whole = alt(parts)
         if branch.excluded:
-            written = [text(canonical(each, place)) for each in branch.excluded]
-            whole = Lang(automaton(whole) - automaton(Alt(tuple(written))))
+            written = tuple(spellings(each, place) for each in branch.excluded)
+            whole = Lang(automaton(whole) - automaton(Alt(written)))
         return whole
 
     # -- numbers and strings -----------------------------------------------------------------------------------------
 
     def _number(self, branch: Branch) -> Dfa:
-        return numbers_within(branch.kinds & {"integer", "fraction"}, branch.low, branch.high, tuple(branch.steps))
+        kinds = branch.kinds & {"integer", "fraction"}
+        return numbers_within(kinds, branch.low, branch.high, tuple(branch.steps), self.wide)
 
     def _string(self, branch: Branch) -> Dfa:
         return spelling.spelled(self.characters(branch))
@@ -168,15 +175,17 @@ class Languages:
         longest = branch.longest
         if longest is not None and longest < branch.shortest:
             return automaton(NOTHING)
-        formats = frozenset(name for name in branch.formats if name in FORMATS)
-        most = self.bounds.characters
-        if branch.patterns and longest is not None:
+        formats = frozenset(name for name in branch.formats if name in self._formats)
+        patterns, most = frozenset(branch.patterns), self.bounds.characters
+        if patterns and longest is not None:
             # Each state of a pattern is there once for each length.
-            most = min(most, max(64, _PRODUCT // max(1, strings(0, None, frozenset(branch.patterns), formats).states)))
+            most = min(most, max(64, _PRODUCT // max(1, strings(0, None, patterns, formats, self.wide).states)))
         if longest is not None and longest > most:
-            self.narrowed.add("maxLength")
-            longest = max(most, branch.shortest)
-        return strings(branch.shortest, longest, frozenset(branch.patterns), formats)
+            found = strings(branch.shortest, max(most, branch.shortest), patterns, formats, self.wide)
+            if found.states:
+                self.narrowed.add("maxLength")
+                return found
+        return strings(branch.shortest, longest, patterns, formats, self.wide)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from constrained_dg.constraints.language.dfa import Dfa
 from constrained_dg.constraints.language.expression import ANY, EMPTY, Alt, Chars, Expression, Lang, Lit, Rep, Seq, text
 from constrained_dg.constraints.language.pattern import matches
 from constrained_dg.constraints.language.schema import spelling
-from constrained_dg.constraints.language.schema.formats import FORMATS
+from constrained_dg.constraints.language.schema.formats import FORMATS, WIDE
 from constrained_dg.constraints.language.schema.spelling import COLON, COMMA
 
 
@@ -33,16 +33,18 @@ def listed(opening: bytes, item: Expression, closing: bytes) -> Expression:
 
 
 @lru_cache(512)
-def strings(shortest: int, longest: int | None, patterns: frozenset[tuple[str, bool]], formats: frozenset[str]) -> Dfa:
-    """Strings without quotes and escapes."""
+def strings(
+    shortest: int, longest: int | None, patterns: frozenset[tuple[str, bool]], formats: frozenset[str], wide: bool
+) -> Dfa:
+    """Strings without quotes and escapes; `wide`: all that some checker accepts."""
     found_: Dfa | None = None
     for pattern, holds in sorted(patterns):
-        one = matches(pattern, "both" if holds else "either", search=True)
+        one = matches(pattern, "both" if holds != wide else "either", search=True)
         if not holds:
             one = automaton(Rep(Chars(ANY), 0, None)) - one
         found_ = one if found_ is None else found_ & one
     for name in sorted(formats):
-        one = matches(FORMATS[name])
+        one = matches((WIDE if wide else FORMATS)[name])
         found_ = one if found_ is None else found_ & one
     if found_ is None:
         return automaton(Rep(Chars(ANY), shortest, longest))
@@ -81,8 +83,9 @@ def numbers_within(
     low: tuple[Decimal, bool] | None,
     high: tuple[Decimal, bool] | None,
     steps: tuple[tuple[int, bool], ...],
+    wide: bool,
 ) -> Dfa:
-    """Numbers within bounds."""
+    """Numbers within bounds; `wide`: also those that a reader may round out of them."""
     parts = []
     if "integer" in kinds:
         least = None if low is None else _whole(low[0], low[1], 1)
@@ -94,14 +97,11 @@ def numbers_within(
             parts.append(some)
     if "fraction" in kinds and not any(holds for _, holds in steps):
         # What a bound excludes must stay outside when a reader rounds to 64 bits.
-        some = spelling.between(
-            None if low is None else _next(low[0], inf) if low[1] else low[0],
-            None if high is None else _next(high[0], -inf) if high[1] else high[0],
-        )
-        some = some - spelling.integers()
-        if "integer" not in kinds or steps:
-            some = some & automaton(Rep(Chars(((0, 127),)), 1, 16))  # others may round to integers
-        parts.append(some)
+        first, last = (None if each is None else _float(*each, sign) for each, sign in ((low, inf), (high, -inf)))
+        if first != inf and last != -inf:
+            some = spelling.between(*(None if each is None else Decimal(repr(each)) for each in (first, last)))
+            safe = not wide and ("integer" not in kinds or steps)
+            parts.append(some & spelling.fractions() if safe else some - spelling.integers())
     return automaton(Alt(tuple(map(Lang, parts))))
 
 
@@ -132,11 +132,15 @@ def listing(dfa: Dfa, most: int) -> list[bytes] | None:
     return sorted(texts)
 
 
-def _whole(bound: Decimal, strict: bool, sign: int) -> Decimal:
+def _whole(bound: Decimal, strict: bool, sign: int) -> int:
     """The first whole number within a bound; sign 1 for a lower one, -1 for an upper one."""
-    floor = bound.to_integral_value(rounding="ROUND_CEILING" if sign > 0 else "ROUND_FLOOR")
+    floor = int(bound.to_integral_value(rounding="ROUND_CEILING" if sign > 0 else "ROUND_FLOOR"))
     return floor + sign if strict and floor == bound else floor
 
 
-def _next(bound: Decimal, towards: float) -> Decimal:
-    return Decimal(repr(nextafter(float(bound), towards)))
+def _float(bound: Decimal, strict: bool, inward: float) -> float:
+    """The first float within a bound, on the way to `inward`; that itself if there is none."""
+    near = float(bound)
+    exact = Decimal(near)
+    outside = exact < bound if inward > 0 else exact > bound
+    return nextafter(near, inward) if outside or (strict and exact == bound) else near

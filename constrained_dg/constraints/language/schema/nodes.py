@@ -193,22 +193,21 @@ def prefix_and_rest(schema: dict[str, Any], draft: int) -> tuple[Sequence[Any], 
 
 
 def read_schema(schema: Any) -> Any:
-    """A schema as JSON: a dict or a bool as it is, JSON as text, or what Pydantic makes of a model or a Python type.
+    """A schema as JSON: JSON as text, a dict or a bool, or what Pydantic makes of a model or a Python type.
 
     Raises:
-        InputError: text that is not JSON, or a type that Pydantic does not know.
+        InputError: no JSON, or a type that Pydantic does not know.
     """
-    if isinstance(schema, str):
+    if not isinstance(schema, str | dict | bool):
+        with needs("pydantic", "a schema of a Python type"):
+            from pydantic import TypeAdapter
+            from pydantic.errors import PydanticUserError
         try:
-            return json.loads(schema)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"the schema is not JSON ({error})", "give a dict, JSON as text, or a type") from None
-    if isinstance(schema, dict | bool):
-        return schema
-    with needs("pydantic", "a schema of a Python type"):
-        from pydantic import TypeAdapter
-        from pydantic.errors import PydanticUserError
+            schema = TypeAdapter(schema).json_schema()
+        except PydanticUserError as error:
+            raise InputError(f"{schema!r} has no schema ({str(error).splitlines()[0]})", "give a dict") from None
     try:
-        return TypeAdapter(schema).json_schema()
-    except PydanticUserError as error:
-        raise InputError(f"{schema!r} has no schema ({str(error).splitlines()[0]})", "give a dict") from None
+        read = json.loads(schema) if isinstance(schema, str) else schema
+        return json.loads(json.dumps(read, allow_nan=False))  # a copy, and nothing else than JSON
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"the schema is not JSON ({error})", "give a dict, JSON as text, or a type") from None

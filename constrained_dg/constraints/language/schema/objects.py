@@ -38,6 +38,7 @@ class Values(Protocol):
 
     document: Document
     branches: Branches
+    wide: bool
 
     def value(self, demands: Sequence[Demand], place: Place) -> Expression: ...
 
@@ -99,7 +100,7 @@ def _undeclared(of: Values, branch: Branch, place: Place) -> Expression:
             continue
         some = keys
         for pattern, matched in zip(patterns, match_, strict=True):
-            of_pattern = matches(pattern, "both" if matched else "either", search=True)
+            of_pattern = matches(pattern, "both" if matched != of.wide else "either", search=True)
             some = some & of_pattern if matched else some - of_pattern
         if not some.states:
             continue

@@ -30,10 +30,10 @@ def opposites(document: Document, node: Node) -> Iterator[list[Demand]]:
             yield made(**{"!values": value if key == "enum" else [value]})
         elif key in ("minimum", "maximum"):
             strict = schema.get(f"exclusive{key.capitalize()}") is True
-            yield _beyond(document, node, key == "minimum", Decimal(str(value)), strict)
+            yield _beyond(document, node, key == "minimum", Decimal(value), strict)
         elif key in ("exclusiveMinimum", "exclusiveMaximum"):
             if not isinstance(value, bool):
-                yield _beyond(document, node, key == "exclusiveMinimum", Decimal(str(value)), True)
+                yield _beyond(document, node, key == "exclusiveMinimum", Decimal(value), True)
         elif key in ("pattern", "multipleOf"):
             some = frozenset(["string"]) if key == "pattern" else frozenset(["integer", "fraction"])
             yield made(**{"!kinds": some, f"!{key}": value})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
+from constrained_dg.constraints.language.expression import Expression, Seq, text
 from constrained_dg.constraints.language.pattern import matches
 from constrained_dg.constraints.language.schema import spelling
 from constrained_dg.constraints.language.schema.nodes import Document, Node, Refused, prefix_and_rest
@@ -78,6 +80,25 @@ class Place:
         return list(dict.fromkeys(each for each in found_ if isinstance(each, str)))
 
     @once
+    def keys(self) -> Place:
+        """That of keys that are not declared."""
+        nodes = []
+        for node in self.nodes:
+            schema = self.document.live(node)
+            nodes += [self.document.node(schema["propertyNames"], node)] if "propertyNames" in schema else []
+            for pattern in schema.get("patternProperties", {}):
+                nodes.append(self.document.made({"pattern": pattern}, node))
+        return Place(self.document, nodes)
+
+    def check_string(self, value: str) -> None:
+        """Raise InputError where checkers disagree on a string, which then fits no rule."""
+        a_label = self.hosts and _A_LABEL.search(value)
+        check(not a_label, f"checkers disagree on host names such as {value!r}", 'leave out labels such as "xn--..."')
+        for pattern in self.patterns:
+            problem = f"ECMA 262 and Python disagree on {value!r} under {pattern!r}"
+            check(not _disputed(pattern, value), problem, "leave out what they read differently")
+
+    @once
     def hosts(self) -> bool:
         """Whether `format` demands a host name."""
         demanded = self.document.checker is not None
@@ -137,34 +158,54 @@ def canonical(value: Any, place: Place | None) -> str:
         InputError: it has no such text: a number that is not finite, half of a surrogate pair, or a string on which
             checkers disagree: under a pattern there, or a host name of A-labels where formats are enforced.
     """
+    return "".join(each if isinstance(each, str) else spelling.number(each) for each in _pieces(value, place))
+
+
+def spellings(value: Any, place: Place | None) -> Expression:
+    """All texts that a reader takes for a value, and that differ from its own only in how numbers are rounded."""
+    return Seq(tuple(text(each) if isinstance(each, str) else spelling.equal(each) for each in _pieces(value, place)))
+
+
+def _pieces(value: Any, place: Place | None) -> Iterator[str | int | float | Decimal]:
+    """The text of a value, but its numbers as they are."""
     if isinstance(value, list | tuple):
-        inside = (canonical(each, place and place.item(at)) for at, each in enumerate(value))
-        return f"[{COMMA.join(inside)}]"
-    if isinstance(value, dict):
+        yield "["
+        for at, each in enumerate(value):
+            yield COMMA if at else ""
+            yield from _pieces(each, place and place.item(at))
+        yield "]"
+    elif isinstance(value, dict):
         names = place.names if place else {}
         keys = [name for name in names if name in value] + [name for name in value if name not in names]
-        inside = (spelling.string(key) + COLON + canonical(value[key], place and place.member(key)) for key in keys)
-        return "{" + COMMA.join(inside) + "}"
-    if isinstance(value, str) and place:
-        a_label = place.hosts and _A_LABEL.search(value)
-        check(not a_label, f"checkers disagree on host names such as {value!r}", 'leave out labels such as "xn--..."')
-        for pattern in place.patterns:
-            problem = f"ECMA 262 and Python disagree on {value!r} under {pattern!r}"
-            check(not _disputed(pattern, value), problem, "leave out what they read differently")
-    return spelling.scalar(value)
+        yield "{"
+        odd = [key for key in value if not isinstance(key, str)]
+        check(not odd, f"the instance has keys such as {odd[:1]}", "write them as text")
+        for at, key in enumerate(keys):
+            if place and key not in names:
+                place.keys.check_string(key)
+            yield (COMMA if at else "") + spelling.string(key) + COLON
+            yield from _pieces(value[key], place and place.member(key))
+        yield "}"
+    elif isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        yield value
+    else:
+        if isinstance(value, str) and place:
+            place.check_string(value)
+        check(value is None or isinstance(value, bool | str), f"{value!r} is no JSON", "give what json.loads gives")
+        yield spelling.scalar(value)
 
 
 @lru_cache(4096)
 def _disputed(pattern: str, value: str) -> bool:
-    """Whether ECMA 262 has a match that Python does not have, so that the rule refuses it."""
+    """Whether one of ECMA 262 and Python has a match and the other has not, so that no rule takes it."""
     if not _DISPUTED.search(pattern):
         return False
     try:
-        both, ecma = matches(pattern, "both", search=True), matches(pattern, "ecma", search=True)
+        both, either = matches(pattern, "both", search=True), matches(pattern, "either", search=True)
     except InputError:  # then a rule refuses the schema
         return False
     try:
         written = value.encode()
     except UnicodeEncodeError:
         return False
-    return both.accepts(written) != ecma.accepts(written)
+    return both.accepts(written) != either.accepts(written)

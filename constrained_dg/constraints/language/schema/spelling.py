@@ -9,16 +9,16 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 from functools import cache, lru_cache
-from math import isfinite
+from math import inf, isfinite, nextafter
 from typing import Any
 
 import numpy as np
 
 from constrained_dg.constraints.language.construction import automaton
 from constrained_dg.constraints.language.dfa import Dfa
-from constrained_dg.constraints.language.expression import ANY, EMPTY, Alt, Chars, Expression, Lang, Lit, Rep, Seq
+from constrained_dg.constraints.language.expression import ANY, EMPTY, Alt, Chars, Expression, Lang, Lit, Rep, Seq, text
 from constrained_dg.errors import InputError
 
 COMMA, COLON = ", ", ": "
@@ -35,6 +35,8 @@ def number(value: int | float | Decimal) -> str:
         return str(value)
     if not (value.is_finite() if isinstance(value, Decimal) else isfinite(value)):
         raise InputError(f"{value} is no number of JSON", "write a finite one")
+    if isinstance(value, float) and abs(value) >= 2**53:  # `repr` rounds it, and a reader would find another integer
+        return str(int(value))
     written = format(Decimal(repr(value)) if isinstance(value, float) else value, "f")
     if "." in written:
         written = written.rstrip("0").rstrip(".")
@@ -51,7 +53,7 @@ def string(value: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise InputError(f"{value!r} holds half of a surrogate pair", "write whole characters") from None
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\x7f")
+    return json.dumps(value, ensure_ascii=False)
 
 
 def scalar(value: Any) -> str:
@@ -147,7 +149,7 @@ def _at_most(bound: str) -> Dfa:
 
 
 @lru_cache(1024)
-def between(low: Decimal | None, high: Decimal | None) -> Dfa:
+def between(low: int | Decimal | None, high: int | Decimal | None) -> Dfa:
     """Numbers from a bound to another, inclusive; None: without it."""
     found = numbers()
     minus, zero = Lit(b"-"), Decimal(0)
@@ -169,6 +171,34 @@ def between(low: Decimal | None, high: Decimal | None) -> Dfa:
             some = some - (_at_most(number(-high)) - automaton(Lit(number(-high).encode())))
         parts.append(Seq((minus, Lang(some))))
     return automaton(Alt(tuple(parts)))
+
+
+@cache
+def fractions() -> Dfa:
+    """Numbers that no reader rounds to an integer (all fractions but those within 1e-15 of one, relative to it)."""
+    bad: list[Expression] = []
+    for digits in range(1, 16):  # a half of the distance between floats below 10**digits is less than 10**(digits - 16)
+        whole = Seq((_digits(1), Rep(_digits(0), digits - 1, digits - 1)))
+        near = Alt((Lit(b"0" * (16 - digits)), Lit(b"9" * (16 - digits))))
+        bad.append(Seq((whole, Lit(b"."), near, _SOME)))
+    bad.append(Seq((_digits(1), Rep(_digits(0), 15, None), Lit(b"."), _SOME)))
+    bad.append(Seq((Lit(b"0."), Alt((Lit(b"0" * 300), Lit(b"9" * 16))), _SOME)))
+    return (numbers() - integers()) - automaton(Seq((Alt((EMPTY, Lit(b"-"))), Alt(tuple(bad)))))
+
+
+@lru_cache(256)
+def equal(value: float) -> Expression:
+    """The texts that a reader takes for a number: its own, and those that are rounded to it."""
+    own: Expression = text(number(value))
+    near = float(value) if abs(value) < 2**1023 else inf
+    if near != value:  # no float is this integer
+        return own
+    with localcontext() as context:
+        context.prec, context.rounding = 40, ROUND_FLOOR
+        low = (Decimal(near) + Decimal(nextafter(near, -inf))) / 2
+        context.rounding = ROUND_CEILING
+        high = (Decimal(near) + Decimal(nextafter(near, inf))) / 2
+    return Alt((own, Lang(between(low, high) - integers())))
 
 
 @lru_cache(64)
