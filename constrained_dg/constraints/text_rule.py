@@ -167,6 +167,9 @@ def _with_end(over: TokenAutomaton, end: End | None) -> tuple[Edges, np.ndarray,
     there = number[members] >= 0
     inside = np.concatenate([[0], np.cumsum(there)])[inside]
     members = number[members][there]
+    # An edge whose tokens all end or pad leads nowhere.
+    kept = np.diff(inside)[label] > 0
+    source, target, label = source[kept], target[kept], label[kept]
     # Members in order within each label.
     order = np.lexsort((members, np.repeat(np.arange(len(inside) - 1), np.diff(inside))))
     by_source = np.argsort(source, kind="stable")
