@@ -71,6 +71,14 @@ def test_types_and_models_are_schemas():
     assert isinstance(json.loads(written(Json(list[bool], TEXTS, 12, END), 12)), list)
 
 
+def test_two_rules_that_begin_with_themselves_and_each_other_nest_to_a_depth():
+    """Each alone is a repeat; together they are recursion, which counts."""
+    rule = Grammar('start: x\nx: x "a" | y\ny: y "b" | x "c" | "d"', ["a", "b", "c", "d", ""], 5, recursion=3)
+    texts = ["d", "dcc", "daaba", "dbca", "dacac", "ad", "dd", "cd"]
+    answers = torch.tensor([["abcd".index(each) for each in text] + [4] * (5 - len(text)) for text in texts])
+    assert rule.is_satisfied(answers).tolist() == [True, True, False, True, True, False, False, False]
+
+
 def test_grammars_repeat_freely_and_nest_to_a_depth():
     grammar = """
         start: sum

@@ -12,6 +12,8 @@ from constrained_dg.constraints.language.expression import ANY, EMPTY, NOTHING, 
 from constrained_dg.constraints.language.pattern import matches
 from constrained_dg.errors import InputError, needs
 
+#: The options of a rule: symbols, and whether each is a terminal.
+_Options = list[list[tuple[str, bool]]]
 #: Copies of rules inside each other, before states are counted.
 _MOST = 2**18
 
@@ -95,16 +97,21 @@ class _Grammar:
             bare = [option[1:] if side == 0 else option[:-1] for option in again]
             others = [option for option in options if option not in again]
             if again and not any((name, False) in option for option in [*bare, *others]):
-                first, more = alt(map(self.option, others)), Rep(alt(map(self.option, bare)), 0, None)
-                return Seq((first, more) if side == 0 else (more, first))
+                inner = {symbol for option in [*bare, *others] for symbol, is_term in option if not is_term}
+                return self._counted(name, any(name in self._reached(each) for each in inner), others, bare, side)
         # 2. Otherwise it stands within itself so often.
-        if name not in self.recursive:
-            return alt(map(self.option, options))
-        if self.within[name] >= self.recursion:
+        return self._counted(name, name in self.recursive, options, [], 0)
+
+    def _counted(self, name: str, counts: bool, options: _Options, bare: _Options, side: int) -> Expression:
+        """Options, with a repeat of others behind (side 0) or before them, within the rule once more if that counts."""
+        if counts and self.within[name] >= self.recursion:
             return NOTHING
-        self.within[name] += 1
+        self.within[name] += counts
         made = alt([self.option(option) for option in options])
-        self.within[name] -= 1
+        if bare:
+            more = Rep(alt([self.option(option) for option in bare]), 0, None)
+            made = Seq((made, more) if side == 0 else (more, made))
+        self.within[name] -= counts
         return made
 
     def option(self, option: list[tuple[str, bool]]) -> Expression:
