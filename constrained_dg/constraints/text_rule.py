@@ -123,7 +123,7 @@ class TextRule(Swept):
         try:
             shortest = self.language(None)[1]().shortest()
         except TooLargeError:
-            raise InputError(f"no text of {length} tokens fits {self.what}", "give a larger length") from None
+            raise InputError(f"no text fits {self.what} within {length} tokens", "give a larger length") from None
         check(shortest is not None, f"no text fits {self.what}", "change the rule")
         least = -(-len(shortest or b"") // max(texts.longest, 1))
         raise InputError(f"{self.what} needs at least {least} tokens, and there are {length}", "give a larger length")
