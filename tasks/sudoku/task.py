@@ -82,7 +82,8 @@ class Sudoku(Task):
         augment: whether each example is moved by a random symmetry.
         prompt: whether the prompt holds the puzzle. Without, the clues in the canvas are all that the model sees, at
             half the cost of attention.
-        hard: share of the 9x9 examples that come from `hard.hard_puzzles`, without added clues.
+        hard: share of the 9x9 examples that come from `hard.hard_puzzles`, without added clues; or by size, such as
+            {9: 0.5, 16: 0.1}.
 
     Raises:
         InputError: a value out of range.
@@ -104,7 +105,7 @@ class Sudoku(Task):
         added: int = 25,
         augment: bool = True,
         prompt: bool = True,
-        hard: float = 0.0,
+        hard: float | Mapping[int, float] = 0.0,
     ) -> None:
         check(sizes is None or isinstance(sizes, Mapping), f"sizes={sizes!r}", "give shares, such as {9: 1.0}")
         known = {str(size): size for size in BOX}
@@ -120,14 +121,18 @@ class Sudoku(Task):
         check(is_count(added) and added <= 50, f"added={added!r}", "use 0 to 50 clues")
         for name, value in (("augment", augment), ("prompt", prompt)):
             check(isinstance(value, bool), f"{name}={value!r}", "use true or false")
-        check(_is_share(hard) and hard <= 1, f"hard={hard!r}", "use a share from 0 to 1")
+        self.hard: dict[int, float] = {}
+        for size, share in (hard if isinstance(hard, Mapping) else {9: hard}).items():
+            check(str(size) in map(str, SHIPPED), f"hard for size {size!r}", "hard puzzles are 9x9 or 16x16")
+            check(_is_share(share) and share <= 1, f"hard={hard!r}", "use a share from 0 to 1")
+            self.hard[int(size)] = float(share)
         self.sizes = normalised(shares, "sizes")
-        hint = "the hard puzzles are 9x9: train on size 9, or use hard=0"
-        check(not hard or bool(set(SHIPPED) & set(self.sizes)), f"hard={hard} for sizes {list(self.sizes)}", hint)
+        for size, share in self.hard.items():
+            hint = f"hard puzzles of {size}x{size} need size {size} in sizes"
+            check(not share or size in self.sizes, f"hard={hard} for sizes {list(self.sizes)}", hint)
         self.puzzles, self.seed, self.minimal, self.added, self.augment = puzzles, seed, minimal, added, augment
         self.prompt, self.max_canvas = prompt, max(self.sizes) ** 2
         self.max_prompt = self.max_canvas if prompt else 0
-        self.hard = hard
         self._pools: dict[int, Generated] = {}
 
     def training_puzzles(self, size: int) -> Generated:
@@ -151,10 +156,10 @@ class Sudoku(Task):
             keys = generator.random(puzzles.shape) + (puzzles > 0)
             revealed = keys.argsort(axis=1).argsort(axis=1) < extra[:, None]
             puzzles = np.where(revealed, solutions, puzzles)
-        if self.hard and size in SHIPPED:
+        if share := self.hard.get(size):
             hard = hard_puzzles(size)
             picked = generator.integers(len(hard.puzzles), size=batch_size)
-            taken = generator.random((batch_size, 1)) < self.hard
+            taken = generator.random((batch_size, 1)) < share
             puzzles = np.where(taken, hard.puzzles[picked], puzzles)
             solutions = np.where(taken, hard.solutions[picked], solutions)
         if self.augment:
@@ -238,7 +243,7 @@ class Sudoku(Task):
         marks = np.unique(np.array([mark for _, mark in solutions.values()], np.uint64))
         alike: dict[int, list[list[int]]] = {}
         grids = training_grids(size, self.puzzles, self.seed, marks)
-        if self.hard and size in SHIPPED:
+        if self.hard.get(size):
             grids += list(hard_puzzles(size).solutions)
         for grid in grids:
             alike.setdefault(int(fingerprint(grid.astype(np.int64), BOX[size])), []).append(grid.tolist())

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 SEED = 0
 #: Families of each size that ship.
-FAMILIES = {9: 256, 16: 80}
+FAMILIES = {9: 256, 16: 150}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -39,7 +39,6 @@ def main(arguments: Sequence[str]) -> None:
     name = f"hard_{size}x{size}.csv"
     (Path(options["out"]) / name).write_text("puzzle,solution\n" + "".join(rows), "ascii")
     shipped = Path(hard.__file__).with_name(name).read_text("ascii")
-    check(size in hard.SHIPPED, f"{name} written; no {size}x{size} file ships to compare it with", "look at it")
     check("".join(["puzzle,solution\n", *rows]) == shipped, f"{name} is not the shipped one", "compare the two files")
     print(f"{len(rows)} puzzles, the shipped ones")
 
