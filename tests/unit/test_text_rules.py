@@ -129,7 +129,7 @@ def test_holes_keep_what_is_given():
         (lambda: Holes([], TEXTS, 5), "a part is missing"),
         (lambda: Holes([3], TEXTS, 5), r"a part is \[3\]"),
         (lambda: Json({"const": {1}}, TEXTS, 9), "the schema is not JSON"),
-        (lambda: Json('{"maximum": 1e999}', TEXTS, 9), "the schema is not JSON"),
+        (lambda: Json('{"maximum": 1e999}', TEXTS, 9), "inf is no number of JSON"),
         (lambda: json_text({1, 2}), r"\{1, 2\} is no JSON"),
         (lambda: json_text([{1: 2}]), r"the instance has keys such as \[1\]"),
         (lambda: json_text(reduce(lambda inner, _: [inner], range(5000), 1)), "nested too deeply"),

@@ -208,6 +208,6 @@ def read_schema(schema: Any) -> Any:
             raise InputError(f"{schema!r} has no schema ({str(error).splitlines()[0]})", "give a dict") from None
     try:
         read = json.loads(schema) if isinstance(schema, str) else schema
-        return json.loads(json.dumps(read, allow_nan=False))  # a copy, and nothing else than JSON
+        return json.loads(json.dumps(read))  # a copy, and nothing else than JSON
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"the schema is not JSON ({error})", "give a dict, JSON as text, or a type") from None
