@@ -163,7 +163,7 @@ class _Copies(Cache):
     count: int
 
     @property
-    def length(self) -> int:  # type: ignore[override]
+    def length(self) -> int:  # type: ignore[override]  # read only: the cache inside knows it
         return self.inside.length
 
     def select(self, rows: IntTensor) -> Cache:

@@ -212,7 +212,7 @@ class Vague(AllDifferent):
 
 class Halfway(AllDifferent):
     def lower(self, into: Lowering) -> None:
-        into.circuit([(0.5, 1, int(into.literals[0, 0]))])  # type: ignore[list-item]
+        into.circuit([(0.5, 1, int(into.literals[0, 0]))])  # type: ignore[list-item]  # wrong on purpose
 
 
 class Below(AllDifferent):
