@@ -15,6 +15,7 @@ from constrained_dg.sampling.options import Options
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.shapes import BoolTensor, FloatTensor, IntTensor
 from constrained_dg.task import Batch
+from constrained_dg.vision.processor import cut_patches
 
 #: Standard deviations of a view: turn and slant in radians, stretch as a factor, shift in sides of the picture.
 TURN, SLANT, STRETCH, SHIFT = 0.02, 0.015, 0.012, 0.007
@@ -190,9 +191,7 @@ def views(pictures: Pictures, count: int) -> Pictures:
     )
     changed = torch.nn.functional.grid_sample(image, at, mode="bicubic", padding_mode="border", align_corners=False)
     changed = changed.round().clamp(0, 255).to(pictures.pixels.dtype)
-    rows = image.shape[2] // side
-    patches = changed.view(-1, 3, rows, side, columns, side).permute(0, 2, 4, 3, 5, 1)
-    return replace(pictures, pixels=patches.reshape(len(changed), rows * columns, -1))
+    return replace(pictures, pixels=cut_patches(changed, side))
 
 
 def _changes(count: int) -> FloatTensor:

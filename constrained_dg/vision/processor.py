@@ -74,7 +74,6 @@ def resized(pixels: np.ndarray, height: int, width: int) -> IntTensor:
 
 
 def cut_patches(image: IntTensor, side: int) -> IntTensor:
-    """(3, H, W) -> (H / side * W / side, 3 side^2), patch by patch from the top left, channels innermost."""
-    _, height, width = image.shape
-    grid = image.view(3, height // side, side, width // side, side).permute(1, 3, 2, 4, 0)
-    return grid.reshape(-1, 3 * side * side)
+    """(..., 3, H, W) -> (..., H / side * W / side, 3 side^2), patch by patch from the top left, channels innermost."""
+    grid = image.unflatten(-2, (-1, side)).unflatten(-1, (-1, side)).movedim(-5, -1).transpose(-4, -3)
+    return grid.flatten(-3).flatten(-3, -2)
