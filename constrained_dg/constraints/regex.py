@@ -16,10 +16,9 @@ class Regex(TextRule):
     r"""The text of the answer matches a regular expression, as in Python's `re.fullmatch`.
 
     All of `re` that finite automata do: classes (`\w`, `\d` and `\s` are Unicode, `.` is anything but a newline),
-    anchors anywhere, lazy repeats, groups, the flags i, s, a and x, look-ahead at the begin and look-behind at the
-    end. Refused by name: back-references, conditional groups, atomic groups, possessive repeats, word boundaries,
-    other look-around (also a look-behind after a look-ahead that is not at the begin), `(?m)`. Counted repeats that an
-    answer cannot exhaust are endless.
+    anchors, word boundaries and look-around anywhere, lazy repeats, groups, the flags i, s, m, a and x. Refused by
+    name: back-references, conditional groups, atomic groups, possessive repeats. Counted repeats that an answer cannot
+    exhaust are endless.
 
     Args:
         pattern: the regular expression.

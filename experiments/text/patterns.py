@@ -37,9 +37,13 @@ ATOMS = [
     "é",
     "🙂",
 ]
-ATOMS += [r"\n", r"\.", r"\$", "(?i:k)", "(?i:[a-c])", "(?s:.)", "(?a:\\w)", "^", "$", r"\A", r"\Z", "()", r"\u0041"]
+ATOMS += [r"\n", r"\.", r"\$", "(?i:k)", "(?i:[a-c])", "(?s:.)", "(?a:\\w)", "()", r"\u0041"]
+#: What is empty: places, and what stands around them.
+PLACES = ["^", "$", r"\A", r"\Z", r"\b", r"\B", r"(?a:\b)", r"(?a:\B)", "(?m:^)", "(?m:$)"]
+LOOKS = ["(?=a)", "(?!.*b$)", r"(?<=\w)", "(?<!b)", r"(?=\b.)", "(?!(?<=a)b)", r"(?<!^a)", r"(?=(?!b|\Z).)"]
+ATOMS += PLACES + LOOKS
 REPEATS = ["*", "+", "?", "{2}", "{1,3}", "{,2}", "{2,}", "*?", "+?", "??", "{1,2}?"]
-FIRST, LAST = ["", "", "", "^", "(?i)", "(?s)", "(?=.b)", "(?!a)"], ["", "", "", "$", r"\Z", "(?<=a)", "(?<!b)"]
+FIRST, LAST = ["", "", "", "^", "(?i)", "(?s)", "(?m)", "(?=.b)", "(?!a)"], ["", "", "", "$", r"\Z", "(?<=a)", "(?<!b)"]
 #: Bytes of the longest text.
 LONGEST = 24
 LETTERS = "aabbcK1 é🙂\n.$]^-_Aſ\u212a\x1c٣"
@@ -51,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     pairs = accepted = refused = 0
     wrong: list[tuple[str, str, bool]] = []
     while pairs < given["pairs"]:
-        pattern = draws.choice(FIRST) + body(draws, 3) + draws.choice(LAST)
+        pattern = draws.choice(FIRST) + body(draws, 2) + draws.choice(LAST)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -79,7 +83,7 @@ def body(draws: random.Random, depth: int) -> str:
         part = draws.choice(ATOMS)
         if depth and draws.random() < 0.4:
             part = f"(?:{body(draws, depth - 1)}|{body(draws, depth - 1)})"
-        if draws.random() < 0.4 and part not in ("^", "$", r"\A", r"\Z"):
+        if draws.random() < 0.4 and part not in PLACES:
             part = f"(?:{part}){draws.choice(REPEATS)}"
         parts.append(part)
     return "".join(parts)

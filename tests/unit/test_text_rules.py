@@ -96,6 +96,20 @@ def test_grammars_repeat_freely_and_nest_to_a_depth():
     assert fits("1+2+3+4+5+67") and fits("(1+2) + 3") and not fits("1+") and not fits("((1))")
 
 
+def test_a_terminal_may_look_around_within_itself_alone():
+    """Lark matches terminals within the text, so that what one sees beyond its ends would count."""
+    rule = Grammar("start: S S\nS: /<.*?(?<!a)>|(?=.b)ab\\B[bc]/", ["<", "a", "b", ">", "c", ""], 8)
+    texts = {"<><b>": True, "<a><>": False, "<a>>abb": True, "abcabb": True, "ab<>": False}
+    answers = torch.tensor([["<ab>c".index(each) for each in text] + [5] * (8 - len(text)) for text in texts])
+    assert rule.is_satisfied(answers).tolist() == list(texts.values())
+
+
+@pytest.mark.parametrize("pattern", [r"ab\b", "^ab", "(?<!a)b", "b(?!a)", r"\Bb", "(?m:ab$)", "a(?=b)"])
+def test_a_terminal_that_depends_on_the_text_around_it_is_refused(pattern):
+    with pytest.raises(InputError, match="terminal A matches depends on the text around it"):
+        Grammar(f"start: (A | B)*\nA: /{pattern}/\nB: /[ab]/", ["a", "b", ""], 5)
+
+
 def test_holes_keep_what_is_given():
     rule = Holes(["def f(", Regex("[a-z]{1,3}"), "):\n    return ", None, "\n"], TEXTS, 48, END)
     for seed in range(5):

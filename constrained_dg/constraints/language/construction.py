@@ -10,12 +10,14 @@ import numpy as np
 from constrained_dg.constraints.language.dfa import MOST_STATES, Dfa, TooLargeError
 from constrained_dg.constraints.language.dfa_loops import TOO_LARGE, subsets
 from constrained_dg.constraints.language.expression import (
+    MARK,
     Alt,
     At,
     Chars,
     Expression,
     Lang,
     Lit,
+    Look,
     Net,
     Ranges,
     Rep,
@@ -28,6 +30,9 @@ from constrained_dg.constraints.running import check_time, run_loop
 MOST_NFA, MOST_WORK = 2**18, 2**26
 #: Copies of a repeat from which its item is made an automaton first.
 _FEW = 3
+#: Bytes that UTF-8 never has: the `MARK` of a place, that of one place among several, and those of each `Look`.
+_MARK, _ONE, _LOOKS = MARK.data[0], 0xF6, (*range(0xF7, 0x100), 0xC0, 0xC1)
+_MARKS = np.array([_MARK, _ONE, *_LOOKS])
 
 
 def automaton(expression: Expression) -> Dfa:
@@ -42,6 +47,48 @@ def automaton(expression: Expression) -> Dfa:
         raise TooLargeError(size=f"more than {MOST_NFA:,} states, repeats written out")
     nfa = _Nfa()
     end = nfa.emit(expression, nfa.state())
+    made = nfa.determinized(end)
+    for mark, fails in zip(_LOOKS, nfa.looks.values(), strict=False):
+        made = made - _failed(made, mark, fails)
+    return _renamed(made, {mark: None for mark in _LOOKS}) if nfa.looks else made
+
+
+def _failed(dfa: Dfa, mark: int, fails: Dfa) -> Dfa:
+    """The texts with marks that an automaton accepts and in which some `mark` stands where it `fails`."""
+    # 1. One mark of each text is told from the others, which stand anywhere.
+    group = dfa.group.copy()
+    group[_ONE] = group[mark]
+    one = Dfa(dfa.table, group, dfa.accepting)
+    # 2. What stands before and behind that one fails, whatever other marks are in it.
+    if not fails.states:
+        return fails
+    columns = fails.table[:, fails.group[_MARK]]
+    table = np.column_stack([fails.table, columns, np.arange(fails.states, dtype=np.int32)])
+    group = fails.group.copy()
+    group[_MARKS] = table.shape[1] - 1
+    group[_ONE] = table.shape[1] - 2
+    # 3. It is a mark as the others again.
+    return _renamed(one & Dfa(table, group, fails.accepting), {_ONE: mark})
+
+
+def _renamed(dfa: Dfa, names: dict[int, int | None]) -> Dfa:
+    """The texts with other bytes in place of some bytes, None: without them."""
+    if not dfa.states:
+        return dfa
+    nfa = _Nfa()
+    nothing = np.full((dfa.states, 1), -1, np.int32)
+    group = dfa.group.copy()
+    group[list(names)] = dfa.table.shape[1]
+    end = nfa.embed(Dfa(np.append(dfa.table, nothing, 1), group, dfa.accepting), nfa.state())
+    for old, new in names.items():
+        to = dfa.table[:, dfa.group[old]]
+        source = np.flatnonzero(to >= 0)
+        ways = source + 1, to[source].astype(np.int64) + 1  # behind the one state before them
+        if new is None:
+            nfa.ends.append(np.stack(ways, 1))
+        else:
+            byte = np.full(len(source), new)
+            nfa.blocks.append((ways[0], byte, byte, ways[1]))
     return nfa.determinized(end)
 
 
@@ -87,6 +134,8 @@ class _Nfa:
         self.places: list[tuple[int, int, str]] = []
         self.blocks: list[tuple[np.ndarray, ...]] = []
         self.ends: list[np.ndarray] = []
+        #: What each `Look` excludes, by its key.
+        self.looks: dict[tuple[bytes, ...], Dfa] = {}
 
     def state(self) -> int:
         self.count += 1
@@ -139,6 +188,18 @@ class _Nfa:
                 to = self.state()
                 self.places.append((at, to, where))
                 return to
+            case Look(fails):
+                to = self.state()
+                mark = self.mark(fails)
+                self.move(at, mark, mark, to)
+                return to
+
+    def mark(self, fails: Dfa) -> int:
+        """The byte of a `Look`; equal ones have the same."""
+        self.looks.setdefault(fails.key, fails)
+        if len(self.looks) > len(_LOOKS):
+            raise TooLargeError(size=f"more than {len(_LOOKS)} kinds of look-around and word boundaries")
+        return _LOOKS[list(self.looks).index(fails.key)]
 
     def repeat(self, item: Expression, low: int, high: int | None, at: int) -> int:
         if (low if high is None else high) > _FEW and not isinstance(item, Lang | Chars) and not has_places(item):
@@ -217,8 +278,11 @@ def _in_layers(
     end: int,
 ) -> tuple[int, tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
     """The automaton with `At` as empty moves: layers of states remember whether something was read (1) and whether
-    nothing may follow (4), or a newline alone (2)."""
+    nothing may follow (4), or a newline alone (2). Marks are nothing that is read."""
     source, low, high, target = moves
+    marks = np.isin(low, _MARKS)
+    marked = tuple(move[marks] for move in moves)
+    source, low, high, target = (move[~marks] for move in moves)
     newline = (low <= 10) & (high >= 10)
     ten = np.full(int(newline.sum()), 10)
     parts, links = [], []
@@ -228,6 +292,7 @@ def _in_layers(
             parts.append((source + layer * count, low, high, target + count))
         elif ends == 1:
             parts.append((source[newline] + layer * count, ten, ten, target[newline] + 5 * count))
+        parts.append((marked[0] + layer * count, *marked[1:3], marked[3] + layer * count))
         links.append(empty + layer * count)
         for at, to, where in places:
             if where == "begin":

@@ -64,6 +64,11 @@ class Dfa:
     def states(self) -> int:
         return len(self.table)
 
+    @once
+    def key(self) -> tuple[bytes, ...]:
+        """What two automata have in common if and only if they accept the same."""
+        return self.table.tobytes(), self.group.tobytes(), self.accepting.tobytes()
+
     def accepts(self, data: bytes) -> bool:
         state = 0
         if not self.states:

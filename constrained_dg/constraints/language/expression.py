@@ -5,7 +5,7 @@ Characters are written in UTF-8.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -89,6 +89,17 @@ class At(_Measured):
 
 
 @dataclass(frozen=True, eq=False)
+class Look(_Measured):
+    """The empty text, where what stands before and behind it fits.
+
+    Attributes:
+        fails: all texts with a `MARK` at a place that does not fit.
+    """
+
+    fails: Dfa
+
+
+@dataclass(frozen=True, eq=False)
 class Net(_Measured):
     """The ways from the first of some places to the last; each edge leads from a place, through an expression, to
     another."""
@@ -97,8 +108,10 @@ class Net(_Measured):
     edges: tuple[tuple[int, Expression, int], ...]
 
 
-Expression = Lit | Chars | Seq | Alt | Rep | Lang | At | Net
-EMPTY, NOTHING = Seq(()), Alt(())
+Expression = Lit | Chars | Seq | Alt | Rep | Lang | At | Look | Net
+EMPTY, NOTHING, ANYTHING = Seq(()), Alt(()), Rep(Chars(ANY), 0, None)
+#: A place in a text: a byte that UTF-8 never has.
+MARK = Lit(b"\xf5")
 
 
 def text(data: str) -> Expression:
@@ -203,15 +216,15 @@ def _empty(expression: Expression) -> bool:
     return False
 
 
-def has_places(expression: Expression, of: Sequence[str] = ("begin", "end", "last line")) -> bool:
-    """Whether an expression holds `At`."""
+def has_places(expression: Expression) -> bool:
+    """Whether an expression holds `At` or `Look`, which see what stands around them."""
     match expression:
-        case At(where):
-            return where in of
+        case At() | Look():
+            return True
         case Seq(items) | Alt(items):
-            return any(has_places(item, of) for item in items)
+            return any(map(has_places, items))
         case Rep(item):
-            return has_places(item, of)
+            return has_places(item)
     return False
 
 

@@ -8,9 +8,22 @@ from typing import Any
 
 from constrained_dg.constraints.language.construction import automaton
 from constrained_dg.constraints.language.dfa import Dfa
-from constrained_dg.constraints.language.expression import ANY, EMPTY, NOTHING, Chars, Expression, Lang, Rep, Seq, alt
-from constrained_dg.constraints.language.pattern import matches
-from constrained_dg.errors import InputError, needs
+from constrained_dg.constraints.language.expression import (
+    ANY,
+    ANYTHING,
+    EMPTY,
+    MARK,
+    NOTHING,
+    Chars,
+    Expression,
+    Lang,
+    Rep,
+    Seq,
+    alt,
+    has_places,
+)
+from constrained_dg.constraints.language.pattern import read, shown
+from constrained_dg.errors import InputError, check, needs
 
 #: The options of a rule: symbols, and whether each is a terminal.
 _Options = list[list[tuple[str, bool]]]
@@ -25,7 +38,8 @@ def read_grammar(grammar: str, start: str, recursion: int) -> Dfa:
     division into terminals does, as with Lark's `lexer="dynamic_complete"`.
 
     Raises:
-        InputError: not a grammar, no such start rule, a terminal that no automaton here does, or too large.
+        InputError: not a grammar, no such start rule, too large, a terminal that no automaton here does or that depends
+            on the text around it.
     """
     with needs("lark", "a grammar"):
         import lark
@@ -36,11 +50,20 @@ def read_grammar(grammar: str, start: str, recursion: int) -> Dfa:
     return _Grammar(parser, recursion).whole(start)
 
 
-def _terminal(pattern: str) -> Dfa:
+def _terminal(name: str, pattern: str) -> Dfa:
     """The texts of a terminal; one with lazy repeats ends where it first may."""
-    dfa = matches(pattern)
+    expression = read(pattern)
+    dfa = automaton(expression)
+    if has_places(expression):
+        # What stands around it in the text must not matter.
+        within, alone = (automaton(Seq((ANYTHING, MARK, each, MARK, ANYTHING))) for each in (expression, Lang(dfa)))
+        check(
+            within.key == alone.key,
+            f"what the terminal {name} matches depends on the text around it ({shown(pattern)})",
+            "write it without anchors, word boundaries and look-around at its ends",
+        )
     if re.search(r"[*+?}]\?", pattern):
-        dfa = dfa - automaton(Seq((Lang(dfa), Rep(Chars(ANY), 1, None))))
+        dfa = dfa - automaton(Seq((Lang(dfa), Chars(ANY), ANYTHING)))
     return dfa
 
 
@@ -53,7 +76,7 @@ class _Grammar:
             options = self.rules.setdefault(rule.origin.name, [])
             if symbols not in options:
                 options.append(symbols)
-        terminals = {each.name: Lang(_terminal(each.pattern.to_regexp())) for each in parser.terminals}
+        terminals = {each.name: Lang(_terminal(each.name, each.pattern.to_regexp())) for each in parser.terminals}
         ignored = [terminals[name] for name in parser.ignore_tokens]
         #: What may stand between terminals.
         self.between: Expression = Rep(alt(ignored), 0, None) if ignored else EMPTY

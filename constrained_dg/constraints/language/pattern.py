@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from re import (  # type: ignore[attr-defined]  # as the next line
     _casefix,
@@ -16,16 +16,18 @@ from typing import Any, Literal
 from constrained_dg.constraints.language.construction import automaton
 from constrained_dg.constraints.language.dfa import Dfa
 from constrained_dg.constraints.language.expression import (
-    ANY,
+    ANYTHING,
+    EMPTY,
+    MARK,
     At,
     Chars,
     Expression,
     Lang,
+    Look,
     Ranges,
     Rep,
     Seq,
     alt,
-    has_places,
     joined,
     opposite,
 )
@@ -54,7 +56,6 @@ _CLASSES = {
 #: Characters of a pattern; Python's parser needs a second for so many. Characters of one that errors name.
 LONGEST, _SHOWN = 2**17, 200
 _FLAGS = re.IGNORECASE | re.DOTALL | re.ASCII
-_ANYTHING = Rep(Chars(ANY), 0, None)
 
 
 def shown(pattern: str) -> str:
@@ -74,7 +75,8 @@ def read(pattern: str, dialect: Dialect = "python", search: bool = False) -> Exp
             warnings.simplefilter("ignore")  # Python warns of sets whose meaning may change
             tree = _parser.parse(pattern)
         flags = re.RegexFlag(tree.state.flags) & ~re.UNICODE
-        return _Reader(pattern, dialect).whole(tree, flags, search, search)
+        inner = _Reader(pattern, dialect).sequence(tree, flags)
+        return Seq((ANYTHING, inner, ANYTHING)) if search else inner
     except (re.error, OverflowError, RecursionError) as error:
         raise InputError(
             f"{shown(pattern)} is not a valid regular expression ({str(error) or type(error).__name__})",
@@ -95,46 +97,6 @@ class _Reader:
     def refuse(self, what: str) -> None:
         raise InputError(f"{shown(self.pattern)} has {what}, which no automaton here does", "leave it out")
 
-    def whole(self, tree: Iterable[Any], flags: int, before: bool, behind: bool) -> Expression:
-        """The full pattern, with anything before and behind it; only here may it look ahead or behind."""
-        items = list(tree)
-        while len(items) == 1 and items[0][0] is op.SUBPATTERN:  # one group around everything
-            _, added, removed, inner = items[0][1]
-            flags, items = _within(flags, added, removed), list(inner)
-        if len(items) == 1 and items[0][0] is op.BRANCH:
-            return alt(self.whole(branch, flags, before, behind) for branch in items[0][1][1])
-        looks = [at for at, (kind, _) in enumerate(items) if kind in _LOOKS]
-        if looks:
-            return self.look(items, looks, flags, before, behind)
-        inner = self.sequence(items, flags)
-        return Seq((*[_ANYTHING] * before, inner, *[_ANYTHING] * behind))
-
-    def look(self, items: Sequence[Any], looks: Sequence[int], flags: int, before: bool, behind: bool) -> Expression:
-        """`head(?=seen)tail`: the tails that also begin with what is seen; and the same for heads and their ends."""
-        # What stands at the begin sees everything. Otherwise the last look-behind has its head, which looks no further.
-        at, back = looks[0], [at for at in looks if items[at][1][0] < 0]
-        begins = all(kind is op.AT and where in _BEGINS for kind, where in items[:at])
-        first = items[at][1][0] > 0 and begins and (at > 0 or not before)
-        if back and not first:
-            at = back[-1]
-        kind, (direction, inner) = items[at]
-        holds = kind is op.ASSERT
-        seen = (self if holds else _Reader(self.pattern, _OPPOSITE[self.dialect])).sequence(inner, flags)
-        tail = self.whole(items[at + 1 :], flags, False, behind)
-        if first:
-            return _met(tail, Seq((seen, _ANYTHING)), holds)
-        if back and len(back) != sum(each <= at for each in looks):
-            self.refuse("a look-behind after a look-ahead")
-        head = self.whole(items[:at], flags, before, False)
-        parts = [
-            self.sequence([each for each in part if each[0] not in _LOOKS], flags) for part in (items[:at], items[at:])
-        ]
-        if has_places(parts[0], ("end", "last line")) or has_places(parts[1], ("begin",)) or has_places(seen):
-            self.refuse("look-around beside ^ or $")
-        if direction > 0:
-            return Seq((head, _met(tail, Seq((seen, _ANYTHING)), holds)))
-        return Seq((_met(head, Seq((_ANYTHING, seen)), holds), tail))
-
     def sequence(self, items: Iterable[Any], flags: int) -> Expression:
         parts = tuple(self.item(kind, value, flags) for kind, value in items)
         return parts[0] if len(parts) == 1 else Seq(parts)
@@ -143,8 +105,8 @@ class _Reader:
         check_time()
         if kind in _REFUSED:
             self.refuse(_REFUSED[kind])
-        if kind in _LOOKS:
-            self.refuse("look-around within a group or a repeat")
+        if kind in (op.ASSERT, op.ASSERT_NOT):
+            return self.look(kind is op.ASSERT, *value, flags)
         if kind is op.AT:
             return self.place(value, flags)
         if kind is op.SUBPATTERN:
@@ -162,28 +124,55 @@ class _Reader:
 
     def place(self, where: Any, flags: int) -> Expression:
         if where in (op.AT_BOUNDARY, op.AT_NON_BOUNDARY):
-            self.refuse("a word boundary")
+            return _boundary(where is op.AT_BOUNDARY, bool(flags & re.ASCII), self.dialect)
         if where in (op.AT_BEGINNING, op.AT_END) and flags & re.MULTILINE:
-            self.refuse("^ or $ for each line (re.MULTILINE)")
-        if where in _BEGINS:
+            return _line(where is op.AT_BEGINNING, self.dialect)
+        if where in (op.AT_BEGINNING, op.AT_BEGINNING_STRING):
             return At("begin")
         return At("end" if where is op.AT_END_STRING or self.dialect in ("ecma", "both") else "last line")
 
+    def look(self, holds: bool, direction: int, inner: Any, flags: int) -> Expression:
+        """What is seen before or behind a place."""
+        low, high = inner.getwidth()
+        if direction < 0 and low != high:
+            raise re.error("look-behind requires fixed-width pattern")
+        seen = (self if holds else _Reader(self.pattern, _OPPOSITE[self.dialect])).sequence(inner, flags)
+        parts = (ANYTHING, MARK, seen, ANYTHING) if direction > 0 else (ANYTHING, seen, MARK, ANYTHING)
+        there = automaton(Seq(parts))
+        return Look(_somewhere() - there if holds else there)
 
-def _met(one: Expression, other: Expression, holds: bool) -> Expression:
-    """The texts of both, or of the first alone."""
-    first, second = automaton(one), automaton(other)
-    return Lang(first & second if holds else first - second)
+
+@cache
+def _somewhere() -> Dfa:
+    return automaton(Seq((ANYTHING, MARK, ANYTHING)))
+
+
+@cache
+def _boundary(holds: bool, ascii: bool, dialect: Dialect) -> Look:
+    """Between a character of a word and another one, or an end of the text; or not there."""
+    if dialect in ("both", "either"):  # the words of ECMA 262 are those of ASCII
+        one, other = _boundary(holds, ascii, "python").fails, _boundary(holds, ascii, "ecma").fails
+        return Look(automaton(alt((Lang(one), Lang(other)))) if dialect == "both" else one & other)
+    word = _found(r"\w", re.ASCII if ascii or dialect == "ecma" else 0)
+    sides = [(Seq((ANYTHING, Chars(word))), True), (alt((EMPTY, Seq((ANYTHING, Chars(opposite(word)))))), False)]
+    ahead = [(Seq((Chars(word), ANYTHING)), True), (alt((EMPTY, Seq((Chars(opposite(word)), ANYTHING)))), False)]
+    fails = [Seq((a, MARK, b)) for a, one in sides for b, other in ahead if (one != other) != holds]
+    if not holds and dialect == "python" and not re.fullmatch(r"\B", ""):  # so until Python 3.14
+        fails.append(MARK)
+    return Look(automaton(alt(fails)))
+
+
+@cache
+def _line(begins: bool, dialect: Dialect) -> Look:
+    """The begin or the end of a line."""
+    inside = Chars(_ranges(op.ANY, None, 0, "both" if dialect in ("ecma", "either") else "python"))
+    return Look(automaton(Seq((ANYTHING, inside, MARK, ANYTHING) if begins else (ANYTHING, MARK, inside, ANYTHING))))
 
 
 def _within(flags: int, added: int, removed: int) -> int:
     """The flags in a group: of a, L and u the last one counts."""
     kinds = re.ASCII | re.LOCALE | re.UNICODE
     return (flags & ~(kinds if added & kinds else 0) | added) & ~removed
-
-
-_BEGINS = (op.AT_BEGINNING, op.AT_BEGINNING_STRING)
-_LOOKS = (op.ASSERT, op.ASSERT_NOT)
 
 
 # -- characters -------------------------------------------------------------------------------------------------------
