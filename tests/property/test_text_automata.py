@@ -42,6 +42,8 @@ ADDRESS = r"[a-z.-]+@[a-z](?:[a-z-]{0,5}[a-z])?(?:\.[a-z]{1,3})*"
 COUNTED = [
     ADDRESS,
     '(?:"[^"]*", )*',
+    '(?:"[^" é]{0,2}(?: [^"]*)?",? ?){0,4}',  # copies of a part
+    r'(?:\S+\s){0,2}"\S*"|(?:\S+\s){0,2}\S',
     "(?:a|é|🙂)*b?",
     r"\w+( \w+){0,3}",
     "(?:ab|cd){0,30}",
@@ -86,6 +88,15 @@ def test_few_states_of_a_counted_address_are_walked_from():
     texts = Texts([b"abc", b"a", b".", b"@", b"-a", b"a@b.c", b"com"])
     *_, order, walked = walks(dfa, trie_of(texts))
     assert len(order) > 1000 and walked < len(order) / 10
+
+
+def test_equal_items_of_an_array_are_walked_once():
+    item = r'"(?:[^\s"]+ ){0,5}[^\s"]+", '
+    dfa = matches(f"(?:{item}){{0,20}}")
+    texts = Texts([b"abc", b"a", b" ", b" a", b'"', b'", "', b"a b c", "é".encode(), "é".encode()[:1]])
+    *_, order, walked = walks(dfa, trie_of(texts))
+    parts = walks(matches(item), trie_of(texts))[-1]
+    assert len(order) > 300 and walked < len(order) + 2 * parts  # each state has two halves
 
 
 @fewer

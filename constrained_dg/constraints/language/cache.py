@@ -21,7 +21,7 @@ from constrained_dg.texts import Texts
 log = logging.getLogger(__name__)
 
 #: Changes when automata are made in another way.
-_VERSION = 4
+_VERSION = 5
 #: Vocabularies below this are not worth a file; files that are kept.
 _TOKENS, _FILES = 4096, 256
 

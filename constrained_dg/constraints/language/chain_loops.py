@@ -16,11 +16,13 @@ def chains(table, group, stop):
 
     Returns:
         by state: the state after one plain character, -1 if there is none; the ASCII characters that lead there
-        (Q, 2) uint64; whether all others do too; and how many steps go on like this, with the same characters.
+        (Q, 2) uint64; the first bytes of others that all do (uint64, bit b & 63 for byte b); and how many steps go on
+        like this, with the same characters.
     """
     states = len(table)
     one, two = np.full(states, -1, np.int32), np.full(states, -1, np.int32)
-    after, wide = np.full(states, -1, np.int32), np.zeros(states, np.bool_)
+    after, wide = np.full(states, -1, np.int32), np.zeros(states, np.uint64)
+    goals = np.empty(256, np.int64)
     ascii, run = np.zeros((states, 2), np.uint64), np.zeros(states, np.int32)
     # 1. States from which one, or two, more bytes of a character lead to one state.
     for level in range(2):
@@ -37,7 +39,7 @@ def chains(table, group, stop):
     for s in range(states):
         if stop[0]:
             break
-        # 2. All characters of several bytes lead to one state.
+        # 2. Where all characters of several bytes lead, those of each first byte and of all.
         to = -2
         for b in range(0xC2, 0xF5):
             t = table[s, group[b]]
@@ -62,11 +64,8 @@ def chains(table, group, stop):
                             break
                     if first >= 0:
                         goal = one[first] if b < 0xF0 else two[first]
-            if goal < 0 or (to != -2 and goal != to):
-                to = -1
-                break
-            to = goal
-        wide[s] = to >= 0
+            goals[b] = goal
+            to = goal if to == -2 or goal == to else -1
         # 3. Otherwise where most ASCII characters lead.
         if to < 0:
             most = 0
@@ -83,6 +82,9 @@ def chains(table, group, stop):
             if most < 8:
                 continue
         after[s] = to
+        for b in range(0xC2, 0xF5):
+            if goals[b] == to:
+                wide[s] |= np.uint64(1) << np.uint64(b & 63)
         for b in range(128):
             if table[s, group[b]] == to:
                 ascii[s, b >> 6] |= np.uint64(1) << np.uint64(b & 63)

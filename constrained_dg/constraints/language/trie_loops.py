@@ -8,12 +8,13 @@ from constrained_dg.numba_jit import compiled
 
 
 @compiled
-def trie(data, begin):
+def trie(data, begin, apart):
     """The trie of distinct texts, in an order in which neighbours share beginnings.
 
     Args:
         data: (N) uint8, the bytes of all texts, one text after the other.
         begin: (U + 1) where each begins.
+        apart: the number of texts that share no node but the root with the later ones.
 
     Returns:
         by node, in the order of a walk in depth, node 0 the root: its byte (uint8), its depth, the node behind its
@@ -26,7 +27,7 @@ def trie(data, begin):
     for u in range(texts):
         longest = max(longest, begin[u + 1] - begin[u])
         shared = 0
-        if u:
+        if u and u != apart:
             while (
                 shared < begin[u + 1] - begin[u]
                 and shared < begin[u] - begin[u - 1]
@@ -42,7 +43,7 @@ def trie(data, begin):
     for u in range(texts):
         shared = 0
         size = begin[u + 1] - begin[u]
-        while shared < size and shared < length and data[begin[u] + shared] == byte[path[shared + 1]]:
+        while u != apart and shared < size and shared < length and data[begin[u] + shared] == byte[path[shared + 1]]:
             shared += 1
         for d in range(length, shared, -1):
             past[path[d]] = count
@@ -67,14 +68,15 @@ def subtrees(byte, depth, past, ends, code):
         code: (nodes, 2) uint64, random numbers of the texts that end at each node, 0 where none does.
 
     Returns:
-        by node: the ASCII characters behind it (nodes, 2) uint64; whether others are there; whether it is plain: every
-        text behind it that ends goes on with whole characters; how many characters follow at most; how many bytes of
-        a character are missing; and the greatest depth of the node and those behind it. And for each node and each
-        number of characters that follow, as CSR: the sum of the codes of the texts that end there.
+        by node: the ASCII characters behind it (nodes, 2) uint64; the first bytes of others (uint64, bit b & 63
+        for byte b); whether it is plain: every text behind it that ends goes on with whole characters; how many
+        characters follow at most; how many bytes of a character are missing; and the greatest depth of the node and
+        those behind it. And for each node and each number of characters that follow, as CSR: the sum of the codes of
+        the texts that end there.
     """
     nodes = len(byte)
     ascii = np.zeros((nodes, 2), np.uint64)
-    wide, plain = np.zeros(nodes, np.bool_), np.ones(nodes, np.bool_)
+    wide, plain = np.zeros(nodes, np.uint64), np.ones(nodes, np.bool_)
     height, lowest = np.zeros(nodes, np.int32), depth.copy()
     parent = np.zeros(nodes, np.int32)
     path = np.zeros(depth.max() + 1, np.int32)
@@ -119,11 +121,11 @@ def subtrees(byte, depth, past, ends, code):
             plain[p] = False
         if missing[i] == 0 and byte[i] < 0x80:
             ascii[p, byte[i] >> 6] |= np.uint64(1) << np.uint64(byte[i] & 63)
-        if byte[i] >= 0x80:
-            wide[p] = True
+        if byte[i] >= 0xC0:
+            wide[p] |= np.uint64(1) << np.uint64(byte[i] & 63)
         ascii[p, 0] |= ascii[i, 0]
         ascii[p, 1] |= ascii[i, 1]
-        wide[p] = wide[p] or wide[i]
+        wide[p] |= wide[i]
         lowest[p] = max(lowest[p], lowest[i])
         height[p] = max(height[p], height[i] + (1 if missing[i] == 0 else 0))
     # 3. Sums of codes by the number of characters; only below whole characters.

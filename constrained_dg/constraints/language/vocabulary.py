@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from constrained_dg.constraints.language import trie_loops
 from constrained_dg.constraints.language import vocabulary_loops as loops
 from constrained_dg.constraints.language.chain_loops import chains
+from constrained_dg.constraints.language.copy_loops import copies
 from constrained_dg.constraints.language.dfa import Dfa, TooLargeError
 from constrained_dg.constraints.language.dfa_loops import TOO_LARGE
 from constrained_dg.constraints.language.shift_loops import shifts
@@ -39,6 +41,7 @@ class Trie:
     Attributes:
         which: (V) the number of each token's text, -1 for None.
         texts: U, the number of distinct texts.
+        split: the first node behind those of plain texts.
     """
 
     which: np.ndarray
@@ -46,6 +49,7 @@ class Trie:
     nodes: tuple[np.ndarray, ...]
     code: np.ndarray
     below: tuple[np.ndarray, ...]
+    split: int
 
     @classmethod
     def of(cls, texts: Sequence[bytes | None]) -> Trie:
@@ -54,33 +58,42 @@ class Trie:
         which = np.array([-1 if text is None else number[text] for text in texts], np.int64)
         data = np.frombuffer(b"".join(order), np.uint8)
         begin = np.cumsum([0, *map(len, order)])
-        byte, depth, past, first, ends = trie_loops.trie(data, begin)
+        plain = bisect_left(order, 2, key=_kind)
+        byte, depth, past, first, ends = trie_loops.trie(data, begin, plain)
         draws = np.random.default_rng(0)
         code = np.zeros((len(byte), 2), np.uint64)
         code[ends] = draws.integers(1, 2**63, (int(ends.sum()), 2), dtype=np.uint64)
         below = trie_loops.subtrees(byte, depth, past, ends, code)
-        return cls(which, len(order), (byte, depth, past, first, ends), code, below)
+        split = max(1, int(np.searchsorted(first[:-1], plain)))
+        return cls(which, len(order), (byte, depth, past, first, ends), code, below, split)
 
 
 #: What JSON does not write as it is within a string.
 _SPECIAL = re.compile(rb'[\x00-\x1f"\\]')
 
 
+#: All other bytes.
+_PLAIN = np.array([byte for byte in range(256) if not _SPECIAL.match(bytes([byte]))])
+
+
 def _kind(text: bytes) -> int:
-    """Which part of the trie a text belongs to: whole characters that say nothing in JSON, whose subtrees are skipped
-    within strings; other whole characters; and the rest. The last two are few."""
+    """Which part of the trie a text belongs to, the first two being plain: by whether JSON writes it as it is, so that
+    it ends no string; and by whether it is whole characters, so that its subtree is skipped within strings."""
     try:
         text.decode()
     except UnicodeDecodeError:
-        return 2
-    return 1 if _SPECIAL.search(text) else 0
+        return 3 if _SPECIAL.search(text) else 1
+    return 2 if _SPECIAL.search(text) else 0
 
 
 def walks(dfa: Dfa, trie: Trie) -> tuple[Any, ...]:
     """What `vocabulary_loops.tokens` finds. Raises TooLargeError."""
     longest = int(trie.nodes[1].max())
-    ways = *run_loop(chains, dfa.table, dfa.group), *shifts(dfa.table, longest)
-    found = run_loop(loops.tokens, dfa.table, dfa.group, *trie.nodes, trie.code, *trie.below, *ways, MOST_MEMBERS)
+    plain = np.zeros(dfa.table.shape[1], bool)
+    plain[dfa.group[_PLAIN]] = True
+    ways = *run_loop(chains, dfa.table, dfa.group), *shifts(dfa.table, longest), *run_loop(copies, dfa.table, plain)
+    vocabulary = *trie.nodes, trie.code, *trie.below, trie.split
+    found = run_loop(loops.tokens, dfa.table, dfa.group, *vocabulary, *ways, MOST_MEMBERS)
     if found[-1] == TOO_LARGE:
         raise TooLargeError(size=f"more than {MOST_MEMBERS:,} moves on the tokens of this vocabulary")
     return found

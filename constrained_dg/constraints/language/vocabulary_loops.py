@@ -35,12 +35,14 @@ def _slot(slots, label_code, code):
 @compiled
 def tokens(
     table, group, byte, depth, past, first, ends, code, ascii, wide, plain, height, missing, lowest, begin, sums,
-    after, chars, takes_wide, run, image, shift, before, far, most, stop,
+    split, after, chars, takes_wide, run, image, shift, before, far, twin, base, place_of, member, most, stop,
 ):  # fmt: skip
     """Walk the trie once from each state that tokens reach, from state 0 on. The edges of a state that is the image of
-    another follow from the other's, where `shift_loops` shows it.
+    another follow from the other's, where `shift_loops` shows it, and those on plain texts, the nodes before `split`,
+    where it is the copy of another, as `copy_loops` shows.
 
-    Two states are joined by an edge if some text leads from one to the other; the texts that do so are its label.
+    Two states are joined by an edge if some text leads from one to the other; the texts that do so are its label. Plain
+    texts and others have an edge each.
     Equal labels, found by sums of random codes of 128 bits, are one.
 
     Args:
@@ -70,26 +72,38 @@ def tokens(
     here = np.zeros(depth.max() + 2, np.int32)
     deep = np.zeros(depth.max() + 2, np.int32)
     nodes = len(byte)
-    # By state, once it is done: its edges, and the greatest depth at which a walk from it was alive.
-    edge_begin, edge_end = np.zeros(states, np.int64), np.zeros(states, np.int64)
-    reach = np.full(states, -1, np.int32)
+    # By half of the trie and by state, once it is done: its edges, and the greatest depth at which a walk from it was
+    # alive; and the first of equal copies that was done.
+    edge_begin, edge_end = np.zeros((2, states), np.int64), np.zeros((2, states), np.int64)
+    reach, leader = np.full((2, states), -1, np.int32), np.full(states, -1, np.int32)
     waits = np.zeros(states, np.bool_)
     waits[0] = True
-    walked, start = 0, 0
-    while start < states and not stop[0]:
-        # The first state that waits: images lie behind the states that they are images of.
-        if not waits[start]:
-            start += 1
-            continue
-        waits[start] = False
+    walked, start, first_waits = 0, 0, 0
+    half = 1
+    while not stop[0]:
+        if half == 0:
+            half = 1
+        else:
+            # The first state that waits: images lie behind the states that they are images of.
+            start = first_waits
+            while start < states and not waits[start]:
+                start += 1
+            if start == states:
+                break
+            waits[start] = False
+            first_waits, half = start, 0
         found, targets, alive = 0, 0, 0
-        r = before[start]
-        derived = r >= 0 and reach[r] >= 0 and far[r] > reach[r]
+        r, copied = before[start], half == 0 and leader[twin[start]] >= 0
+        if copied:
+            r = leader[twin[start]]
+        derived = copied or (r >= 0 and reach[half, r] >= 0 and far[r] > reach[half, r])
         if derived:
-            alive = reach[r]
-            for e in range(edge_begin[r], edge_end[r]):
+            alive = reach[half, r]
+            for e in range(edge_begin[half, r], edge_end[half, r]):
                 t = order[target[e]]
-                if shift[t] == shift[r]:
+                if copied:
+                    t = member[base[start] + place_of[t]]
+                elif shift[t] == shift[r]:
                     t = image[t]
                 targets = _led(t, label_code[label[e]], total, touched, met, targets)
             for k in range(targets):
@@ -101,10 +115,14 @@ def tokens(
                     touched[t] = False
                     total[t, 0] = total[t, 1] = np.uint64(0)
                 targets, alive = 0, 0
+        if half == 0 and leader[twin[start]] < 0:
+            leader[twin[start]] = start
         walked += 0 if derived else 1
         here[0] = start
-        i = nodes if derived else 0
-        while i < nodes:
+        i, last = (0, split) if half == 0 else (split, nodes)
+        if derived:
+            i = last
+        while i < last:
             if i:
                 s = table[here[depth[i] - 1], group[byte[i]]]
                 if s < 0:
@@ -122,12 +140,13 @@ def tokens(
                 targets = _led(s, code[i], total, touched, met, targets)
             high = height[i]
             if (
-                high > 0
+                i > 0
+                and high > 0
                 and high < 200
                 and plain[i]
                 and after[s] >= 0
                 and high <= run[s]
-                and (takes_wide[s] or not wide[i])
+                and wide[i] & ~takes_wide[s] == 0
                 and ascii[i, 0] & ~chars[s, 0] == 0
                 and ascii[i, 1] & ~chars[s, 1] == 0
             ):
@@ -153,8 +172,7 @@ def tokens(
             i += 1
         # The edges of this state.
         fresh = 0
-        edge_begin[start], reach[start] = edges, alive
-        first_waits = start
+        edge_begin[half, start], reach[half, start] = edges, alive
         for k in range(targets):
             t = met[k]
             touched[t] = False
@@ -228,8 +246,7 @@ def tokens(
             t = met[k]
             total[t, 0] = total[t, 1] = np.uint64(0)
             is_new[t] = -1
-        edge_end[start] = edges
-        start = first_waits
+        edge_end[half, start] = edges
         if max(edges, used) > most:
             walked = TOO_LARGE
             break
