@@ -176,6 +176,22 @@ def test_hand_made_patterns_are_judged_as_python_does(pattern, texts):
     assert [dfa.accepts(text.encode()) for text in texts] == matches(pattern, list(texts))
 
 
+def test_words_and_lines_in_which_python_and_ecma_differ():
+    """ECMA 262 has words of ASCII, and four characters that end lines: what fits in both, and in either."""
+    texts = ["écat", "a cat", "cat", "é", "a", "x\u2028y", "x\ny"]
+    for pattern, both, either in [
+        (r"\bcat", ["a cat", "cat"], ["écat", "a cat", "cat"]),
+        (r"\B..t", [], ["écat"]),
+        (r"^\b.$", ["a"], ["é", "a"]),
+        (r"^.(?!\b)", ["cat"], ["écat", "cat", "é"]),
+        ("(?m)^y", ["x\ny"], ["x\ny", "x\u2028y"]),
+        ("x(?m:$)", ["x\ny"], ["x\ny", "x\u2028y"]),
+    ]:
+        for dialect, expected in (("both", both), ("either", either)):
+            dfa = automaton(read(pattern, dialect, search=True))
+            assert {text for text in texts if dfa.accepts(text.encode())} == set(expected), (pattern, dialect)
+
+
 def test_what_re_escape_writes_is_read():
     text = '#$&-^~ \t/"\\.[](){}*+?|'
     rule = Regex(re.escape(text), sorted(set(text)), len(text))

@@ -281,7 +281,7 @@ def _in_layers(
     nothing may follow (4), or a newline alone (2). Marks are nothing that is read."""
     source, low, high, target = moves
     marks = np.isin(low, _MARKS)
-    marked = tuple(move[marks] for move in moves)
+    marked = [move[marks] for move in moves]
     source, low, high, target = (move[~marks] for move in moves)
     newline = (low <= 10) & (high >= 10)
     ten = np.full(int(newline.sum()), 10)
@@ -292,7 +292,7 @@ def _in_layers(
             parts.append((source + layer * count, low, high, target + count))
         elif ends == 1:
             parts.append((source[newline] + layer * count, ten, ten, target[newline] + 5 * count))
-        parts.append((marked[0] + layer * count, *marked[1:3], marked[3] + layer * count))
+        parts.append((marked[0] + layer * count, marked[1], marked[2], marked[3] + layer * count))
         links.append(empty + layer * count)
         for at, to, where in places:
             if where == "begin":

@@ -106,7 +106,8 @@ class _Reader:
         if kind in _REFUSED:
             self.refuse(_REFUSED[kind])
         if kind in (op.ASSERT, op.ASSERT_NOT):
-            return self.look(kind is op.ASSERT, *value, flags)
+            direction, inner = value
+            return self.look(kind is op.ASSERT, direction, inner, flags)
         if kind is op.AT:
             return self.place(value, flags)
         if kind is op.SUBPATTERN:
@@ -156,7 +157,7 @@ def _boundary(holds: bool, ascii: bool, dialect: Dialect) -> Look:
     word = _found(r"\w", re.ASCII if ascii or dialect == "ecma" else 0)
     sides = [(Seq((ANYTHING, Chars(word))), True), (alt((EMPTY, Seq((ANYTHING, Chars(opposite(word)))))), False)]
     ahead = [(Seq((Chars(word), ANYTHING)), True), (alt((EMPTY, Seq((Chars(opposite(word)), ANYTHING)))), False)]
-    fails = [Seq((a, MARK, b)) for a, one in sides for b, other in ahead if (one != other) != holds]
+    fails: list[Expression] = [Seq((a, MARK, b)) for a, one in sides for b, other in ahead if (one != other) != holds]
     if not holds and dialect == "python" and not re.fullmatch(r"\B", ""):  # so until Python 3.14
         fails.append(MARK)
     return Look(automaton(alt(fails)))
