@@ -17,6 +17,7 @@ from constrained_dg.intervals import mean, share
 from constrained_dg.ranks import Ranks
 from constrained_dg.sampling.base import Denoiser, Status, StepRecord
 from constrained_dg.sampling.sampler import Sampler
+from constrained_dg.sampling.views import Views
 from constrained_dg.shapes import IntTensor
 from constrained_dg.task import Batch, Problem, Task
 
@@ -117,14 +118,17 @@ def solve(
 
 
 def check_sampler(task: Task, sampler: Sampler) -> None:
-    """Raise InputError if a sampler would read reference answers as rules."""
-    if not task.compares:
-        return
+    """Raise InputError if a sampler would read reference answers as rules, or needs what the task has not."""
+    name = f"sampler {sampler.name!r}"
     check(
-        not sampler.rule_uses,
-        f"sampler {sampler.name!r} reads the rules ({', '.join(sampler.rule_uses)}), but task {task.name!r} has none",
+        not (task.compares and sampler.rule_uses),
+        f"{name} reads the rules ({', '.join(sampler.rule_uses)}), but task {task.name!r} has none",
         "use plain: its answers are compared with references",
     )
+    moves = type(task).symmetric is not Task.symmetric
+    check(moves or not sampler.uses_symmetry, f"{name} was given no symmetries: {task.name!r} has none", "use restarts")
+    seen = task.vision is not None
+    check(seen or not isinstance(sampler, Views), f"{name} without pictures: {task.name!r} has none", "use plain")
 
 
 def solve_batch(

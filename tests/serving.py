@@ -24,7 +24,7 @@ from constrained_dg import load_pretrained
 from constrained_dg.runs import Run
 from constrained_dg.sampling import named
 from constrained_dg.serving.app import Server, create_app
-from constrained_dg.serving.connection import uvicorn_config
+from constrained_dg.serving.connection import BACKLOG, uvicorn_config
 from constrained_dg.serving.jobs import Job
 from constrained_dg.serving.settings import Settings
 from constrained_dg.text import Tokenizer
@@ -69,6 +69,10 @@ class Served:
     def post(self, path: str, body: Any, **more: Any) -> httpx.Response:
         return httpx.post(self.url + path, json=body, timeout=60, trust_env=False, **more)
 
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", int(self.url.rpartition(":")[2])
+
     def metric(self, name: str, **labels: str) -> float:
         return self.server.metrics.registry.get_sample_value(f"constrained_dg_{name}", labels) or 0.0
 
@@ -99,7 +103,7 @@ class Served:
 def serving(run: Run, name: str, twin: Run | None = None, **settings: Any) -> Iterator[Served]:
     runs = {name: run} | ({} if twin is None else {"twin": twin})
     app = create_app(runs, Settings(**settings))
-    listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+    listening = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
     server = uvicorn.Server(uvicorn_config(app))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from constrained_dg.constraints.base import Constraint
+from constrained_dg.constraints.running import StoppedError, TimeIsUpError
 from constrained_dg.errors import InputError, check
 from constrained_dg.shapes import BoolTensor, IntTensor
 
@@ -17,7 +18,7 @@ def called(constraint: Constraint, method: str, *arguments: Any) -> Any:
     first = before[0][:3].tolist() if before and before[0] is not None and before[0].numel() < 1000 else None
     try:
         result = getattr(constraint, method)(*arguments)
-    except InputError:
+    except (InputError, TimeIsUpError, StoppedError):  # no fault of the method
         raise
     except Exception as error:  # a user's code may raise anything
         on = "" if first is None else f", on {first}"

@@ -18,9 +18,11 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 import constrained_dg
 from constrained_dg.constraints.text_rule import TextRule
 from constrained_dg.errors import InputError
+from constrained_dg.evaluation import check_sampler
 from constrained_dg.runs import Run
 from constrained_dg.sampling import Autoregressive, named, sampler_names
 from constrained_dg.sampling.named import AUTOREGRESSIVE, AUTOREGRESSIVE_RULES
+from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.serving.access import Access
 from constrained_dg.serving.answers import Bodies
 from constrained_dg.serving.jobs import Draft, Queue, Result
@@ -33,7 +35,6 @@ from constrained_dg.serving.rows import Rows, while_there
 from constrained_dg.serving.settings import Settings
 from constrained_dg.serving.streams import DONE, Deltas, EventStream, event
 from constrained_dg.serving.texts import Piece, Prompt, Texts, check_kept, rule_of
-from constrained_dg.task import Task
 from constrained_dg.viz.page.writing import live_page
 
 #: Rules that are kept, with their automata.
@@ -53,15 +54,16 @@ class Model:
         if isinstance(self.run.sampler, Autoregressive):
             rules = [] if self.run.task.compares else [AUTOREGRESSIVE_RULES.name]
             return [*rules, AUTOREGRESSIVE.name]
-        task, first = self.run.task, [*self.run.samplers]
-        moves = type(task).symmetric is not Task.symmetric
+        first = [*self.run.samplers]
         others = [named(name) for name in sampler_names() if name not in first]
-        fitting = [
-            each.name
-            for each in others
-            if each.inner and (moves or not each.uses_symmetry) and not (task.compares and each.rule_uses)
-        ]
-        return [*first, *fitting, AUTOREGRESSIVE.name]
+        return [*first, *(each.name for each in others if each.inner and self._takes(each)), AUTOREGRESSIVE.name]
+
+    def _takes(self, sampler: Sampler) -> bool:
+        try:
+            check_sampler(self.run.task, sampler)
+        except InputError:
+            return False
+        return True
 
 
 class Server:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from constrained_dg.constraints.running import TimeIsUpError
+from constrained_dg.constraints.running import TimeIsUpError, time_limit
 from constrained_dg.errors import InputError
 from constrained_dg.sampling.base import Generation, Status
 from constrained_dg.serving.metrics import Metrics
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 QUIET, MOST = 0.002, 0.1
 #: Share of the last batch's time that the next one waits for as many rows: the clients it answered may ask again.
 PATIENCE = 0.05
+#: Seconds beyond a request's time limit for the last words of a batch: its answers are judged after the passes.
+LAST_WORDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,8 @@ class Queue:
         """Solve a batch; where that fails, its halves, so that only rows that are at fault are refused."""
         left = max(job.deadline for job in jobs) - time.monotonic()
         try:
-            results = jobs[0].kind.answer(jobs, leave=lambda: self._leaving(jobs), time_limit=max(left, 1e-3))
+            with time_limit(max(left, 0) + LAST_WORDS):  # a judge may take minutes, and knows no other limit
+                results = jobs[0].kind.answer(jobs, leave=lambda: self._leaving(jobs), time_limit=max(left, 1e-3))
         except Exception as error:  # a fault of one request must not end the server
             if len(jobs) > 1 and not isinstance(error, TimeIsUpError):
                 self._answer(jobs[: len(jobs) // 2])

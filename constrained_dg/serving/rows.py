@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from constrained_dg.serving.jobs import Draft, Job, Kind, Queue, Result
-from constrained_dg.serving.refusals import Refused
+from constrained_dg.serving.jobs import LAST_WORDS, Draft, Job, Kind, Queue, Result
+from constrained_dg.serving.refusals import Refused, timed_out
 
 #: Drafts that wait for a client that reads slowly; later ones are left out until it has read some.
 _DRAFTS = 256
+#: Seconds beyond its time limit after which a request waits no longer for the thread that solves.
+LATE = 2 * LAST_WORDS
 
 
 Answer = TypeVar("Answer")
@@ -46,6 +49,8 @@ class Rows:
             for index, (work, seed) in enumerate(zip(works, seeds, strict=True))
         ]
         queue.put(self.jobs)
+        limit = deadline + LATE - time.monotonic()
+        self.late = self.loop.call_later(limit, self.heard.put_nowait, (0, timed_out(queue.settings.time_limit)))
 
     def _teller(self, index: int) -> Callable[[Any], None]:
         def hear(what: Any) -> None:
@@ -62,7 +67,7 @@ class Rows:
         """(index of the row, `Draft`, `texts.Piece` or `Result`), until each row has its result.
 
         Raises:
-            Refused: a row cannot be answered.
+            Refused: a row cannot be answered, or nothing was heard of it in time.
         """
         left = len(self.jobs)
         try:
@@ -77,6 +82,7 @@ class Rows:
 
     def close(self) -> None:
         """Nobody listens any more."""
+        self.late.cancel()
         self.queue.give_up(self.jobs)
 
     async def results(self) -> list[Result]:

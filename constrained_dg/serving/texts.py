@@ -22,6 +22,7 @@ from constrained_dg.sampling import Autoregressive, Diffusion, Search, generate,
 from constrained_dg.sampling.base import Generation, Status, StepRecord
 from constrained_dg.sampling.named import AUTOREGRESSIVE, AUTOREGRESSIVE_RULES, PLAIN, VALIDITY
 from constrained_dg.sampling.sampler import Sampler
+from constrained_dg.sampling.views import Views
 from constrained_dg.serving.jobs import Job, Result
 from constrained_dg.serving.messages import (
     AnyText,
@@ -129,8 +130,13 @@ class Texts:
             sampler = named(request.sampler) if request.sampler else self._default(ruled)
         except InputError as error:
             raise Refused(400, str(error), "sampler", "sampler") from None
-        if sampler.uses_symmetry or (isinstance(sampler, Search) and not ruled):
-            why = "needs symmetries of a task" if sampler.uses_symmetry else "needs a response_format"
+        needs = {
+            "symmetries of a task": sampler.uses_symmetry,
+            "a task with pictures": isinstance(sampler, Views),
+            "a response_format": isinstance(sampler, Search) and not ruled,
+        }
+        why = next((f"needs {what}" for what, missing in needs.items() if missing), None)
+        if why is not None:
             raise Refused(400, f"sampler: {sampler.name} {why}; use {self._default(ruled).name}", "sampler", "sampler")
         sampler = _searching(sampler) if ruled else sampler
         prompts = self._prompts(request)

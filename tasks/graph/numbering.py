@@ -38,6 +38,9 @@ def state_numbering(degree: int | None, girth: int, edges: np.ndarray, into: Low
             below += (added := range(nodes, nodes + children))
             tree += [(parent, child) for child in added]
             nodes += children
+            if nodes > len(edges):  # asked at once: each level is many times as large as the one before
+                into.clause([])
+                return
         inner += below
         level = below
     if nodes > len(edges):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations, islice, permutations
 from math import comb, inf
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import networkx as nx
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 
 from constrained_dg.constraints import Constraint, DifferentAcross, complete
 from constrained_dg.constraints.lowering import FALSE, TRUE, Lowering
+from constrained_dg.constraints.running import check_time
 
 from .graph import Graph
 from .requirements import Fault, Requirement, chosen, count_edges, every_pair
@@ -176,6 +177,14 @@ class Diameter(Property):
                 into.clause(chosen(edges, abs(far[:, None] - far) >= 2))
 
 
+class _CliqueSearch(nx.algorithms.clique.MaxWeightClique):
+    """Ends with the time limit around it: rings of five nodes, for one, take longer than anybody waits."""
+
+    def expand(self, *state: Any) -> None:
+        check_time()
+        super().expand(*state)
+
+
 class Clique(Property):
     """The most nodes of which all pairs are joined."""
 
@@ -185,7 +194,9 @@ class Clique(Property):
         return edges
 
     def _nodes(self, joined: np.ndarray) -> list[int]:
-        return nx.max_weight_clique(shown(joined), weight=None)[0]
+        search = _CliqueSearch(shown(joined), None)
+        search.find_max_weight_clique()
+        return search.incumbent_nodes
 
     def value(self, joined: np.ndarray) -> float:
         return len(self._nodes(joined))
@@ -227,8 +238,13 @@ class Chromatic(Property):
 
     name = "the chromatic number"
 
-    def value(self, joined: np.ndarray) -> float:
-        return next(k for k in range(1, len(joined) + 1) if coloring(joined, k) is not None)
+    def faults(self, joined: np.ndarray) -> list[Fault]:
+        """The number itself would take many colorings more, some of them long."""
+        if self.holds(joined):
+            return []
+        few = self.low < 2 or coloring(joined, int(self.low) - 1) is None
+        bound = f"more than {self.high}" if few else f"less than {self.low}"
+        return [(f"{self.name} is {bound}", every_pair(len(joined)))]
 
     def holds(self, joined: np.ndarray) -> bool:
         low, high, nodes = int(self.low), int(min(self.high, len(joined))), len(joined)
@@ -329,6 +345,7 @@ def decided(rule: Constraint, what: str) -> np.ndarray | None:
     start = torch.zeros(rule.length, dtype=torch.int64)
     ended = complete(rule, start, torch.zeros(rule.length, dtype=torch.bool))
     if ended.answer is None and not ended.exhausted:
+        check_time()  # the time was too short, not the budget
         raise RuntimeError(f"{what} is undecided")
     return None if ended.answer is None else ended.answer.numpy()
 
@@ -339,6 +356,7 @@ def _cycles(edges: np.ndarray, longest: int) -> Iterator[list[tuple[int, int]]]:
     around = [np.flatnonzero(row).tolist() for row in possible]
 
     def extended(path: list[int], length: int) -> Iterator[list[int]]:
+        check_time()
         if len(path) == length:
             if possible[path[-1], path[0]] and path[1] < path[-1]:
                 yield path

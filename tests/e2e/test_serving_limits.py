@@ -6,19 +6,23 @@ import contextlib
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 import constrained_dg
 from constrained_dg.model import Backbone
 from constrained_dg.places import ROOT
+from constrained_dg.serving.connection import Connection
 from tests.serving import PUZZLE, SMALL, Served, serving, until
 
 import httpx  # isort: skip  (tests.serving skips first where it is missing)
@@ -91,10 +95,32 @@ def test_a_request_that_takes_too_long_ends(sudoku: constrained_dg.Run, monkeypa
         assert served.metric("passes_total") < 10
 
 
+def test_a_judge_that_takes_minutes_holds_up_nobody() -> None:
+    """Whether 64 nodes hold this pattern takes networkx longer than anybody waits."""
+    with serving(constrained_dg.load("graph/generate"), "graphs", time_limit=0.5) as served, ThreadPoolExecutor(1) as pool:
+        begun = time.monotonic()
+        body = {"problem": "nodes=64 avoids=C64", "sampler": "plain", "seed": 0}
+        slow = pool.submit(served.post, "/v1/solve", body)
+        response = served.post("/v1/solve", {"problem": "nodes=0", "seed": 0})
+        assert response.status_code == 400
+        assert slow.result().status_code == 408 and time.monotonic() - begun < 10
+        answers = [served.post("/v1/solve", {"problem": "nodes=2 degree=1", "sampler": "one_pass"}) for _ in range(3)]
+        assert answers[-1].status_code == 200  # the first may compile loops for longer than half a second
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_batch_that_never_ends_leaves_no_client_waiting(
+    sudoku: constrained_dg.Run, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("constrained_dg.serving.rows.LATE", 0.2)
+    with serving(sudoku, "sudoku", time_limit=0.3) as served, served.held():
+        response = served.post("/v1/solve", {"problem": SMALL[0], "stream": stream})
+        assert response.status_code == (200 if stream else 408) and "more than 0.3 seconds" in response.text
+
+
 def test_a_large_body_is_refused_before_it_is_read(served: Served) -> None:
-    address = ("127.0.0.1", int(served.url.rpartition(":")[2]))
     head = f"POST /v1/solve HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {10**8}\r\n\r\n"
-    with socket.create_connection(address, timeout=10) as client:
+    with socket.create_connection(served.address, timeout=10) as client:
         client.sendall(head.encode())
         assert client.recv(4096).startswith(b"HTTP/1.1 413")
         # And sent all the same, it is thrown away.
@@ -108,21 +134,75 @@ def test_a_large_body_is_refused_before_it_is_read(served: Served) -> None:
     assert response.status_code == 413 and "larger than 1048576 bytes" in response.json()["error"]["message"]
 
 
-def test_idle_and_slow_clients_are_let_go_and_others_served(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("constrained_dg.serving.connection.HEAD", 0.5)
-    monkeypatch.setattr("constrained_dg.serving.access.BODY", 0.5)
-    address = ("127.0.0.1", int(served.url.rpartition(":")[2]))
-    idle = [socket.create_connection(address, timeout=10) for _ in range(200)]
-    idle[0].sendall(b"POST /v1/solve HTTP/1.1\r\nHost: 127.0")
-    slow = socket.create_connection(address, timeout=10)
-    slow.sendall(b"POST /v1/solve HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Both ends of 1,000 connections are files of this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
+def test_1000_idle_and_slow_clients_are_let_go_and_others_served(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = 3.0  # in which all are open at once
+    monkeypatch.setattr("constrained_dg.serving.connection.HEAD", seconds)
+    monkeypatch.setattr("constrained_dg.serving.access.BODY", seconds)
+    with contextlib.ExitStack() as stack:
+
+        def connected(said: bytes = b"") -> socket.socket:
+            client = stack.enter_context(socket.create_connection(served.address, timeout=30))
+            client.sendall(said)
+            return client
+
+        begun = time.monotonic()
+        idle = [connected() for _ in range(1000)]
+        assert time.monotonic() - begun < seconds, "the first are let go before the last are there"
+        letters = [connected(b"POST /v1/solve HTTP/1.1\r\nHost: 127.0") for _ in range(20)]
+        slow = [connected(b"POST /v1/solve HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\n{") for _ in range(20)]
+        assert served.post("/v1/solve", {"problem": SMALL[0]}).status_code == 200
+        with contextlib.suppress(OSError):  # a letter now and then wins no time
+            for letter in b".0.0.1\r\n" * 20:
+                letters[0].sendall(bytes([letter]))
+                slow[0].sendall(b" ")
+                time.sleep(seconds / 20)
+        assert time.monotonic() - begun < 4 * seconds
+        assert all(client.recv(4096).startswith(b"HTTP/1.1 408") for client in slow)
+        for client in idle + letters:
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1) == b""
     assert served.post("/v1/solve", {"problem": SMALL[0]}).status_code == 200
-    assert slow.recv(4096).startswith(b"HTTP/1.1 408")
-    for client in idle:
+
+
+def test_a_client_that_does_not_read_its_stream_is_let_go(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel does not take waits in the server, but not for ever."""
+    made = Connection.connection_made
+
+    def small(self: Connection, transport: Any) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        made(self, transport)
+
+    monkeypatch.setattr(Connection, "connection_made", small)
+    monkeypatch.setattr("constrained_dg.serving.connection.TAKE", 0.5)
+    before = served.metric("given_up_rows_total")
+    body = json.dumps({"problem": "." * 256, "sampler": "sets", "seed": 0, "stream": True}).encode()
+    head = b"POST /v1/solve HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: "
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.settimeout(60)
+        client.connect(served.address)
+        client.sendall(head + b"%d\r\n\r\n" % len(body) + body)
+        assert client.recv(1) == b"H"
+        until(lambda: served.metric("given_up_rows_total") == before + 1, 60)
+        assert served.post("/v1/solve", {"problem": SMALL[0]}).status_code == 200
+        said = b""
         with contextlib.suppress(ConnectionResetError):
-            assert client.recv(1) == b""
-        client.close()
-    slow.close()
+            while part := client.recv(2**16):
+                said += part
+    assert b"event: draft" in said and b"event: answer" not in said
 
 
 def test_metrics_count_and_unknown_paths_count_together(served: Served) -> None:

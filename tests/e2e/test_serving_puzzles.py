@@ -150,6 +150,7 @@ def test_the_example_of_the_documentation(served: Served, capsys: pytest.Capture
         ({}, "problem", "required"),
         ({"problem": PUZZLE, "sampler": "os.system"}, "sampler", "known: autoregressive"),
         ({"problem": PUZZLE, "sampler": "../plain"}, "sampler", "no sampler '../plain'"),
+        ({"problem": PUZZLE, "sampler": "views"}, "sampler", "'views' without pictures: 'sudoku' has none; use plain"),
         ({"problem": PUZZLE, "seed": -1}, "seed", "greater than or equal to 0"),
         ({"problem": PUZZLE, "seed": 2**63}, "seed", "less than"),
         ({"problem": PUZZLE, "seed": True}, "seed", "valid integer"),
@@ -181,7 +182,7 @@ def test_paths_methods_and_texts_that_are_not_there(served: Served, sudoku: cons
     assert refused.status_code == 404 and "use /v1/solve" in refused.json()["error"]["message"]
     [model] = httpx.get(f"{served.url}/v1/models", trust_env=False).json()["data"]
     assert (model["id"], model["solve"], model["text"]) == ("sudoku", True, False)
-    assert model["samplers"][:2] == ["restarts", "plain"] and "search" not in model["samplers"]
+    assert model["samplers"][:2] == ["restarts", "plain"] and not {"search", "views"} & {*model["samplers"]}
     assert model["asks"]["kind"] == "grid" and sudoku.task.parse(model["asks"]["example"]).text == PUZZLE
 
 

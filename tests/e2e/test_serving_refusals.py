@@ -49,6 +49,7 @@ def client(served: Served) -> Any:
         ({"drafts": True}, None, "give stream=true"),
         ({"sampler": "nothing"}, "sampler", "known: autoregressive"),
         ({"sampler": "sets"}, "sampler", "sets needs symmetries of a task; use plain"),
+        ({"sampler": "views"}, "sampler", "views needs a task with pictures; use plain"),
         ({"sampler": "search"}, "sampler", "search needs a response_format; use plain"),
         ({"response_format": {"type": "xml"}}, "response_format", "'json_schema'"),
         ({"response_format": {"type": "regex", "pattern": "("}}, "response_format.pattern", "("),
