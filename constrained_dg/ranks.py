@@ -38,11 +38,18 @@ class Ranks:
         return index % self.size == self.rank
 
     def gathered(self, own: dict[int, Value]) -> dict[int, Value]:
-        """The values of all processes, in each of them. All must call it."""
+        """The values of all processes, in each of them. All must call it.
+
+        Raises:
+            RuntimeError: another process has ended.
+        """
         if self.size == 1:
             return own
         parts: list[Any] = [None] * self.size
-        dist.all_gather_object(parts, own)
+        try:
+            dist.all_gather_object(parts, own)
+        except RuntimeError as error:  # gloo tells of sockets
+            raise RuntimeError("another process has ended; its message stands above") from error
         return {key: value for part in parts for key, value in part.items()}
 
 

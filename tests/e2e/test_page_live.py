@@ -183,6 +183,11 @@ def test_a_graph_is_clicked_together(visit: Any) -> None:
         until(page, ".line", "answer: unsatisfiable|answer: unsolved")
         page.click("text=Example")
         assert page.locator("#drawing .board button").count() == 10
+        hostile = "<img src=x onerror=alert(1)>"
+        page.locator("#problem").fill(hostile)
+        page.click("#run")
+        until(page, "#problem-wrong", re.escape(hostile))
+        assert page.locator("img").count() == 0
 
 
 def test_diffusion_runs_beside_its_autoregressive_twin(visit: Any, records: Served) -> None:
@@ -234,6 +239,9 @@ def test_nothing_is_wider_than_the_screen(visit: Any, served: Served, records: S
     page = visit(records, width)
     page.click("#example")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    with serving(constrained_dg.load("sudoku/picture"), "pictures") as pictures:
+        page = visit(pictures, width)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_the_keyboard_reaches_everything(visit: Any, served: Served) -> None:

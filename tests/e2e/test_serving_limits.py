@@ -97,7 +97,8 @@ def test_a_request_that_takes_too_long_ends(sudoku: constrained_dg.Run, monkeypa
 
 def test_a_judge_that_takes_minutes_holds_up_nobody() -> None:
     """Whether 64 nodes hold this pattern takes networkx longer than anybody waits."""
-    with serving(constrained_dg.load("graph/generate"), "graphs", time_limit=0.5) as served, ThreadPoolExecutor(1) as pool:
+    run = constrained_dg.load("graph/generate")
+    with serving(run, "graphs", time_limit=0.5) as served, ThreadPoolExecutor(1) as pool:
         begun = time.monotonic()
         body = {"problem": "nodes=64 avoids=C64", "sampler": "plain", "seed": 0}
         slow = pool.submit(served.post, "/v1/solve", body)
@@ -161,8 +162,9 @@ def test_1000_idle_and_slow_clients_are_let_go_and_others_served(
         begun = time.monotonic()
         idle = [connected() for _ in range(1000)]
         assert time.monotonic() - begun < seconds, "the first are let go before the last are there"
-        letters = [connected(b"POST /v1/solve HTTP/1.1\r\nHost: 127.0") for _ in range(20)]
-        slow = [connected(b"POST /v1/solve HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\n{") for _ in range(20)]
+        head = b"POST /v1/solve HTTP/1.1\r\nHost: 127.0"
+        letters = [connected(head) for _ in range(20)]
+        slow = [connected(head + b".0.1\r\nContent-Length: 99\r\n\r\n{") for _ in range(20)]
         assert served.post("/v1/solve", {"problem": SMALL[0]}).status_code == 200
         with contextlib.suppress(OSError):  # a letter now and then wins no time
             for letter in b".0.0.1\r\n" * 20:

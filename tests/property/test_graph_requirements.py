@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from math import inf
 
 import networkx as nx
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from constrained_dg.constraints import complete, cpsat
 from constrained_dg.constraints.lowering import Model
+from constrained_dg.constraints.running import TimeIsUpError, time_limit
 from constrained_dg.constraints.search import Completion
 from constrained_dg.errors import InputError
 from tasks.graph.families import FamilyRule
@@ -174,6 +176,24 @@ def test_every_graph_has_the_order_that_breaks_symmetry() -> None:
     assert 11 <= len(ordered) <= 14
     kinds = [nx.from_numpy_array(joined) for joined in every_graph(4)]
     assert all(any(nx.is_isomorphic(kind, each) for each in ordered) for kind in kinds)
+
+
+@pytest.mark.parametrize("words", ["degree=3 girth>=99", "degree=9 girth>=9999", "degree=2 girth>=9999"])
+def test_a_girth_for_which_there_are_never_enough_nodes_is_refuted_at_once(words: str) -> None:
+    """The tree around a node has 3 times 2^48 nodes."""
+    rule = rule_of(Specification.parse(f"nodes=10 {words}"))
+    nothing = torch.zeros(rule.length, dtype=torch.bool)
+    assert complete(rule, torch.zeros(rule.length, dtype=torch.int64), nothing, time_limit=60).exhausted
+
+
+@pytest.mark.parametrize("words", ["contains=K30", "avoids=C64", "independence=24 degree=2"])
+def test_a_judge_ends_with_the_time_limit(words: str) -> None:
+    rings = nx.disjoint_union_all([nx.cycle_graph(5)] * 12) if "degree" in words else nx.random_regular_graph(31, 64, 0)
+    wanted = Specification.parse(f"nodes={len(rings)} {words}")
+    begun = time.monotonic()
+    with pytest.raises(TimeIsUpError), time_limit(0.3):
+        wanted.faults(nx.to_numpy_array(rings, dtype=bool))
+    assert time.monotonic() - begun < 5
 
 
 def test_known_pairs_are_kept_without_a_numbering() -> None:

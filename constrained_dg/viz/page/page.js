@@ -29,7 +29,7 @@ class LaneView {
     const { passes, answer } = this.lane;
     this.line.replaceChildren(make("strong", "", moment.name), `: ${moment.line}`);
     if (moment.answer && answer.passes > passes.length && this.lane.run.kind !== "search") {
-      this.line.append(`; ${passes.length} passes are recorded here`);
+      this.line.append(`; ${count(passes.length, "pass is", "passes are")} shown`);
     }
     this.verdict.textContent = moment.by ?? "";
     this.sentences.replaceChildren(...moment.sentences.map((sentence) => make("li", "", sentence)));
@@ -79,7 +79,7 @@ function legend() {
     cell.style.setProperty("--shade", 1 - Math.exp(-entropy));
     shades.prepend(cell);
   }
-  by("legend").append(shades);
+  by("legend").append(shades, make("li", "", "edges and arrows are solid, dotted, dashed or red as these frames are"));
 }
 
 // What the buttons do; a page that asks a server has its own ways to run and to reset.

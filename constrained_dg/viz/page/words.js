@@ -20,7 +20,7 @@ function visible(text) {
 const AUTHORS = {
   passes: "The answer is that of the last pass.",
   "earlier attempt": "The answer is that of an earlier attempt.",
-  completer: "A search completed the answer: cells with the sign ◆ are its part, not the model's.",
+  completer: "A search completed the answer: what is dashed and green is its part, not the model's.",
   candidate: "The answer is that of another candidate.",
   proof: "Proved: no answer agrees with what is given.",
   noise: "Nothing was found; the cells hold noise.",
