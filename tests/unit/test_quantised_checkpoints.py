@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from constrained_dg.model.quantised import QuantisedWeight
 from constrained_dg.model.quantised.formats import FORMATS, FP8, NVFP4, quantise
 from constrained_dg.model.released import quantise as command
 from constrained_dg.model.released.layout import released_name
-from constrained_dg.model.released.quantise import quantise_checkpoint
+from constrained_dg.model.released.quantise import MODELOPT, quantise_checkpoint
 from constrained_dg.quantise import main
 from tests.quantised import as_modelopt
 from tests.released import released, save, transformers
@@ -54,10 +55,10 @@ def plain(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def folders(plain) -> dict[str, Path]:
     """A checkpoint in each format and spelling."""
-    made = {kind: plain.with_name(kind) for kind in (*FORMATS, "modelopt")}
-    for kind in FORMATS:
+    made = {kind: plain.with_name(kind) for kind in (*FORMATS, MODELOPT, "modelopt")}
+    for kind in (*FORMATS, MODELOPT):
         quantise_checkpoint(plain, made[kind], kind)
-    shutil.copytree(made[NVFP4], made["modelopt"])
+    shutil.copytree(made[NVFP4], made["modelopt"])  # renamed by hand
     as_modelopt(made["modelopt"])
     return made
 
@@ -93,10 +94,10 @@ def assert_dequantised(model: Backbone, dense: dict[str, torch.Tensor]) -> None:
 # -- against compressed-tensors and transformers ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spelling", [*FORMATS, "modelopt"])
+@pytest.mark.parametrize("spelling", [*FORMATS, MODELOPT, "modelopt"])
 def test_dequantised_tensors_equal_those_of_compressed_tensors(folders, spelling: str) -> None:
     tensors = tensors_of(folders[spelling])
-    if spelling == "modelopt":
+    if "modelopt" in spelling:
         converter = ModelOptNvfp4Converter(targets=[r"re:.*(mlp|experts\.\d+)\.\w+_proj$"])
         tensors = {n: t for n, t in converter.validate(tensors).items() if not n.endswith("input_global_scale")}
         # As in its own files. ModelOpt's has no dimension, and torch would divide scales by it in bf16.
@@ -141,7 +142,7 @@ def test_transformers_opens_what_it_has_layers_for(folders, kind: str) -> None:
     assert torch.equal(ours.embed_tokens.weight, theirs.model.decoder.embed_tokens.weight)
 
 
-@pytest.mark.parametrize("spelling", [*FORMATS, "modelopt"])
+@pytest.mark.parametrize("spelling", [*FORMATS, MODELOPT])
 def test_logits_equal_those_of_transformers_with_dequantised_weights(plain, folders, spelling: str) -> None:
     ours = load_pretrained(folders[spelling], dtype=torch.float32)
     theirs = transformers.DiffusionGemmaForBlockDiffusion.from_pretrained(plain, dtype=torch.float32)
@@ -238,6 +239,42 @@ def test_a_layer_that_was_left_plain_is_read_as_such(plain, folders, tmp_path) -
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
+def test_both_spellings_hold_the_same_numbers(folders) -> None:
+    """The command's files are those of compressed-tensors with other names and the inverse of each global scale."""
+    ours, renamed = tensors_of(folders[MODELOPT]), tensors_of(folders["modelopt"])
+    assert ours.keys() == {name for name in renamed if not name.endswith("input_scale")}
+    for name, tensor in ours.items():
+        assert (tensor.dtype, tensor.shape) == (renamed[name].dtype, renamed[name].shape), name
+        assert torch.equal(tensor.reshape(-1).view(torch.uint8), renamed[name].reshape(-1).view(torch.uint8)), name
+    # Once inverted and back, a number of fp32 may be its neighbour; all else is equal.
+    first, second = (load_pretrained(folders[form]).state_dict() for form in (NVFP4, MODELOPT))
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        if name.endswith("global_scale"):
+            assert ((second[name] - tensor).abs() <= 2**-23 * tensor).all(), name
+        else:
+            assert torch.equal(tensor.view(torch.uint8), second[name].view(torch.uint8)), name
+
+
+def test_a_model_in_modelopts_spelling_is_saved_in_that_of_compressed_tensors(folders, tmp_path) -> None:
+    model = load_pretrained(folders[MODELOPT])
+    save_pretrained(model, tmp_path / "new")
+    assert tensors_of(tmp_path / "new").keys() == tensors_of(folders[NVFP4]).keys()
+    assert_same(model, load_pretrained(tmp_path / "new"))
+
+
+def test_modelopts_spelling_names_what_stays_plain(folders) -> None:
+    config = json.loads((folders[MODELOPT] / "config.json").read_text())["quantization_config"]
+    assert (config["quant_method"], config["quant_algo"]) == ("modelopt", "W4A16_NVFP4")
+    tensors = tensors_of(folders[MODELOPT])
+    packed = {name.removesuffix(".weight_scale_2") for name in tensors if name.endswith(".weight_scale_2")}
+    linear = {name.removesuffix(".weight") for name, t in tensors.items() if t.dim() == 2 and name.endswith(".weight")}
+    assert packed < linear
+    for stem in linear:
+        ignored = any(fnmatchcase(stem, pattern) for pattern in config["ignore"])
+        assert ignored == (stem not in packed), stem
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_quantised_model_is_saved_as_it_is(folders, tmp_path, kind: str) -> None:
     model = load_pretrained(folders[kind])
@@ -313,7 +350,7 @@ def six_layers(tmp_path_factory) -> Path:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", [*FORMATS, MODELOPT])
 def test_the_peak_of_memory_is_at_most_one_layer(plain, six_layers, tmp_path, kind: str) -> None:
     """Beyond that for a tiny checkpoint, pages of mapped files included; the whole is six times a layer."""
     whole = sum(path.stat().st_size for path in six_layers.glob("*.safetensors"))
@@ -418,6 +455,14 @@ NAN, INF = float("nan"), float("inf")
         (FP8, tensor(SCALE, filled(0.0)), "up_proj.weight_scale holds 0.0"),
         ("modelopt", tensor("mlp.up_proj.weight_scale_2", filled(0.0)), "up_proj.weight_scale_2 holds 0.0"),
         ("modelopt", tensor("mlp.up_proj.weight_scale_2", None), "up_proj.weight_scale_2 is missing"),
+        (MODELOPT, tensor("mlp.up_proj.weight_scale_2", filled(NAN)), "up_proj.weight_scale_2 holds nan"),
+        (MODELOPT, tensor("mlp.up_proj.weight_scale_2", filled(INF)), "up_proj.weight_scale_2 holds inf"),
+        (MODELOPT, tensor("mlp.up_proj.weight_scale_2", filled(1e-40)), "holds 9.9.*e-41 .* inverse is too large"),
+        (MODELOPT, tensor("mlp.up_proj.weight_scale_2", lambda t: t.repeat(3)), r"weight_scale_2 has shape \(3,\)"),
+        (MODELOPT, tensor(SCALE, None), "experts.5.up_proj.weight_scale is missing"),
+        (MODELOPT, tensor(SCALE, filled(NAN)), "up_proj.weight_scale holds nan"),
+        (MODELOPT, tensor("mlp.up_proj.weight", lambda t: t[:, :-1].clone()), r"mlp.up_proj.weight has shape"),
+        (MODELOPT, tensor("mlp.up_proj.weight", lambda t: t.view(torch.int8)), "mlp.up_proj.weight has type I8"),
         (NVFP4, tensor(SCALE, lambda t: t[:, :1].clone()), r"has shape \(32, 1\); config.json promises \(32, 4\)"),
         (NVFP4, tensor(SCALE, lambda t: t.float()), "up_proj.weight_scale has type F32"),
         (NVFP4, tensor(GLOBAL, lambda t: t.repeat(2)), r"weight_global_scale has shape \(2,\)"),
@@ -437,7 +482,9 @@ NAN, INF = float("nan"), float("inf")
         (FP8, declaration(config_groups={"a": {}}), "config_groups.a.weights is None"),
         (FP8, declaration(transform_config={"config_groups": {"u": {}}}), "transform_config is .*not supported"),
         ("modelopt", declaration(quant_algo="W4A8_AWQ"), "quant_algo 'W4A8_AWQ'"),
-        ("modelopt", declaration(group_size=32), "group 32"),
+        ("modelopt", declaration(group_size=32), "in groups of 32"),
+        (MODELOPT, declaration(config_groups={"a": {"weights": {"group_size": 32}}}), "in groups of 32"),
+        (MODELOPT, declaration(config_groups=[1]), r"config_groups is \[1\]"),
         (FP8, declaration(quant_method="modelopt", quant_algo="NVFP4"), r"declares \['nvfp4'\], the tensors are"),
         (NVFP4, lambda folder: (folder / "model-00002-of-00003.safetensors").unlink(), "lacks the shards .*00002"),
         (
@@ -493,7 +540,7 @@ def test_weights_that_are_not_finite_are_named(plain, tmp_path, value: float) ->
 
 def test_the_command_refuses_what_it_cannot_do_in_one_line(plain, folders, tmp_path, capsys) -> None:
     for arguments, words in (
-        ((f"checkpoint={plain}", f"out={tmp_path / 'a'}", "format=int4"), "format is 'int4'; use one of fp8, nvfp4"),
+        ((f"checkpoint={plain}", f"out={tmp_path / 'a'}", "format=int4"), "format is 'int4'; use one of fp8, nvfp4, nvfp4_m"),
         ((f"checkpoint={plain}", f"out={tmp_path / 'a'}", "format=fp8", "threads=0"), "threads is 0"),
         ((f"checkpoint={folders[FP8]}", f"out={tmp_path / 'a'}", "format=fp8"), "is quantised already"),
         ((f"checkpoint={plain}", f"out={folders[FP8]}", "format=fp8"), "already holds"),

@@ -31,6 +31,8 @@ UNUSED = re.compile(r".*\.(input_scale|input_global_scale|k_scale|v_scale)|(.*\.
 #: The part of a name that a weight has in `Backbone.state_dict`.
 _KEY = re.compile(r"(|.*?\.)((?:layers\.\d+|embed_tokens|norm|self_conditioning)\..+)")
 _FORMATS = {FP8: ("float-quantized", "naive-quantized"), NVFP4: ("nvfp4-pack-quantized",)}
+#: ModelOpt's names of NVFP4; the second has no scales of activations.
+_ALGORITHMS = ("NVFP4", "W4A16_NVFP4")
 _HINT = "known are FP8 (8 bits, float, channel) and NVFP4 (4 bits, float, tensor_group of 16), and ModelOpt's NVFP4"
 
 
@@ -48,9 +50,7 @@ def declared(config: Mapping[str, Any]) -> frozenset[str]:
         raise InputError(f"{where} is {shown(given)}", "it is a table")
     method = given.get("quant_method")
     if method == "modelopt":
-        algorithm, size = given.get("quant_algo"), given.get("group_size", GROUP)
-        check(algorithm == "NVFP4" and size == GROUP, f"{where} has quant_algo {shown(algorithm)}, group {size}", _HINT)
-        return frozenset({NVFP4})
+        return frozenset({_declared_by_modelopt(where, given)})
     groups = given.get("config_groups")
     if method != "compressed-tensors" or not isinstance(groups, dict) or not groups:
         raise InputError(f"{where} is {shown(given)}", _HINT)
@@ -58,6 +58,17 @@ def declared(config: Mapping[str, Any]) -> frozenset[str]:
         odd = given.get(key)
         check(not odd or odd == {"format": "dense"}, f"{where}.{key} is {shown(odd)}", "this is not supported")
     return frozenset(_declared_kind(f"{where}.config_groups.{name}", each, given) for name, each in groups.items())
+
+
+def _declared_by_modelopt(where: str, config: Mapping[str, Any]) -> str:
+    """Its size of groups stands beside the algorithm, or in groups like those of compressed-tensors."""
+    algorithm, groups = config.get("quant_algo"), config.get("config_groups") or {}
+    check(algorithm in _ALGORITHMS, f"{where} has quant_algo {shown(algorithm)}", _HINT)
+    check(isinstance(groups, dict), f"{where}.config_groups is {shown(groups)}", _HINT)
+    for holder in (config, *(group.get("weights") for group in groups.values() if isinstance(group, dict))):
+        size = holder.get("group_size", GROUP) if isinstance(holder, dict) else GROUP
+        check(size == GROUP, f"{where} has quant_algo {algorithm} in groups of {shown(size)}", _HINT)
+    return NVFP4
 
 
 def _declared_kind(where: str, group: Any, config: Mapping[str, Any]) -> str:
@@ -192,19 +203,23 @@ def _check(entry: Stored, name: str, shape: tuple[int, ...], types: tuple[str, .
     check(entry.type in types, f"{entry.file}: {name} has type {entry.type}", f"it must be one of {list(types)}")
 
 
-def check_scale(name: str, scale: torch.Tensor) -> torch.Tensor:
-    """The scale in fp32. Raises InputError unless every number is finite and above zero."""
-    scale = scale.float()
-    bad = scale[~(scale.isfinite() & (scale > 0))]
+def check_scale(name: str, scale: torch.Tensor, inverted: bool = False) -> torch.Tensor:
+    """The scale in fp32, or its inverse. Raises InputError unless every number, and its inverse, is finite and above
+    zero."""
+    given = scale.float()
+    scale = 1 / given if inverted else given
+    bad = given[~(scale.isfinite() & (scale > 0) & given.isfinite())]
     problem = f"{name} holds {bad[0].item() if len(bad) else 0} ({len(bad)} such numbers)"
-    check(not len(bad), problem, "a scale is finite and above zero: quantise the checkpoint again")
+    too_small = "" if not len(bad) or not 0 < bad[0] < 1 else ", whose inverse is too large"
+    check(not len(bad), problem + too_small, "a scale is finite and above zero: quantise the checkpoint again")
     return scale
 
 
-def names_of(stem: str, kind: str) -> dict[str, str]:
-    """Buffer of a `QuantisedWeight` -> the name of its tensor for one matrix, in the spelling of compressed-tensors."""
-    names = {"values": WEIGHT if kind == FP8 else PACKED, "scale": SCALE}
-    names |= {"global_scale": GLOBAL} if kind == NVFP4 else {}
+def names_of(stem: str, kind: str, modelopt: bool = False) -> dict[str, str]:
+    """Buffer of a `QuantisedWeight` -> the name of its tensor for one matrix, in the spelling of compressed-tensors or
+    in that of ModelOpt, which keeps the inverse of the global scale."""
+    names = {"values": WEIGHT if kind == FP8 or modelopt else PACKED, "scale": SCALE}
+    names |= {"global_scale": INVERTED if modelopt else GLOBAL} if kind == NVFP4 else {}
     return {buffer: f"{released_name(stem)}.{name}" for buffer, name in names.items()}
 
 
@@ -238,6 +253,26 @@ def describe(kinds: Mapping[str, str], plain: Iterable[str]) -> dict[str, Any]:
     form = "mixed-precision" if len(groups) > 1 else groups["group_0"]["format"]
     shared = {"quant_method": "compressed-tensors", "format": form, "quantization_status": "compressed"}
     return shared | {"config_groups": groups, "ignore": ignored}
+
+
+def describe_by_modelopt(plain: Iterable[str]) -> dict[str, Any]:
+    """The quantization_config of an NVFP4 checkpoint in the spelling of ModelOpt, without scales of activations.
+
+    Args:
+        plain: stems of the matrices of linear layers that are not quantised.
+    """
+    names = sorted({re.sub(r"\d+", "*", released_name(stem)) for stem in plain})
+    return {
+        "quant_method": "modelopt",
+        "quant_algo": _ALGORITHMS[1],
+        "config_groups": {
+            "group_0": {
+                "targets": ["Linear"],
+                "weights": {"num_bits": 4, "type": "float", "group_size": GROUP, "dynamic": False},
+            }
+        },
+        "ignore": ["lm_head", "*embed*", "*vision_tower*", *names],
+    }
 
 
 def _patterns(stems: Iterable[str], others: set[str]) -> list[str]:

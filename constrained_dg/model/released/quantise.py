@@ -16,7 +16,7 @@ from constrained_dg.model.quantised.formats import FORMATS, GROUP, NVFP4, buffer
 from constrained_dg.model.quantised.place import usually_quantised
 from constrained_dg.model.released.config import read_config
 from constrained_dg.model.released.layout import CONFIG, VISION, read_json, released_name
-from constrained_dg.model.released.quantisation import describe, names_of, unpacked
+from constrained_dg.model.released.quantisation import describe, describe_by_modelopt, names_of, unpacked
 from constrained_dg.model.released.read import stored_tensors, weights_of_headers
 from constrained_dg.model.released.write import (
     Outgoing,
@@ -36,10 +36,12 @@ _LOG = logging.getLogger(__name__)
 
 #: Numbers that are quantised at a time. NVFP4 takes about 40 bytes for each of them.
 _BLOCK = 2**18
+#: NVFP4 in the spelling of NVIDIA's ModelOpt; the others are in that of compressed-tensors.
+MODELOPT = "nvfp4_modelopt"
 
 
-def quantise_checkpoint(source: Path | str, folder: Path | str, kind: str) -> None:
-    """Write a checkpoint whose linear layers are quantised, in the spelling of compressed-tensors, from a plain one.
+def quantise_checkpoint(source: Path | str, folder: Path | str, form: str) -> None:
+    """Write a checkpoint whose linear layers are quantised from a plain one.
 
     Quantised are dense MLPs and experts, in FP8 attention too. All else is copied as it is. There is one file for each
     layer, and never more than one of its matrices in memory, plain and quantised. The folder appears under its name
@@ -48,7 +50,8 @@ def quantise_checkpoint(source: Path | str, folder: Path | str, kind: str) -> No
     Args:
         source: a checkpoint in the released format.
         folder: to write; it may exist, but not hold a checkpoint.
-        kind: "fp8" or "nvfp4".
+        form: "fp8" or "nvfp4", as compressed-tensors spells them, or "nvfp4_modelopt": the same numbers in the
+            spelling of NVIDIA's ModelOpt.
 
     Raises:
         InputError: before anything is written: an unknown format, a checkpoint that is quantised, incomplete or unfit,
@@ -57,7 +60,9 @@ def quantise_checkpoint(source: Path | str, folder: Path | str, kind: str) -> No
     """
     # 1. What there is, and whether the format takes it.
     source, folder = Path(source), Path(folder)
-    check(kind in FORMATS, f"format is {kind!r}", f"use one of {', '.join(FORMATS)}")
+    forms = (*FORMATS, MODELOPT)
+    check(form in forms, f"format is {form!r}", f"use one of {', '.join(forms)}")
+    modelopt, kind = form == MODELOPT, NVFP4 if form == MODELOPT else form
     raw = read_json(source / CONFIG, "a checkpoint in the released format holds config.json and safetensors")
     check(
         raw.get("quantization_config") is None, f"{str(source)!r} is quantised already", "start from a plain checkpoint"
@@ -92,16 +97,19 @@ def quantise_checkpoint(source: Path | str, folder: Path | str, kind: str) -> No
             tensors = _copied(plain, stored)
             shapes = {key: tuple(state[key].shape) for key in keys if key in chosen}
             for stem, shape in chain.from_iterable(_matrices(*each) for each in shapes.items()):
-                kinds[stem], named = kind, names_of(stem, kind)
-                tensors |= {named[buffer]: later(*each) for buffer, each in buffers(kind, shape, 1).items()}
-            made = chain.from_iterable(_quantised(key, shape, stored, kind) for key, shape in shapes.items())
+                kinds[stem], named = kind, names_of(stem, kind, modelopt)
+                for buffer, (dtype, size) in buffers(kind, shape, 1).items():
+                    # ModelOpt's number of a whole matrix has no dimension.
+                    tensors[named[buffer]] = later(dtype, () if modelopt and buffer == "global_scale" else size)
+            made = chain.from_iterable(_quantised(key, shape, stored, kind, modelopt) for key, shape in shapes.items())
             write_shard(partial / file, tensors, made)
             shards[file], total = list(tensors), total + sum(tensor.size for tensor in tensors.values())
             _LOG.info("%s: %d tensors", file, len(tensors))
         write_index(partial, shards, total)
         copy_companions(source, folder, partial)
         linear = [key for key in state if state[key].dim() > 1 and key not in chosen and not key.startswith("embed")]
-        described = describe(kinds, [key.removesuffix(".weight") for key in linear])
+        stems = [key.removesuffix(".weight") for key in linear]
+        described = describe_by_modelopt(stems) if modelopt else describe(kinds, stems)
         write_json(partial / CONFIG, raw | {"quantization_config": described})
 
 
@@ -118,7 +126,7 @@ def _matrices(key: str, shape: tuple[int, ...]) -> list[tuple[str, tuple[int, ..
 
 
 def _quantised(
-    key: str, shape: tuple[int, ...], stored: dict[str, Stored], kind: str
+    key: str, shape: tuple[int, ...], stored: dict[str, Stored], kind: str, modelopt: bool
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Name and tensor of all that a quantised weight consists of. When it ends, nothing of the weight is held."""
     experts = len(shape) == 3
@@ -135,8 +143,9 @@ def _quantised(
                 with opened(stored[released_name(other)].file) as partner:
                     largest = largest.maximum(_largest(partner.get_tensor(released_name(other)), other))
             for half in matrix.chunk(each):
-                named = names_of(next(stems), kind)
-                yield from ((named[buffer], made) for buffer, made in by_rows(half, kind, largest).items())
+                named = names_of(next(stems), kind, modelopt)
+                for buffer, made in by_rows(half, kind, largest).items():
+                    yield named[buffer], 1 / made if modelopt and buffer == "global_scale" else made
 
 
 def by_rows(matrix: torch.Tensor, kind: str, largest: torch.Tensor) -> dict[str, torch.Tensor]:

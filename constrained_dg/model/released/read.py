@@ -130,8 +130,8 @@ def _read(
                     later.append((filled, [part.tensors[buffer] for part in of_key]))
                     continue
                 for at, part in zip(filled.view(len(of_key), -1), of_key, strict=True):
-                    scale = check_scale(part.tensors[buffer], tensor(part.tensors[buffer]))
-                    at.copy_((1 / scale if part.inverted and buffer == "global_scale" else scale).flatten())
+                    inverted = part.inverted and buffer == "global_scale"
+                    at.copy_(check_scale(part.tensors[buffer], tensor(part.tensors[buffer]), inverted).flatten())
         for filled, names in later:
             for at, name in zip(filled.view(len(names), -1), names, strict=True):
                 at.copy_(tensor(name).flatten())
