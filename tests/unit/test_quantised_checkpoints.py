@@ -540,7 +540,10 @@ def test_weights_that_are_not_finite_are_named(plain, tmp_path, value: float) ->
 
 def test_the_command_refuses_what_it_cannot_do_in_one_line(plain, folders, tmp_path, capsys) -> None:
     for arguments, words in (
-        ((f"checkpoint={plain}", f"out={tmp_path / 'a'}", "format=int4"), "format is 'int4'; use one of fp8, nvfp4, nvfp4_m"),
+        (
+            (f"checkpoint={plain}", f"out={tmp_path / 'a'}", "format=int4"),
+            "format is 'int4'; use one of fp8, nvfp4, nvfp4_m",
+        ),
         ((f"checkpoint={plain}", f"out={tmp_path / 'a'}", "format=fp8", "threads=0"), "threads is 0"),
         ((f"checkpoint={folders[FP8]}", f"out={tmp_path / 'a'}", "format=fp8"), "is quantised already"),
         ((f"checkpoint={plain}", f"out={folders[FP8]}", "format=fp8"), "already holds"),
