@@ -40,13 +40,18 @@ class _Gradients(ctypes.Structure):
 @lru_cache
 def library(head: int) -> ctypes.CDLL | None:
     """The kernels for heads of this size, compiled in about a second; None where that fails or the size is unfit."""
+    return None if head % 8 else compiled("attention.cpp", f"-DHEAD={head}")
+
+
+def compiled(source: str, *flags: str) -> ctypes.CDLL | None:
+    """A C++ file of this folder, compiled for this processor; None where that fails."""
     compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None or head % 8:
+    if compiler is None:
         return None
-    source = Path(__file__).with_name("attention.cpp")
+    path = Path(__file__).with_name(source)
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / f"attention_{head}.so"
-        command = [compiler, *_FLAGS.split(), "-shared", "-fPIC", f"-DHEAD={head}", str(source), "-o", str(target)]
+        target = Path(folder) / "compiled.so"
+        command = [compiler, *_FLAGS.split(), "-shared", "-fPIC", *flags, str(path), "-o", str(target)]
         try:
             subprocess.run(command, check=True, capture_output=True)
             return ctypes.CDLL(str(target))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import statistics
+import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,24 @@ from experiments.throughput import __main__ as throughput
 from experiments.throughput.sides import Theirs, build, cache_keyword
 
 ROOT = Path(__file__).resolve().parents[2]
-KEYS = {"shape": "cpu", "part": "passes", "repeats": 3, "longest": 262_144, "seed": 0, "out": "outputs/context.json"}
+KEYS = {
+    "shape": "cpu",
+    "part": "passes",
+    "dtype": "fp32",
+    "repeats": 3,
+    "longest": 262_144,
+    "seed": 0,
+    "out": "outputs/context.json",
+}
 #: Shape -> its model, contexts of canvas passes (the first is the one that others are compared with), and of prefills.
 SHAPES: dict[str, tuple[ModelConfig, tuple[int, ...], tuple[int, ...]]] = {
     "tiny": (throughput.TINY, (128, 512, 1008), (256, 512)),
     "cpu": (throughput.CPU, (8192, 65_536, 131_072, 262_144), (4096, 16_384)),
 }
-#: Largest difference between first-pass logits of the two sides, as a share of the largest.
-APART = 1e-3
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+#: Largest root mean square of the differences between logits of the two sides in fp32, as a share of that of the logits;
+#: in bf16, where the router decides close cases differently, how far ours may be from those beside the other side.
+APART, AS_FAR = 1e-3, 1.25
 
 
 def stored(config: ModelConfig, layer: int, length: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,16 +72,29 @@ def their_cache(model: Any, config: ModelConfig, length: int, seed: int) -> Any:
 
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     for layer in range(config.num_hidden_layers):
-        cache.update(*(each.transpose(1, 2) for each in stored(config, layer, length, seed)), layer)
+        cache.update(*(each.transpose(1, 2).to(model.dtype) for each in stored(config, layer, length, seed)), layer)
         if not config.is_full(layer):
             cache.layers[layer].cumulative_length = length
     return cache
 
 
-def product_rate(repeats: int = 10) -> float:
+def timed(call: Callable[[], object]) -> float:
+    """Seconds of processor time: others may share the core. With one thread they are those of the call."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+@torch.no_grad()
+def apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Root mean square of the differences, as a share of that of `other`."""
+    return float((one.float() - other.float()).norm() / other.float().norm())
+
+
+def product_rate(dtype: torch.dtype, repeats: int = 10) -> float:
     """Floating-point operations a second of a product of two matrices of 1024 x 1024, the best of some."""
-    one, other = torch.randn(2, 1024, 1024)
-    return 2 * 1024**3 / min(throughput.timed(lambda: one @ other, "cpu") for _ in range(repeats))
+    one, other = torch.randn(2, 1024, 1024).to(dtype)
+    return 2 * 1024**3 / min(timed(lambda: one @ other) for _ in range(repeats))
 
 
 def arithmetic(config: ModelConfig, keys: int) -> int:
@@ -84,7 +108,7 @@ def turns(sides: dict[str, Callable[[], object]], repeats: int, warm: bool = Tru
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(repeats + warm):
         for name, call in sides.items():
-            took = throughput.timed(call, "cpu")
+            took = timed(call)
             seconds[name] += [took] if turn >= warm else []
     return seconds
 
@@ -93,13 +117,38 @@ def as_rows(what: str, context: int, seconds: dict[str, list[float]], size: dict
     rows = []
     for name, each in seconds.items():
         row = {"what": what, "context": context, "side": name, "cache_bytes": size.get(name)}
-        row |= {"seconds": statistics.median(each), "low": min(each), "high": max(each)}
-        if name != "ours" and "ours" in seconds:
+        row |= {"seconds": min(each), "high": max(each)}
+        if name != "ours":
             ratios = [one / other for one, other in zip(each, seconds["ours"], strict=True)]
-            row |= {"ratio": statistics.median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios)}
+            row |= {"ratio": min(each) / min(seconds["ours"]), "ratio_low": min(ratios), "ratio_high": max(ratios)}
         rows.append(row)
         print(json.dumps(row), flush=True)
     return rows
+
+
+def their_pass(model: Any, canvas: torch.Tensor, past: Any) -> torch.Tensor:
+    return model(decoder_input_ids=canvas, **{cache_keyword(model): past}).logits
+
+
+@torch.no_grad()
+def agree(ours: Backbone, theirs: Theirs, canvas: torch.Tensor, context: int, seed: int) -> None:
+    """Raise InputError unless the sides compute the same."""
+
+    def both(one: Backbone, other: Any) -> list[torch.Tensor]:
+        past = their_cache(other, one.config, context, seed)
+        return [one.denoise(canvas, our_cache(one, context, seed)), their_pass(other, canvas, past)]
+
+    plain = ours.embed_tokens.weight.dtype == torch.float32
+    wide, other = (ours, theirs.model) if plain else (deepcopy(ours).float(), deepcopy(theirs.model).float())
+    other.model.decoder.embed_tokens.embed_scale.fill_(ours.config.hidden_size**0.5)  # in bf16 it was rounded
+    exact = both(wide, other)
+    difference = apart(*exact)
+    print(f"logits at {context} in fp32 differ by {difference:.2g} of their size", flush=True)
+    check(difference <= APART, f"logits at {context} differ by {difference:.2g}", "they must agree first")
+    if not plain:
+        one, other = (apart(each, exact[0]) for each in both(ours, theirs.model))
+        print(f"those in bf16 differ from these by {one:.2g} (ours) and {other:.2g} (transformers)", flush=True)
+        check(one <= AS_FAR * other, "ours differ by more", f"they may differ {AS_FAR} times as much at most")
 
 
 @torch.no_grad()
@@ -119,11 +168,9 @@ def passes(ours: Backbone, theirs: Theirs | None, context: int, values: dict[str
     size = {"ours": cache.nbytes, "ours, 8 bits": narrow.nbytes}
     if theirs is not None:
         past = their_cache(theirs.model, config, context, seed)
-        keyword = {cache_keyword(theirs.model): past}
-        sides["transformers"] = lambda: theirs.model(decoder_input_ids=canvas, **keyword).logits
+        sides["transformers"] = lambda: their_pass(theirs.model, canvas, past)
         size["transformers"] = sum(each.nbytes for layer in past.layers for each in (layer.keys, layer.values))
-        apart = throughput.difference(sides["ours"](), sides["transformers"]())
-        check(apart <= APART, f"logits at {context} differ by {apart:.2g} of the largest", "they must agree first")
+        agree(ours, theirs, canvas, context, seed)
     return as_rows("canvas pass", context, turns(sides, values["repeats"]), size)
 
 
@@ -137,10 +184,12 @@ def prefills(ours: Backbone, theirs: Theirs | None, context: int, values: dict[s
     return as_rows("prefill", context, turns(sides, values["repeats"], warm=False), {})
 
 
-def over_arithmetic(config: ModelConfig, first: int, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def over_arithmetic(
+    config: ModelConfig, first: int, rows: Sequence[dict[str, Any]], dtype: torch.dtype
+) -> dict[str, Any]:
     """Our passes over the time of the shortest context and that of the arithmetic that full layers do in addition."""
     times = {row["context"]: row["seconds"] for row in rows if row["side"] == "ours"}
-    rate = product_rate()
+    rate = product_rate(dtype)
     shares = {n: took / (times[first] + arithmetic(config, n - first) / rate) for n, took in times.items()}
     found = {"product_rate": rate, "over_arithmetic": shares}
     print(json.dumps(found))
@@ -152,18 +201,22 @@ def main(arguments: Sequence[str]) -> None:
     values = parse(arguments, KEYS)
     check(values["shape"] in SHAPES, f"shape is {values['shape']!r}", f"give one of {', '.join(SHAPES)}")
     check(values["part"] in ("passes", "prefill"), f"part is {values['part']!r}", "give passes or prefill")
+    check(values["dtype"] in DTYPES, f"dtype is {values['dtype']!r}", f"give one of {', '.join(DTYPES)}")
     check(values["repeats"] > 0, "repeats is 0", "give 1 or more")
     config, contexts, prompts = SHAPES[values["shape"]]
+    dtype = DTYPES[values["dtype"]]
     torch.set_num_threads(1)
     config = replace(config, max_position_embeddings=max(262_144 + config.canvas_length, *contexts))
-    ours, theirs = build(config, values["seed"], "cpu", torch.float32, saved=False)
+    ours, theirs = build(config, values["seed"], "cpu", dtype, saved=False)
     if values["part"] == "passes":
         done = [row for n in contexts if n <= values["longest"] for row in passes(ours.model, theirs, n, values)]
-        results = over_arithmetic(config, contexts[0], done)
+        results = over_arithmetic(config, contexts[0], done, dtype)
     else:
         done = [row for n in prompts if n <= values["longest"] for row in prefills(ours.model, theirs, n, values)]
         results = {}
-    header = new_header(ROOT, values["seed"], "cpu", threads=1, shape=asdict(config), repeats=values["repeats"])
+    header = new_header(
+        ROOT, values["seed"], "cpu", threads=1, shape=asdict(config), **{k: values[k] for k in ("dtype", "repeats")}
+    )
     results = {"header": header, **results, "rows": done}
     write_whole(Path(values["out"]), json.dumps(results, indent=1))
 
