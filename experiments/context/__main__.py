@@ -14,12 +14,12 @@ import torch
 
 from constrained_dg.errors import check
 from constrained_dg.files import write_whole
-from constrained_dg.model import Backbone, ModelConfig
+from constrained_dg.model import Backbone, ModelConfig, preset
 from constrained_dg.model.cache import Cache, as_stored
 from constrained_dg.report import new_header
 from experiments.arguments import parse, run
 from experiments.throughput import __main__ as throughput
-from experiments.throughput.sides import Theirs, build, cache_keyword
+from experiments.throughput.sides import Ours, Theirs, alone, build, cache_keyword
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = {
@@ -35,22 +35,25 @@ KEYS = {
 SHAPES: dict[str, tuple[ModelConfig, tuple[int, ...], tuple[int, ...]]] = {
     "tiny": (throughput.TINY, (128, 512, 1008), (256, 512)),
     "cpu": (throughput.CPU, (8192, 65_536, 131_072, 262_144), (4096, 16_384)),
+    "26b": (preset("diffusiongemma_26b_a4b"), (8192, 65_536, 262_144), (4096, 16_384)),
 }
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-#: Largest root mean square of the differences between logits of the two sides in fp32, as a share of that of the logits;
-#: in bf16, where the router decides close cases differently, how far ours may be from those beside the other side.
+#: Largest root mean square of the differences between logits of the two sides in fp32, as a share of that of the
+#: logits; in bf16, where the router decides close cases differently, how far ours may be from those beside the others.
 APART, AS_FAR = 1e-3, 1.25
 
 
-def stored(config: ModelConfig, layer: int, length: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def stored(
+    config: ModelConfig, layer: int, length: int, seed: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Random keys and values (1, N, G, K) of a layer; N is the length, or the window's W - 1 if that is less."""
     full = config.is_full(layer)
     size = config.global_head_dim if full else config.head_dim
     groups = config.num_global_key_value_heads if full else config.num_key_value_heads
     count = length if full else min(length, config.sliding_window - 1)
-    generator = torch.Generator().manual_seed(seed * 1000 + layer)
+    generator = torch.Generator(device).manual_seed(seed * 1000 + layer)
     # As large as keys and values are: keys so that q.k, over unit queries, has a standard deviation of about 1.
-    keys, values = (torch.randn(1, count, groups, size, generator=generator) for _ in range(2))
+    keys, values = (torch.randn(1, count, groups, size, generator=generator, device=device) for _ in range(2))
     return keys * size**-0.5, values
 
 
@@ -59,7 +62,7 @@ def our_cache(model: Backbone, length: int, seed: int) -> Cache:
     config = model.config
     cache = model.empty_cache(1, length + config.canvas_length)
     for layer in range(config.num_hidden_layers):
-        keys, values = stored(config, layer, length, seed)
+        keys, values = stored(config, layer, length, seed, model.embed_tokens.weight.device)
         cache.keys[layer][:, : keys.shape[1]] = as_stored(keys, cache.keys[layer].dtype)
         cache.values[layer][:, : values.shape[1]] = as_stored(values, cache.values[layer].dtype)
     cache.length, cache.slid = length, max(0, length - (config.sliding_window - 1))
@@ -72,14 +75,19 @@ def their_cache(model: Any, config: ModelConfig, length: int, seed: int) -> Any:
 
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     for layer in range(config.num_hidden_layers):
-        cache.update(*(each.transpose(1, 2).to(model.dtype) for each in stored(config, layer, length, seed)), layer)
+        cache.update(
+            *(each.transpose(1, 2).to(model.dtype) for each in stored(config, layer, length, seed, model.device)), layer
+        )
         if not config.is_full(layer):
             cache.layers[layer].cumulative_length = length
     return cache
 
 
 def timed(call: Callable[[], object]) -> float:
-    """Seconds of processor time: others may share the core. With one thread they are those of the call."""
+    """Seconds; without a GPU those of the processor, since others may share the core (with one thread, all are those of
+    the call)."""
+    if torch.cuda.is_available():
+        return throughput.timed(call, "cuda")
     start = time.process_time()
     call()
     return time.process_time() - start
@@ -91,9 +99,9 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one.float() - other.float()).norm() / other.float().norm())
 
 
-def product_rate(dtype: torch.dtype, repeats: int = 10) -> float:
+def product_rate(dtype: torch.dtype, device: str, repeats: int = 10) -> float:
     """Floating-point operations a second of a product of two matrices of 1024 x 1024, the best of some."""
-    one, other = torch.randn(2, 1024, 1024).to(dtype)
+    one, other = torch.randn(2, 1024, 1024, device=device).to(dtype)
     return 2 * 1024**3 / min(timed(lambda: one @ other) for _ in range(repeats))
 
 
@@ -157,6 +165,7 @@ def passes(ours: Backbone, theirs: Theirs | None, context: int, values: dict[str
     config, seed = ours.config, values["seed"]
     generator = torch.Generator().manual_seed(seed)
     canvas = torch.randint(3, config.vocab_size - 3, (1, config.canvas_length), generator=generator)
+    canvas = canvas.to(ours.embed_tokens.weight.device)
     cache = our_cache(ours, context, seed)
     ours.narrow_cache = True
     narrow = our_cache(ours, context, seed)
@@ -178,6 +187,7 @@ def passes(ours: Backbone, theirs: Theirs | None, context: int, values: dict[str
 def prefills(ours: Backbone, theirs: Theirs | None, context: int, values: dict[str, Any]) -> list[dict[str, Any]]:
     generator = torch.Generator().manual_seed(values["seed"])
     prompt = torch.randint(3, ours.config.vocab_size - 3, (1, context), generator=generator)
+    prompt = prompt.to(ours.embed_tokens.weight.device)
     sides: dict[str, Callable[[], Any]] = {"ours": lambda: ours.prefill(prompt)}
     if theirs is not None:
         sides["transformers"] = lambda: theirs.prefill(prompt)
@@ -185,13 +195,15 @@ def prefills(ours: Backbone, theirs: Theirs | None, context: int, values: dict[s
 
 
 def over_arithmetic(
-    config: ModelConfig, first: int, rows: Sequence[dict[str, Any]], dtype: torch.dtype
+    config: ModelConfig, first: int, rows: Sequence[dict[str, Any]], dtype: torch.dtype, device: str
 ) -> dict[str, Any]:
-    """Our passes over the time of the shortest context and that of the arithmetic that full layers do in addition."""
+    """Our passes over that behind the shortest context, and over its time and that of the arithmetic that full layers
+    do in addition."""
     times = {row["context"]: row["seconds"] for row in rows if row["side"] == "ours"}
-    rate = product_rate(dtype)
+    rate = product_rate(dtype, device)
     shares = {n: took / (times[first] + arithmetic(config, n - first) / rate) for n, took in times.items()}
-    found = {"product_rate": rate, "over_arithmetic": shares}
+    over_first = {n: took / times[first] for n, took in times.items()}
+    found = {"product_rate": rate, "over_first": over_first, "over_arithmetic": shares}
     print(json.dumps(found))
     return found
 
@@ -205,17 +217,23 @@ def main(arguments: Sequence[str]) -> None:
     check(values["repeats"] > 0, "repeats is 0", "give 1 or more")
     config, contexts, prompts = SHAPES[values["shape"]]
     dtype = DTYPES[values["dtype"]]
+    big, device = values["shape"] == "26b", "cuda" if torch.cuda.is_available() else "cpu"
+    if big and device == "cpu":
+        return print("shape=26b needs a GPU, and torch finds none here: unmeasured")
     torch.set_num_threads(1)
     config = replace(config, max_position_embeddings=max(262_144 + config.canvas_length, *contexts))
-    ours, theirs = build(config, values["seed"], "cpu", dtype, saved=False)
+    if big:
+        ours, theirs = Ours(alone(config, values["seed"], device, dtype)), None
+    else:
+        ours, theirs = build(config, values["seed"], device, dtype, saved=False)
     if values["part"] == "passes":
         done = [row for n in contexts if n <= values["longest"] for row in passes(ours.model, theirs, n, values)]
-        results = over_arithmetic(config, contexts[0], done, dtype)
+        results = over_arithmetic(config, contexts[0], done, dtype, device)
     else:
         done = [row for n in prompts if n <= values["longest"] for row in prefills(ours.model, theirs, n, values)]
         results = {}
     header = new_header(
-        ROOT, values["seed"], "cpu", threads=1, shape=asdict(config), **{k: values[k] for k in ("dtype", "repeats")}
+        ROOT, values["seed"], device, threads=1, shape=asdict(config), **{k: values[k] for k in ("dtype", "repeats")}
     )
     results = {"header": header, **results, "rows": done}
     write_whole(Path(values["out"]), json.dumps(results, indent=1))

@@ -167,7 +167,7 @@ def build(config: ModelConfig, seed: int, device: str, dtype: torch.dtype, saved
             import torch.utils.mkldnn
             import transformers
     except ImportError:
-        return Ours(_alone(config, seed, device, dtype)), None
+        return Ours(alone(config, seed, device, dtype)), None
     model = randomise(_released(transformers, config, device, dtype), seed, device)
     if saved:
         with TemporaryDirectory() as folder:
@@ -204,7 +204,7 @@ def quantised_alone(config: ModelConfig, seed: int, device: str, dtype: torch.dt
     return model
 
 
-def _alone(config: ModelConfig, seed: int, device: str, dtype: torch.dtype) -> Backbone:
+def alone(config: ModelConfig, seed: int, device: str, dtype: torch.dtype) -> Backbone:
     with torch.device("meta"):
         model = Backbone(config).to(dtype)
     return randomise(model.to_empty(device=device), seed, device).eval()
