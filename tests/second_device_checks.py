@@ -6,11 +6,13 @@ The number of waits per pass is pinned: what waits costs an accelerator the time
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 
 from constrained_dg.constraints import Pinned
+from constrained_dg.model.images import Pictures
 from constrained_dg.sampling import named, sampler_names
 from constrained_dg.task import Batch, Moves, Symmetric
 from tests.fakes import VOCAB, sudoku4, sudoku_batch
@@ -26,7 +28,13 @@ READS, EACH = (PASSES - 1) // 4, PASSES - 1
 WAITS = dict.fromkeys(sampler_names(), READS) | {
     "completed": EACH, "exact": EACH + 1, "exact_sharper": EACH, "guaranteed": EACH,
     "autoregressive": 3, "autoregressive_rules": 3, "search": 0, "sets": 40, "sets_guaranteed": 50, "sets_rules": 400,
-    "sets_restarts": 40, "one_pass_completed": EACH,
+    "sets_restarts": 40, "one_pass_completed": EACH, "views": EACH,
+}  # fmt: skip
+#: What reads the pictures of "views": 2 tokens of 2 x 2 patches of 4 x 4 pixels for each prompt.
+TOWER = {
+    "hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 8,
+    "num_key_value_heads": 2, "position_embedding_size": 4, "standardize": False, "patch_size": 4,
+    "pooling_kernel_size": 2,
 }  # fmt: skip
 
 
@@ -40,8 +48,12 @@ def unmoved(batch: Batch, seeds: torch.Tensor) -> Symmetric:
 
 def answers(name: str, second: bool) -> tuple[torch.Tensor, list[Counter[str]]]:
     """The tokens of three empty 4x4 grids, and what waited before each call of the model."""
-    sampler, model = named(name), random_backbone(1, vocab_size=VOCAB, canvas_length=16)
+    sampler, sees = named(name), name == "views"
+    model = random_backbone(1, vocab_size=VOCAB, canvas_length=16, **({"vision": TOWER} if sees else {}))
     batch, rules = sudoku_batch([0, 1, 2], torch.zeros(3, 16, dtype=torch.bool))
+    if sees:
+        pixels = torch.randint(0, 256, (3, 8, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        batch = replace(batch, images=Pictures(pixels, 4))
     before: list[Counter[str]] = []
     with SecondDevice() as device:
         if second:
@@ -57,11 +69,12 @@ def answers(name: str, second: bool) -> tuple[torch.Tensor, list[Counter[str]]]:
 
         model.denoise, model.next_token = noted(model.denoise), noted(model.next_token)
         options = {"symmetric": unmoved} if sampler.uses_symmetry else {}
-        result = sampler.run(model, batch, rules, 0, max_passes=PASSES, **options)
+        # Each view is a pass.
+        result = sampler.run(model, batch, rules, 0, max_passes=16 * PASSES if sees else PASSES, **options)
         return result.tokens.cpu(), before
 
 
-@pytest.mark.parametrize("name", [name for name in sampler_names() if name != "views"])  # that needs pictures
+@pytest.mark.parametrize("name", sampler_names())
 def test_every_sampler_answers_as_on_the_cpu_and_rarely_waits(name):
     tokens, before = answers(name, True)
     assert torch.equal(tokens, answers(name, False)[0])

@@ -41,7 +41,10 @@ def cached(*shape: int, seed: int) -> torch.Tensor:
 def test_it_equals_its_products(rows, groups, queries, keys, blocks, scale, threads, seed):
     """Whatever does not fill a tile, a block of rows or a vector; one thread and several."""
     q = numbers(rows, groups, queries, 64 * blocks, seed=seed, scale=scale)
-    k, v = cached(rows, groups, keys, 64 * blocks, seed=seed + 1), cached(rows, groups, keys, 64 * blocks, seed=seed + 2)
+    k, v = (
+        cached(rows, groups, keys, 64 * blocks, seed=seed + 1),
+        cached(rows, groups, keys, 64 * blocks, seed=seed + 2),
+    )
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)

@@ -79,17 +79,17 @@ def test_on_a_gpu(dtype: torch.dtype, apart: float) -> None:
 @settings(max_examples=12)
 @given(
     counts=st.lists(st.integers(0, 40), min_size=1, max_size=4),
-    halves=st.integers(1, 40),
+    rows=st.integers(1, 80),
     groups=st.integers(1, 11),
     matrices=st.integers(1, 2),
     seed=st.integers(0, 1000),
 )
-def test_products_equal_their_twin(counts: list[int], halves: int, groups: int, matrices: int, seed: int) -> None:
+def test_products_equal_their_twin(counts: list[int], rows: int, groups: int, matrices: int, seed: int) -> None:
     from constrained_dg.model.quantised.kernel import nvfp4_product
 
     counts[-1] += 1
     columns = 16 * groups
-    parts = list(weights(len(counts), 2 * halves, columns, matrices, seed).values())
+    parts = list(weights(len(counts), rows * matrices, columns, matrices, seed).values())
     x = torch.randn(sum(counts), columns, generator=torch.Generator().manual_seed(seed))
     ends = torch.tensor(counts).cumsum(0).int()
     twin = dequantising_product(x, *parts, ends)
