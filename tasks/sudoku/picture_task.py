@@ -36,6 +36,7 @@ from .codec import BLANK, BOX, EOS, FIRST_SYMBOL, PAD, SYMBOLS, Puzzle, to_text
 from .generator import HELD_OUT, generate_puzzles
 from .pictures import HELD_OUT_STYLES, TRAINING_STYLES, draw
 from .pictures.drawing import render
+from .pictures.fonts import DEBIAN_FONTS, TRAINING_FONTS, path_of
 from .pictures.straighten import straightened
 from .pictures.styles import look
 from .pictures.variations import varied
@@ -124,6 +125,7 @@ class PictureSudoku(Task):
 
     Args:
         puzzles, seed, minimal, added: of the puzzles, see `Sudoku`.
+        debian_fonts: train on `DEBIAN_FONTS`, too, which look written by hand.
 
     Raises:
         InputError: a value out of range, or fonts that are not installed.
@@ -139,7 +141,12 @@ class PictureSudoku(Task):
     vision: ClassVar = {"patch_size": PATCH, "pooling_kernel_size": POOL}
     samplers = ("sets_restarts", "one_pass", "one_pass_completed", "views")
 
-    def __init__(self, puzzles: int = 24_000, seed: int = 0, minimal: float = 0.3, added: int = 25) -> None:
+    def __init__(
+        self, puzzles: int = 24_000, seed: int = 0, minimal: float = 0.3, added: int = 25, debian_fonts: bool = False
+    ) -> None:
+        self.fonts = TRAINING_FONTS + DEBIAN_FONTS * debian_fonts
+        for name in self.fonts:
+            path_of(name)
         self.numbers = Sudoku({SIZE: 1.0}, puzzles, seed, minimal, added, prompt=False)
         self.seed = seed
 
@@ -152,7 +159,7 @@ class PictureSudoku(Task):
         generator = np.random.default_rng((self.seed, step, rank, batch_size, 1))
         styles = generator.choice(list(TRAINING_STYLES), batch_size)
         cells = torch.where(batch.pinned, batch.answer - FIRST_SYMBOL + 1, 0).tolist()
-        pixels = [_straight(each, style, generator) for each, style in zip(cells, styles, strict=True)]
+        pixels = [_straight(each, style, generator, self.fonts) for each, style in zip(cells, styles, strict=True)]
         clues = batch.answer + SIZE
         return self._batch(
             pixels, torch.where(batch.pinned, clues, batch.answer), torch.where(batch.pinned, clues, BLANK)
@@ -276,10 +283,10 @@ class PictureSudoku(Task):
         return {"kind": "grid", "columns": SIZE, "box": BOX[SIZE], "clues": FIRST_CLUE, "photo": url_of(problem.pixels)}
 
 
-def _straight(cells: Sequence[int], style: str, generator: np.random.Generator) -> np.ndarray:
+def _straight(cells: Sequence[int], style: str, generator: np.random.Generator, fonts: Sequence[str]) -> np.ndarray:
     """A drawing for training, as `straightened` leaves it: the grid fills the picture, but for small errors."""
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) + generator.normal(0, ERROR, (4, 2))
-    chosen = varied(look(style, generator), generator)
+    chosen = varied(look(style, generator, fonts), generator, fonts)
     return render(cells, replace(chosen, corners=corners), generator, SIDE)
 
 

@@ -1,7 +1,8 @@
 """The fonts of the pictures: which there are, which of them are never trained on, and the digits as masks.
 
 They come from matplotlib, which the project needs in any case, and from packages named fontpkg-*, each with the files
-of one family of Google Fonts and its licence. None is copied into the project. fontpkg itself is not imported.
+of one family of Google Fonts and its licence. More that look written by hand come from packages of Debian, which
+only a training that asks for them needs. None is copied into the project. fontpkg itself is not imported.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ class Font:
     """One face.
 
     Attributes:
-        package: as pip knows it.
-        file: its name there.
+        package: as pip knows it, or apt where the name begins with "fonts-".
+        file: its name there; below `DEBIAN_FOLDER` for apt.
         weight: of a file that holds all weights (400 is regular, 700 bold); None for a file with one weight.
         written: whether it looks written by hand.
     """
@@ -40,6 +41,13 @@ def _plain(family: str, file: str, weight: int | None = None) -> Font:
 
 def _written(family: str, file: str, weight: int | None = None) -> Font:
     return Font(f"fontpkg-{family}", file, weight, written=True)
+
+
+def _debian(package: str, *files: str, folder: str | None = None) -> dict[str, Font]:
+    """Faces that look written, by the stem of their file."""
+    where = "opentype" if files[0].endswith(".otf") else "truetype"
+    places = [f"{where}/{folder or package}/{file}" for file in files]
+    return {f"{Path(at).stem} (Debian)": Font(f"fonts-{package}", at, written=True) for at in places}
 
 
 _TRAINING = {
@@ -143,6 +151,52 @@ _TRAINING = {
     "Delius": _written("delius", "Delius-Regular.ttf"),
     "Permanent Marker": _written("permanent-marker", "PermanentMarker-Regular.ttf"),
 }
+_DEBIAN = {
+    **_debian("bajaderka", "Bajaderka-Regular.otf"),
+    **_debian(
+        "bwht", *[f"BecauseWe{verb}-Regular.otf" for verb in "Build Connect Create Learn Mentor Organize".split()]
+    ),
+    **_debian("comic-neue", "ComicNeue-Italic.otf", "ComicNeue-Regular.otf"),
+    **_debian("havana", "Havana-Regular.otf"),
+    **_debian("kaushanscript", "KaushanScript-Regular.otf"),
+    **_debian("smc-chilanka", "Chilanka-Regular.otf", folder="malayalam"),
+    **_debian("breip", "Breip.ttf", "breipfont.ttf"),
+    **_debian(
+        "dustin",
+        "Domestic_Manners.ttf",
+        "El_Abogado_Loco.ttf",
+        "Junkyard.ttf",
+        "PenguinAttack.ttf",
+        "dustismo_italic.ttf",
+    ),
+    **_debian("essays1743", "Essays1743-Bold.ttf", "Essays1743.ttf"),
+    **_debian("dkg-handwriting", "dkg.ttf", "dkgBd.ttf", folder="fifthhorseman"),
+    **_debian(
+        "ukij-uyghur",
+        *[f"UKIJ{name}.ttf" for name in "DiY Je MoyQ Qol_Tez Qol_Tuz Qol_Yantu".split()],
+        folder="fonts-ukij-uyghur",
+    ),
+    **_debian("humor-sans", "Humor-Sans.ttf"),
+    **_debian("isabella", "Isabella.ttf"),
+    **_debian("kanjistrokeorders", "KanjiStrokeOrders_v4.003.ttf"),
+    **_debian("kiloji", "kiloji.ttf", "kiloji_b.ttf"),
+    **_debian("klee", "KleeOne-Regular.ttf", "KleeOne-SemiBold.ttf"),
+    **_debian("kristi", "Kristi.ttf"),
+    **_debian("lxgw-wenkai", "LXGWWenKai-Regular.ttf"),
+    **_debian("smc-karumbi", "Karumbi-Regular.ttf", folder="malayalam"),
+    **_debian(
+        "nanum-extra", "NanumBarunpenB.ttf", "NanumBarunpenR.ttf", "NanumBrush.ttf", "NanumPen.ttf", folder="nanum"
+    ),
+    **_debian("rufscript", "Rufscript010.ttf"),
+    **_debian("seto", "setofont.ttf"),
+    **_debian("sjfonts", "Delphine.ttf", "SteveHand.ttf"),
+    **_debian("staypuft", "StayPuft.ttf"),
+    **_debian("stick", "Stick-Regular.ttf"),
+    **_debian("summersby", "summersby.ttf"),
+    **_debian("tomsontalks", "TomsonTalks.ttf"),
+    **_debian("woowa-bm", "BMKIRANGHAERANG-TTF.ttf", "BMYEONSUNG_ttf.ttf"),
+    **_debian("yusei-magic", "YuseiMagic-Regular.ttf"),
+}
 _HELD_OUT = {
     "Montserrat": _plain("montserrat", "Montserrat[wght].ttf", 500),
     "PT Serif": _plain("pt-serif", "PT_Serif-Web-Regular.ttf"),
@@ -154,9 +208,11 @@ _HELD_OUT = {
     "Caveat": _written("caveat", "Caveat[wght].ttf", 600),
 }
 #: Name -> face, of all fonts.
-FONTS = _TRAINING | _HELD_OUT
-#: The fixed split: no family is in both.
-TRAINING_FONTS, HELD_OUT_FONTS = tuple(_TRAINING), tuple(_HELD_OUT)
+FONTS = _TRAINING | _DEBIAN | _HELD_OUT
+#: The fixed split: no held-out family is among the others. Debian's are for training alone, where they are asked for.
+TRAINING_FONTS, DEBIAN_FONTS, HELD_OUT_FONTS = tuple(_TRAINING), tuple(_DEBIAN), tuple(_HELD_OUT)
+#: Where apt puts them.
+DEBIAN_FOLDER = Path("/usr/share/fonts")
 #: Widest digit, in sides of a cell.
 _WIDEST = 0.7
 
@@ -170,6 +226,12 @@ def font_named(name: str) -> Font:
 def path_of(name: str) -> Path:
     """The file of a font; InputError where its package is not installed."""
     font = font_named(name)
+    if font.package.startswith("fonts-"):
+        path = DEBIAN_FOLDER / font.file
+        check(
+            path.is_file(), f"the font {name} needs {font.package}, which has no {path}", f"apt install {font.package}"
+        )
+        return path
     found = find_spec(font.package.replace("-", "_"))
     if found is None or not found.submodule_search_locations:
         raise InputError(

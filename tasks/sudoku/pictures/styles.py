@@ -149,7 +149,7 @@ def _handwritten(rng: np.random.Generator, fonts: Sequence[str]) -> Look:
     pool = written if written and rng.random() < _WRITTEN else fonts
     paper = _grey(rng, 195, 255, 10)
     pens = (_grey(rng, 0, 90, 10), rng.uniform((0, 0, 90), (70, 70, 190)), rng.uniform((120, 0, 0), (180, 40, 50)))
-    pen = rng.random() < _PEN and set(fonts) == set(TRAINING_FONTS)
+    pen = rng.random() < _PEN and set(fonts) >= set(TRAINING_FONTS)
     chosen = Look(
         font=PEN if pen else str(rng.choice(pool)),
         height=rng.uniform(0.56, 0.76),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -56,8 +57,12 @@ class Variation:
         return mask.transform(mask.size, Image.Transform.MESH, patches, Image.Resampling.BILINEAR)
 
 
-def varied(chosen: Look, generator: np.random.Generator) -> Look:
-    """A look with more noise, blur and pale ink, and mostly with digits that no font has, smaller or off the middle."""
+def varied(chosen: Look, generator: np.random.Generator, fonts: Sequence[str] = TRAINING_FONTS) -> Look:
+    """A look with more noise, blur and pale ink, and mostly with digits that no font has, smaller or off the middle.
+
+    Args:
+        fonts: those of pictures whose digits come from several.
+    """
     if generator.random() < _PALE:
         chosen = replace(chosen, ink=chosen.ink + (chosen.paper - chosen.ink) * generator.uniform(0, 0.3))
     if generator.random() < _SMALL:
@@ -71,7 +76,7 @@ def varied(chosen: Look, generator: np.random.Generator) -> Look:
     if generator.random() >= _CHANGED:
         return chosen
     mixed = generator.random() < _MIXED
-    names = generator.choice(TRAINING_FONTS, 9) if mixed else [chosen.font] * 9
+    names = generator.choice(fonts, 9) if mixed else [chosen.font] * 9
     weights = generator.integers(len(_WEIGHTS), size=9 if mixed else 1)
     return replace(
         chosen,
