@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constrained_dg.errors import InputError
+from tasks.sudoku.picture_task import PictureSudoku
 from tasks.sudoku.pictures import FONTS, HELD_OUT_FONTS, HELD_OUT_STYLES, STYLES, TRAINING_FONTS, TRAINING_STYLES, draw
 from tasks.sudoku.pictures import fonts as fonts_module
 from tasks.sudoku.pictures.drawing import homography, render
-from tasks.sudoku.pictures.fonts import glyph, path_of
+from tasks.sudoku.pictures.fonts import DEBIAN_FONTS, glyph, path_of
 from tasks.sudoku.pictures.straighten import grid_corners, straightened
 from tasks.sudoku.pictures.strokes import _FORMS, MOST_POINTS, PEN, _curve, _strokes, drawn
 from tasks.sudoku.pictures.styles import MARGIN, look
@@ -129,8 +131,36 @@ def test_chosen_fonts_are_used_in_any_style() -> None:
         assert {look(style, rng(seed), ["Caveat", "Domine"]).font for seed in range(30)} == {"Caveat", "Domine"}
 
 
-@pytest.mark.parametrize("name", FONTS)
+@pytest.mark.parametrize("name", (*TRAINING_FONTS, *HELD_OUT_FONTS))
 def test_every_font_has_nine_digits_of_the_height_asked_for(name: str) -> None:
+    nine_digits(name)
+
+
+def test_the_fonts_of_debian_have_nine_digits_and_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [name for name in DEBIAN_FONTS if (fonts_module.DEBIAN_FOLDER / FONTS[name].file).is_file()]
+    for name in there:
+        nine_digits(name)
+    monkeypatch.setattr(fonts_module, "DEBIAN_FOLDER", Path("/nowhere"))
+    for name in DEBIAN_FONTS:
+        package = FONTS[name].package
+        with pytest.raises(InputError, match=re.escape(f"{name} needs Debian's {package}: there is no /nowhere/")):
+            path_of(name)
+    with pytest.raises(InputError, match="apt install fonts-"):
+        PictureSudoku(puzzles=10, debian_fonts=True)
+    PictureSudoku(puzzles=10)  # needs none of them
+
+
+def test_fonts_of_debian_are_used_in_training_alone() -> None:
+    assert not set(DEBIAN_FONTS) & {*TRAINING_FONTS, *HELD_OUT_FONTS} and all(
+        FONTS[name].written for name in DEBIAN_FONTS
+    )
+    both = TRAINING_FONTS + DEBIAN_FONTS
+    looks = [varied(look(style, rng(seed), both), rng(seed), both) for style in TRAINING_STYLES for seed in range(300)]
+    used = {font for each in looks for font in ([each.font] if each.variation is None else each.variation.fonts)}
+    assert used == {*both, PEN}
+
+
+def nine_digits(name: str) -> None:
     boxes = [glyph(name, digit, 48, 32).getbbox() for digit in range(1, 10)]
     assert all(box[0] >= 2 and box[1] >= 2 and box[2] <= 46 and box[3] <= 46 for box in boxes)
     heights = [box[3] - box[1] for box in boxes]
@@ -146,9 +176,9 @@ def test_weights_of_a_variable_font_differ() -> None:
 
 def test_fonts_are_free_and_none_is_copied() -> None:
     for font in FONTS.values():
-        if font.package != "matplotlib":
+        if font.package != "matplotlib" and not font.package.startswith("fonts-"):  # Debian's main section is free
             assert licence_of(font.package) in {"OFL-1.1", "Apache-2.0"}
-    for name in FONTS:
+    for name in (*TRAINING_FONTS, *HELD_OUT_FONTS):
         assert "site-packages" in str(path_of(name))
 
 

@@ -153,29 +153,19 @@ _TRAINING = {
 }
 _DEBIAN = {
     **_debian("bajaderka", "Bajaderka-Regular.otf"),
-    **_debian(
-        "bwht", *[f"BecauseWe{verb}-Regular.otf" for verb in "Build Connect Create Learn Mentor Organize".split()]
-    ),
+    **_debian("bwht", "BecauseWeBuild-Regular.otf", "BecauseWeConnect-Regular.otf", "BecauseWeCreate-Regular.otf"),
+    **_debian("bwht", "BecauseWeLearn-Regular.otf", "BecauseWeMentor-Regular.otf", "BecauseWeOrganize-Regular.otf"),
     **_debian("comic-neue", "ComicNeue-Italic.otf", "ComicNeue-Regular.otf"),
     **_debian("havana", "Havana-Regular.otf"),
     **_debian("kaushanscript", "KaushanScript-Regular.otf"),
     **_debian("smc-chilanka", "Chilanka-Regular.otf", folder="malayalam"),
     **_debian("breip", "Breip.ttf", "breipfont.ttf"),
-    **_debian(
-        "dustin",
-        "Domestic_Manners.ttf",
-        "El_Abogado_Loco.ttf",
-        "Junkyard.ttf",
-        "PenguinAttack.ttf",
-        "dustismo_italic.ttf",
-    ),
+    **_debian("dustin", "Domestic_Manners.ttf", "El_Abogado_Loco.ttf", "Junkyard.ttf", "PenguinAttack.ttf"),
+    **_debian("dustin", "dustismo_italic.ttf"),
     **_debian("essays1743", "Essays1743-Bold.ttf", "Essays1743.ttf"),
     **_debian("dkg-handwriting", "dkg.ttf", "dkgBd.ttf", folder="fifthhorseman"),
-    **_debian(
-        "ukij-uyghur",
-        *[f"UKIJ{name}.ttf" for name in "DiY Je MoyQ Qol_Tez Qol_Tuz Qol_Yantu".split()],
-        folder="fonts-ukij-uyghur",
-    ),
+    **_debian("ukij-uyghur", "UKIJDiY.ttf", "UKIJJe.ttf", "UKIJMoyQ.ttf", folder="fonts-ukij-uyghur"),
+    **_debian("ukij-uyghur", "UKIJQol_Tez.ttf", "UKIJQol_Tuz.ttf", "UKIJQol_Yantu.ttf", folder="fonts-ukij-uyghur"),
     **_debian("humor-sans", "Humor-Sans.ttf"),
     **_debian("isabella", "Isabella.ttf"),
     **_debian("kanjistrokeorders", "KanjiStrokeOrders_v4.003.ttf"),
@@ -184,9 +174,8 @@ _DEBIAN = {
     **_debian("kristi", "Kristi.ttf"),
     **_debian("lxgw-wenkai", "LXGWWenKai-Regular.ttf"),
     **_debian("smc-karumbi", "Karumbi-Regular.ttf", folder="malayalam"),
-    **_debian(
-        "nanum-extra", "NanumBarunpenB.ttf", "NanumBarunpenR.ttf", "NanumBrush.ttf", "NanumPen.ttf", folder="nanum"
-    ),
+    **_debian("nanum-extra", "NanumBarunpenB.ttf", "NanumBarunpenR.ttf", folder="nanum"),
+    **_debian("nanum-extra", "NanumBrush.ttf", "NanumPen.ttf", folder="nanum"),
     **_debian("rufscript", "Rufscript010.ttf"),
     **_debian("seto", "setofont.ttf"),
     **_debian("sjfonts", "Delphine.ttf", "SteveHand.ttf"),
@@ -227,10 +216,8 @@ def path_of(name: str) -> Path:
     """The file of a font; InputError where its package is not installed."""
     font = font_named(name)
     if font.package.startswith("fonts-"):
-        path = DEBIAN_FOLDER / font.file
-        check(
-            path.is_file(), f"the font {name} needs {font.package}, which has no {path}", f"apt install {font.package}"
-        )
+        path, hint = DEBIAN_FOLDER / font.file, f"apt install {font.package}"
+        check(path.is_file(), f"the font {name} needs Debian's {font.package}: there is no {path}", hint)
         return path
     found = find_spec(font.package.replace("-", "_"))
     if found is None or not found.submodule_search_locations:
