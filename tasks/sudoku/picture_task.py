@@ -128,7 +128,7 @@ class PictureSudoku(Task):
         debian_fonts: train on `DEBIAN_FONTS`, too, which look written by hand.
 
     Raises:
-        InputError: a value out of range, or fonts that are not installed.
+        InputError: a value out of range; in `train_batch`, fonts that are not installed.
     """
 
     name = "sudoku/picture"
@@ -144,22 +144,30 @@ class PictureSudoku(Task):
     def __init__(
         self, puzzles: int = 24_000, seed: int = 0, minimal: float = 0.3, added: int = 25, debian_fonts: bool = False
     ) -> None:
-        self.fonts = TRAINING_FONTS + DEBIAN_FONTS * debian_fonts
-        for name in self.fonts:
-            path_of(name)
+        check(isinstance(debian_fonts, bool), f"debian_fonts={debian_fonts!r}", "use true or false")
+        self.debian_fonts = debian_fonts
         self.numbers = Sudoku({SIZE: 1.0}, puzzles, seed, minimal, added, prompt=False)
         self.seed = seed
+
+    @cached_property
+    def _fonts(self) -> tuple[str, ...]:
+        """Those of training pictures; only training needs them."""
+        names = TRAINING_FONTS + DEBIAN_FONTS * self.debian_fonts
+        for name in names:
+            path_of(name)
+        return names
 
     def train_batch(self, step: int, batch_size: int, rank: int = 0) -> Batch:
         """Fresh puzzles, each drawn in a random training style: a pure function of (seed, step, batch_size, rank).
 
         The prompt holds the cells of the puzzle, which the model never sees: soft tokens stand in their places.
         """
+        fonts = self._fonts  # where one is missing, it is said before puzzles are generated
         batch = self.numbers.train_batch(step, batch_size, rank)
         generator = np.random.default_rng((self.seed, step, rank, batch_size, 1))
         styles = generator.choice(list(TRAINING_STYLES), batch_size)
         cells = torch.where(batch.pinned, batch.answer - FIRST_SYMBOL + 1, 0).tolist()
-        pixels = [_straight(each, style, generator, self.fonts) for each, style in zip(cells, styles, strict=True)]
+        pixels = [_straight(each, style, generator, fonts) for each, style in zip(cells, styles, strict=True)]
         clues = batch.answer + SIZE
         return self._batch(
             pixels, torch.where(batch.pinned, clues, batch.answer), torch.where(batch.pinned, clues, BLANK)

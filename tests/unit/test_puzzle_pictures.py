@@ -146,8 +146,10 @@ def test_the_fonts_of_debian_have_nine_digits_and_are_asked_for_by_name(monkeypa
         with pytest.raises(InputError, match=re.escape(f"{name} needs Debian's {package}: there is no /nowhere/")):
             path_of(name)
     with pytest.raises(InputError, match="apt install fonts-"):
-        PictureSudoku(puzzles=10, debian_fonts=True)
-    PictureSudoku(puzzles=10)  # needs none of them
+        PictureSudoku(puzzles=10, debian_fonts=True).train_batch(0, 2)
+    with pytest.raises(InputError, match="debian_fonts='yes'; use true or false"):
+        PictureSudoku(debian_fonts="yes")  # type: ignore[arg-type]
+    assert len(PictureSudoku(puzzles=10).train_batch(0, 2)) == 2  # needs none of them
 
 
 def test_fonts_of_debian_are_used_in_training_alone() -> None:
