@@ -55,8 +55,10 @@ def pixels_of(picture: Picture, name: str = "the image", most: int = MOST_PIXELS
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InputError(f"{name} has far too many pixels", f"give at most {most:,}") from None
     except Exception as error:  # the decoders raise many kinds
+        unknown = isinstance(error, Image.UnidentifiedImageError)  # its text is the address of an object
+        reason = "of no known format" if unknown else _line(error)
         hint = f"give one of {', '.join(FORMATS)} that is complete"
-        raise InputError(f"{name} is not a picture ({_line(error)})", hint) from None
+        raise InputError(f"{name} is not a picture ({reason})", hint) from None
     with file:
         return _decoded(file, name, most)
 
@@ -108,6 +110,12 @@ def _decoded(image: Image, name: str, most: int) -> np.ndarray:
         hint = "give one frame, or a Video of them"
         check(frames == 1, f"{name} is animated: it has {frames} frames", hint)
         image = ImageOps.exif_transpose(image)
+        check(image.mode != "F", f"{name} has real numbers as pixels", "give 8 or 16 bits")
+        if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+            values = np.asarray(image)
+            fits = values.min() >= 0 and values.max() < 2**16
+            check(fits, f"{name} has grey levels from {values.min()} to {values.max()}", "give 0 to 65,535")
+            image = Image.fromarray((values >> 8).astype(np.uint8))
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
