@@ -53,8 +53,8 @@ PATCH, POOL = 12, 2
 SIDE = SIZE * PATCH * POOL
 #: Standard deviation of the corners of training pictures, in sides of the picture: about 2 pixels.
 ERROR = 0.009
-#: Pixels of a picture that somebody sent.
-MOST_SENT = 2**24
+#: Pixels of a picture that somebody sent, and pixels on a side of any: eight for each cell.
+MOST_SENT, LEAST_SIDE = 2**24, 72
 #: Weight of guesses in empty cells, and the least log-probability of one.
 GUESS, LEAST = 0.02, -14.0
 #: Clues of held-out puzzles, uniform.
@@ -252,11 +252,11 @@ class PictureSudoku(Task):
         """A picture by the path of its file (PNG, JPEG, WEBP or BMP), or as `parse_sent` takes it."""
         if text.startswith("data:"):
             return self.parse_sent(text)
-        return PicturedPuzzle("picture", text, pixels_of(text, "the picture"))
+        return _sent(text, pixels_of(text, "the picture"))
 
     def parse_sent(self, text: str) -> PicturedPuzzle:
         """A picture as a `data:image/png;base64,...` URL."""
-        return PicturedPuzzle("picture", "a picture", pixels_of_url(text.strip(), "the picture", MOST_SENT))
+        return _sent("a picture", pixels_of_url(text.strip(), "the picture", MOST_SENT))
 
     def decode(self, problem: Problem, answer: IntTensor) -> str:
         """The puzzle as it was read, then the solution."""
@@ -289,6 +289,13 @@ class PictureSudoku(Task):
     def picture(self, problem: Any, answer: IntTensor | None = None) -> dict[str, Any]:
         """A grid; tokens from "clues" on are clues, and "photo" is what was read."""
         return {"kind": "grid", "columns": SIZE, "box": BOX[SIZE], "clues": FIRST_CLUE, "photo": url_of(problem.pixels)}
+
+
+def _sent(text: str, pixels: np.ndarray) -> PicturedPuzzle:
+    height, width = pixels.shape[:2]
+    hint = f"a puzzle can be read from {LEAST_SIDE} pixels on each side"
+    check(min(height, width) >= LEAST_SIDE, f"the picture has {width} x {height} pixels", hint)
+    return PicturedPuzzle("picture", text, pixels)
 
 
 def _straight(cells: Sequence[int], style: str, generator: np.random.Generator, fonts: Sequence[str]) -> np.ndarray:

@@ -53,6 +53,17 @@ def test_a_file_is_turned_as_it_says() -> None:
     assert np.array_equal(pixels_of(file(image, exif=exif)), np.rot90(pixels(), -1))
 
 
+def test_sixteen_bits_of_grey_are_not_cut_off(tmp_path: Path) -> None:
+    """Pillow's own conversion makes everything above 255 white."""
+    eight = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    Image.fromarray(eight.astype(np.uint16) * 257).save(tmp_path / "grey.png")
+    assert np.array_equal(pixels_of(tmp_path / "grey.png"), np.repeat(eight[..., None], 3, 2))
+    with pytest.raises(InputError, match="grey levels from 0 to 70000; give 0 to 65,535"):
+        pixels_of(Image.fromarray(np.array([[0, 70000]], np.int32)))
+    with pytest.raises(InputError, match="real numbers as pixels; give 8 or 16 bits"):
+        pixels_of(Image.fromarray(np.zeros((2, 2), np.float32)))
+
+
 def test_a_second_picture_in_a_jpeg_is_no_animation() -> None:
     image = Image.fromarray(pixels(16, 16))
     data = file(image, "MPO", save_all=True, append_images=[image.resize((4, 4))])
