@@ -6,7 +6,7 @@
    of a grid seen at a slant.
 
 A grid that is a small part of the picture, say on a page with text, is one connected drawing, about as wide as high.
-Where no clear grid fills the picture, each such drawing is tried, and the clearest grid wins.
+Where no clear grid fills the picture, each such drawing is tried, and the clearest grid wins, if it is clear.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from .drawing import homography
 _PAGE, _SEEN = 640, 216
 #: A drawing differs by so many grey levels from its surroundings, a square of 2 x 7 + 1 pixels.
 _INK, _AROUND = 10, 7
-#: A grid so clear is not sought elsewhere: right ones have 1.7 to 16, wrong ones less than 1 (14 and 8 in each style).
+#: A grid so clear is not sought elsewhere, and only one so clear is found there. Right ones have 1.7 to 16 (dotted ones
+#: less), wrong ones less than 1.3.
 _CLEAR = 1.5
 #: Least side of a small grid in sides of the picture, the longer one; most in shorter ones; and how many are tried.
 _LEAST, _MOST, _TRIED = 0.12, 0.75, 4
@@ -65,9 +66,8 @@ def _cut(pixels: np.ndarray, corners: np.ndarray, side: int) -> np.ndarray:
 
 def grid_corners(pixels: np.ndarray) -> np.ndarray:
     """The corners of the grid (4, 2), x and y in sides of the picture, from the top left clockwise."""
-    found = _corners(pixels)
-    clearest = _clearness(pixels, found)
-    if clearest < _CLEAR:
+    found, clearest = _corners(pixels), _CLEAR
+    if _clearness(pixels, found) < clearest:
         for left, top, right, bottom in _small_frames(pixels):
             part = pixels[top:bottom, left:right]
             corners = _corners(part)
