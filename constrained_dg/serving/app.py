@@ -29,7 +29,7 @@ from constrained_dg.serving.jobs import Draft, Queue, Result
 from constrained_dg.serving.messages import ChatRequest, CompletionRequest, SolveRequest, TextRequest
 from constrained_dg.serving.metrics import Metrics
 from constrained_dg.serving.puzzles import Puzzle, Puzzles
-from constrained_dg.serving.readings import Read, Readings, Rules
+from constrained_dg.serving.readings import Read, Readings, Rules, compile_rules
 from constrained_dg.serving.refusals import Failure, Refused, internal, json_response, of_http, of_validation, timed_out
 from constrained_dg.serving.rows import Rows, while_there
 from constrained_dg.serving.settings import Settings
@@ -77,6 +77,8 @@ class Server:
         self.models, self.settings = {name: Model(name, run) for name, run in runs.items()}, settings
         self.metrics, self.begun = Metrics(), int(time.time())
         self.queue, self.readings = Queue(settings, self.metrics), Readings(settings.queue)
+        if any(model.texts is not None for model in self.models.values()):
+            compile_rules()
         self.rules: Rules[TextRule] = Rules(self.readings, _RULES)
 
     async def read(self, request: Request, reading: Awaitable[Read], deadline: float) -> Read | None:

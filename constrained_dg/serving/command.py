@@ -41,10 +41,11 @@ def serve(cfg: dict[str, Any]) -> None:
     check(len(set(names)) == len(names), f"run and twin are both called {names[0]!r}", "give folders of other names")
     runs = {name: load(folder, cfg["device"], cfg["packages"]) for name, folder in zip(names, folders, strict=True)}
     listening = _socket(settings.host, port)
+    app = create_app(runs, settings)
     host, port = listening.getsockname()[:2]
     print(f"serving {' and '.join(names)} at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     try:
-        uvicorn.Server(uvicorn_config(create_app(runs, settings))).run([listening])
+        uvicorn.Server(uvicorn_config(app)).run([listening])
     except KeyboardInterrupt:  # SIGTERM too: uvicorn raises the signal again once it has ended
         print("ended", flush=True)
 

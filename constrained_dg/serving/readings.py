@@ -7,10 +7,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import Generic, TypeVar
 
 import numpy as np
+import torch
 
+from constrained_dg.constraints import Json
 from constrained_dg.constraints.running import stopped_by
 from constrained_dg.serving.refusals import Refused
 
@@ -118,3 +121,13 @@ class Rules(Generic[Rule]):
         if len(self._kept) > self.most:
             self._kept.popitem(last=False)
         return rule
+
+
+@cache
+def compile_rules() -> None:
+    """Build a rule on text and sweep it once, before a server listens.
+
+    The first time on a machine the loops are compiled, which takes up to a minute: no request should wait for that.
+    """
+    schema = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "string", "maxLength": 5}}}}
+    Json(schema, [bytes([byte]) for byte in range(256)], 64).most_likely(torch.zeros(1, 64, 256))
