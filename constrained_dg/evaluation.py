@@ -15,6 +15,7 @@ from constrained_dg.constraints.base import Constraint
 from constrained_dg.errors import check
 from constrained_dg.intervals import mean, share
 from constrained_dg.ranks import Ranks
+from constrained_dg.sampling.autoregressive import Autoregressive
 from constrained_dg.sampling.base import Denoiser, Status, StepRecord
 from constrained_dg.sampling.sampler import Sampler
 from constrained_dg.sampling.views import Views
@@ -127,6 +128,8 @@ def check_sampler(task: Task, sampler: Sampler) -> None:
     )
     moves = type(task).symmetric is not Task.symmetric
     check(moves or not sampler.uses_symmetry, f"{name} was given no symmetries: {task.name!r} has none", "use restarts")
+    reads = task.max_prompt >= 2 or not isinstance(sampler, Autoregressive)
+    check(reads, f"{name} needs a prompt: problems of this {task.name!r} stand in the canvas alone", "use plain")
     seen = task.vision is not None
     check(seen or not isinstance(sampler, Views), f"{name} without pictures: {task.name!r} has none", "use plain")
 

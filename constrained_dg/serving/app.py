@@ -56,7 +56,8 @@ class Model:
             return [*rules, AUTOREGRESSIVE.name]
         first = [*self.run.samplers]
         others = [named(name) for name in sampler_names() if name not in first]
-        return [*first, *(each.name for each in others if each.inner and self._takes(each)), AUTOREGRESSIVE.name]
+        inner = [each for each in others if each.inner]
+        return [*first, *(each.name for each in (*inner, AUTOREGRESSIVE) if self._takes(each))]
 
     def _takes(self, sampler: Sampler) -> bool:
         try:

@@ -21,8 +21,8 @@ from constrained_dg.constraints.language.shift_loops import shifts
 from constrained_dg.constraints.running import run_loop
 from constrained_dg.texts import Texts
 
-#: Edges of an automaton over tokens, and members of their labels; so many take a gigabyte while they are sorted.
-MOST_MEMBERS = 2**25
+#: Edges of an automaton over tokens, and members of their labels; so many take two gigabytes while they are sorted.
+MOST_MEMBERS = 2**26
 
 _tries: WeakKeyDictionary[Texts, Trie] = WeakKeyDictionary()
 
