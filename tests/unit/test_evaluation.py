@@ -9,7 +9,7 @@ from constrained_dg.errors import InputError
 from constrained_dg.evaluation import COMMON_METRICS, solve, summarise, tiers_of
 from constrained_dg.intervals import mean_interval, wilson
 from constrained_dg.sampling import Diffusion, Search, Status
-from constrained_dg.task import Batch, Problem
+from constrained_dg.task import Batch, Problem, Task
 from tests.fakes import VOCAB, Oracle, Restless, sudoku4
 
 GRID = (1, 2, 3, 4, 3, 4, 1, 2, 2, 1, 4, 3, 4, 3, 2, 1)
@@ -18,7 +18,7 @@ GRID = (1, 2, 3, 4, 3, 4, 1, 2, 2, 1, 4, 3, 4, 3, 2, 1)
 class TinyTask:
     """4x4 puzzles on the tokens of the fakes; the first prompt token names the grid the fakes know. Two shapes."""
 
-    blank_id, ends, compares = 0, (), False
+    name, blank_id, ends, compares, vision, max_prompt, symmetric = "tiny", 0, (), False, None, 3, Task.symmetric
 
     def shape_of(self, problem):
         return (3 if problem.tier == "long" else 2), 16

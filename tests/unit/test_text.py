@@ -6,7 +6,6 @@ import gzip
 import json
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +18,8 @@ from constrained_dg.errors import InputError
 from constrained_dg.evaluation import check_sampler, solve
 from constrained_dg.model import Backbone, preset
 from constrained_dg.text import BOS, MULTIPLE, TURN, TURN_END, Tokenizer, pad_left
+from tasks.sudoku import Sudoku
+from tasks.sudoku.picture_task import PictureSudoku
 from tasks.text import Pair, Text
 from tests.textual import SPECIAL, VOCAB, raw_tokenizer, tokenizer, write_pairs
 
@@ -349,9 +350,20 @@ def test_text_stays_on_one_line_in_a_table_and_whole_in_a_terminal(task: Text) -
 def test_samplers_that_read_rules_are_refused(name: str, task: Text) -> None:
     with pytest.raises(InputError, match=f"{name!r} reads the rules"):
         solve(None, task, load_sampler(name), task.held_out(1, 0), batch_size=1, seed=0)
-    check_sampler(SimpleNamespace(compares=False), load_sampler(name))
+    check_sampler(Sudoku({4: 1.0}, puzzles=10), load_sampler(name))
     check_sampler(task, load_sampler("plain"))
     check_sampler(task, load_sampler("autoregressive"))
+
+
+def test_samplers_that_need_what_a_task_has_not_are_refused() -> None:
+    alone = Sudoku({4: 1.0}, puzzles=10, prompt=False)
+    with pytest.raises(InputError, match="sampler 'autoregressive' needs a prompt: problems of this 'sudoku' stand in"):
+        check_sampler(alone, load_sampler("autoregressive"))
+    with pytest.raises(InputError, match="sampler 'views' without pictures: 'sudoku' has none"):
+        check_sampler(alone, load_sampler("views"))
+    with pytest.raises(InputError, match="sampler 'sets' was given no symmetries: 'sudoku/picture' has none"):
+        check_sampler(PictureSudoku(puzzles=10), load_sampler("sets"))
+    check_sampler(alone, load_sampler("sets"))
 
 
 class Speller(Backbone):
