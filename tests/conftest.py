@@ -1,4 +1,5 @@
 import os
+import tempfile
 
 import torch
 from hypothesis import settings
@@ -10,3 +11,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 # One thread: results do not depend on the machine, and two busy cores are slower than one.
 torch.set_num_threads(1)
+
+# Rules that the user's own cache holds would be built in no time, also those that a test needs to be slow.
+_cache = tempfile.TemporaryDirectory()
+os.environ["CONSTRAINED_DG_CACHE"] = _cache.name
