@@ -18,7 +18,6 @@ from constrained_dg.ranks import Ranks
 from constrained_dg.sampling.autoregressive import Autoregressive
 from constrained_dg.sampling.base import Denoiser, Status, StepRecord
 from constrained_dg.sampling.sampler import Sampler
-from constrained_dg.sampling.views import Views
 from constrained_dg.shapes import IntTensor
 from constrained_dg.task import Batch, Problem, Task
 
@@ -131,7 +130,7 @@ def check_sampler(task: Task, sampler: Sampler) -> None:
     reads = task.max_prompt >= 2 or not isinstance(sampler, Autoregressive)
     check(reads, f"{name} needs a prompt: problems of this {task.name!r} stand in the canvas alone", "use plain")
     seen = task.vision is not None
-    check(seen or not isinstance(sampler, Views), f"{name} without pictures: {task.name!r} has none", "use plain")
+    check(seen or not sampler.uses_pictures, f"{name} without pictures: {task.name!r} has none", "use plain")
 
 
 def solve_batch(

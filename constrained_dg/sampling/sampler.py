@@ -21,6 +21,7 @@ class Sampler(ABC):
         name: as on the command line.
         needs_model: False where `run` never calls the model, so that None may be given.
         uses_symmetry: it solves moved versions of a problem, and needs the option `symmetric` for them.
+        uses_pictures: it changes the pictures of the prompts, and needs a batch that has some.
         refuses: names of `Options` that it does not support.
         complete: the search for what is left unsolved, or None.
     """
@@ -28,6 +29,7 @@ class Sampler(ABC):
     name: str
     needs_model: ClassVar[bool] = True
     uses_symmetry: ClassVar[bool] = False
+    uses_pictures: ClassVar[bool] = False
     refuses: ClassVar[tuple[str, ...]] = ()
     complete: Completer | None = None
 

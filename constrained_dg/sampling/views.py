@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -41,6 +41,7 @@ class Views(Sampler):
     """
 
     name: str
+    uses_pictures: ClassVar[bool] = True
     sampler: Sampler
     count: int = 16
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ def serve(cfg: dict[str, Any]) -> None:
     check(len(set(names)) == len(names), f"run and twin are both called {names[0]!r}", "give folders of other names")
     runs = {name: load(folder, cfg["device"], cfg["packages"]) for name, folder in zip(names, folders, strict=True)}
     listening = _socket(settings.host, port)
+    if any(run.task.tokenizer is not None for run in runs.values()):
+        print("preparing rules on text: up to a minute the first time on a machine", file=sys.stderr, flush=True)
     app = create_app(runs, settings)
     host, port = listening.getsockname()[:2]
     print(f"serving {' and '.join(names)} at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)

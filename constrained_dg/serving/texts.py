@@ -22,7 +22,6 @@ from constrained_dg.sampling import Autoregressive, Diffusion, Search, generate,
 from constrained_dg.sampling.base import Generation, Status, StepRecord
 from constrained_dg.sampling.named import AUTOREGRESSIVE, AUTOREGRESSIVE_RULES, PLAIN, VALIDITY
 from constrained_dg.sampling.sampler import Sampler
-from constrained_dg.sampling.views import Views
 from constrained_dg.serving.jobs import Job, Result
 from constrained_dg.serving.messages import (
     AnyText,
@@ -132,7 +131,7 @@ class Texts:
             raise Refused(400, str(error), "sampler", "sampler") from None
         needs = {
             "symmetries of a task": sampler.uses_symmetry,
-            "a task with pictures": isinstance(sampler, Views),
+            "a task with pictures": sampler.uses_pictures,
             "a response_format": isinstance(sampler, Search) and not ruled,
         }
         why = next((f"needs {what}" for what, missing in needs.items() if missing), None)

@@ -111,11 +111,12 @@ def _decoded(image: Image, name: str, most: int) -> np.ndarray:
         check(frames == 1, f"{name} is animated: it has {frames} frames", hint)
         image = ImageOps.exif_transpose(image)
         check(image.mode != "F", f"{name} has real numbers as pixels", "give 8 or 16 bits")
-        if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+        if image.mode.startswith("I"):  # more than 8 bits of grey, which Pillow would cut off at 255
             values = np.asarray(image)
-            fits = values.min() >= 0 and values.max() < 2**16
-            check(fits, f"{name} has grey levels from {values.min()} to {values.max()}", "give 0 to 65,535")
-            image = Image.fromarray((values >> 8).astype(np.uint8))
+            low, high = values.min(), values.max()
+            check(low >= 0 and high < 2**16, f"{name} has grey levels from {low} to {high}", "give 0 to 65,535")
+            # An image of 32 bits that was made from one of 8 keeps its numbers.
+            image = Image.fromarray((values >> (0 if image.mode == "I" and high < 256 else 8)).astype(np.uint8))
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

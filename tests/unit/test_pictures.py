@@ -58,6 +58,8 @@ def test_sixteen_bits_of_grey_are_not_cut_off(tmp_path: Path) -> None:
     eight = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
     Image.fromarray(eight.astype(np.uint16) * 257).save(tmp_path / "grey.png")
     assert np.array_equal(pixels_of(tmp_path / "grey.png"), np.repeat(eight[..., None], 3, 2))
+    for mode in ("I", "L"):
+        assert np.array_equal(pixels_of(Image.fromarray(eight).convert(mode)), np.repeat(eight[..., None], 3, 2))
     with pytest.raises(InputError, match="grey levels from 0 to 70000; give 0 to 65,535"):
         pixels_of(Image.fromarray(np.array([[0, 70000]], np.int32)))
     with pytest.raises(InputError, match="real numbers as pixels; give 8 or 16 bits"):

@@ -136,10 +136,15 @@ def test_every_font_has_nine_digits_of_the_height_asked_for(name: str) -> None:
     nine_digits(name)
 
 
-def test_the_fonts_of_debian_have_nine_digits_and_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fonts_of_debian_have_nine_digits_of_the_height_asked_for() -> None:
     there = [name for name in DEBIAN_FONTS if (fonts_module.DEBIAN_FOLDER / FONTS[name].file).is_file()]
+    if not there:
+        pytest.skip("no font of Debian that looks written is installed")
     for name in there:
         nine_digits(name)
+
+
+def test_a_missing_font_of_debian_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fonts_module, "DEBIAN_FOLDER", Path("/nowhere"))
     for name in DEBIAN_FONTS:
         package = FONTS[name].package
@@ -148,7 +153,7 @@ def test_the_fonts_of_debian_have_nine_digits_and_are_asked_for_by_name(monkeypa
     with pytest.raises(InputError, match="apt install fonts-"):
         PictureSudoku(puzzles=10, debian_fonts=True).train_batch(0, 2)
     with pytest.raises(InputError, match="debian_fonts='yes'; use true or false"):
-        PictureSudoku(debian_fonts="yes")  # type: ignore[arg-type]
+        PictureSudoku(debian_fonts="yes")  # type: ignore[arg-type]  # wrong on purpose
     assert len(PictureSudoku(puzzles=10).train_batch(0, 2)) == 2  # needs none of them
 
 

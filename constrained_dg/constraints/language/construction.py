@@ -55,7 +55,7 @@ def automaton(expression: Expression) -> Dfa:
 
 def _failed(dfa: Dfa, mark: int, fails: Dfa) -> Dfa:
     """The texts with marks that an automaton accepts and in which some `mark` stands where it `fails`."""
-    # 1. One mark of each text is told from the others, which stand anywhere.
+    # 1. One mark of each text becomes another byte; the other marks stand anywhere.
     group = dfa.group.copy()
     group[_ONE] = group[mark]
     one = Dfa(dfa.table, group, dfa.accepting)

@@ -24,8 +24,8 @@ from .drawing import homography
 _PAGE, _SEEN = 640, 216
 #: A drawing differs by so many grey levels from its surroundings, a square of 2 x 7 + 1 pixels.
 _INK, _AROUND = 10, 7
-#: A grid so clear is not sought elsewhere, and only one so clear is found there. Right ones have 1.7 to 16 (dotted ones
-#: less), wrong ones less than 1.3.
+#: A grid so clear is not sought elsewhere, and only one so clear is found there. Most right ones have 2 to 16, dotted
+#: ones less; wrong ones have less than 1.3 (some drawings of each style, 2026).
 _CLEAR = 1.5
 #: Least side of a small grid in sides of the picture, the longer one; most in shorter ones; and how many are tried.
 _LEAST, _MOST, _TRIED = 0.12, 0.75, 4
